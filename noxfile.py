@@ -1,0 +1,77 @@
+"""Development tasks: ``nox -s tests lint types`` is what a change must pass.
+
+All sessions share one environment, ``.nox/dev``: torch is far too large to install once per session.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.sessions = ["tests", "lint", "types"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+DEV = ROOT / ".nox" / "dev"
+
+
+def dev_environment(session: nox.Session) -> Path:
+    """Create ``.nox/dev`` with the package (editable) and its extra [dev], again only when pyproject.toml changed."""
+    bin_folder = DEV / ("Scripts" if os.name == "nt" else "bin")
+    stamp = DEV / "pyproject.sha256"
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.run(sys.executable, "-m", "venv", str(DEV), external=True)
+        session.run(str(bin_folder / "python"), "-m", "pip", "install", "-q", "-e", ".[dev]", external=True)
+        stamp.write_text(wanted)
+    return bin_folder
+
+
+def run(session: nox.Session, program: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+    """Run a program of the shared environment."""
+    bin_folder = dev_environment(session)
+    path = os.pathsep.join([str(bin_folder), os.environ["PATH"]])
+    session.run(str(bin_folder / program), *arguments, env={"PATH": path, **(env or {})}, external=True)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the whole test suite; arguments after ``--`` go to pytest."""
+    run(session, "python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check types."""
+    run(session, "mypy")
+
+
+@nox.session(venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """Run the demo into ``runs/demo``."""
+    run(session, "reblurkit", "demo", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def notebooks(session: nox.Session) -> None:
+    """Generate the notebooks from the example files and run them, so that they hold their pictures."""
+    for example in sorted((ROOT / "examples").glob("*.py")):
+        notebook = ROOT / "examples" / "notebooks" / f"{example.stem}.ipynb"
+        run(session, "jupytext", "--to", "ipynb", "--output", str(notebook), str(example))
+        run(session, "jupyter", "nbconvert", "--to", "notebook", "--execute", "--inplace", str(notebook))
+
+
+@nox.session(venv_backend="none")
+def build(session: nox.Session) -> None:
+    """Build the wheel and the source archive into ``dist``."""
+    run(session, "python", "-m", "pip", "wheel", "--no-deps", "-w", "dist", ".")

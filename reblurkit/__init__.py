@@ -1,0 +1,38 @@
+"""reblurkit: deblurring by reblurring, as plug-ins for PyTorch Lightning.
+
+Entry points and submodules are imported on first use, so that ``import reblurkit`` itself costs next to nothing.
+
+Example:
+    >>> import reblurkit
+    >>> "ReblurLossMixin" in dir(reblurkit)
+    True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reblurkit import blur, data, losses, metrics, models, plugins
+    from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+
+__version__ = "0.1.0"
+__all__ = ["ReblurLossMixin", "__version__", "blur", "data", "losses", "metrics", "models", "plugins", "strip_reblur"]
+
+_ENTRY_POINTS = {
+    "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
+    "strip_reblur": "reblurkit.plugins.reblur_mixin",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _ENTRY_POINTS:
+        return getattr(importlib.import_module(_ENTRY_POINTS[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"reblurkit.{name}")
+    raise AttributeError(f"module 'reblurkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

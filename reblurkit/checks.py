@@ -1,0 +1,59 @@
+"""Checks of arguments, made once, at the public edge."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from reblurkit.errors import ArgumentError, ShapeError
+
+
+def check_images(**images: Tensor) -> None:
+    """Check that every argument is a batch of images and that all have one shape, dtype kind and device.
+
+    Args:
+        **images: Tensors by the name that the message shall use, each ``(B, C, H, W)``, floating point.
+
+    Raises:
+        ShapeError: If a tensor has not four dimensions, or shapes differ.
+        ArgumentError: If a tensor is not floating point, or devices differ.
+
+    Example:
+        >>> import torch
+        >>> check_images(blurry=torch.zeros(1, 3, 4, 4), sharp=torch.zeros(1, 3, 4, 5))
+        Traceback (most recent call last):
+        reblurkit.errors.ShapeError: `blurry` and `sharp` must have the same shape, but are (1, 3, 4, 4) and (1, 3, 4, 5)
+    """
+    first_name, first = next(iter(images.items()))
+    for name, image in images.items():
+        if image.ndim != 4:
+            raise ShapeError(f"`{name}` must be a batch of images (B, C, H, W), but its shape is {tuple(image.shape)}")
+        if not image.is_floating_point():
+            raise ArgumentError(
+                f"`{name}` must hold floating point values in [0, 1], but is {image.dtype}; divide 8-bit images by 255"
+            )
+        if image.shape != first.shape:
+            raise ShapeError(
+                f"`{first_name}` and `{name}` must have the same shape, but are {tuple(first.shape)} and "
+                f"{tuple(image.shape)}"
+            )
+        if image.device != first.device:
+            raise ArgumentError(
+                f"`{first_name}` and `{name}` must be on one device, but are on {first.device} and {image.device}"
+            )
+
+
+def check_range(**images: Tensor) -> None:
+    """Check that images lie in [0, 1], with a little room for noise and ringing.
+
+    Reads the values, so it waits for a GPU: call it at the data's edge or on a first batch, never per step.
+
+    Raises:
+        ArgumentError: If a value lies outside [-0.5, 1.5], which points to 8-bit or [-1, 1] images.
+    """
+    for name, image in images.items():
+        low, high = (float(bound) for bound in image.detach().aminmax())
+        if low < -0.5 or high > 1.5:
+            raise ArgumentError(
+                f"`{name}` must lie in [0, 1], but its values span [{low:.4g}, {high:.4g}]; "
+                "divide 8-bit images by 255, map [-1, 1] images by (x + 1) / 2"
+            )

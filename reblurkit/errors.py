@@ -1,0 +1,39 @@
+"""The errors that reblurkit raises on wrong input.
+
+Every one is a :class:`ReblurkitError` and also the built-in error a caller would expect. The messages say what was
+expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class ReblurkitError(Exception):
+    """Base of all errors of this package; the command line prints its message and exits with status 2."""
+
+
+class ArgumentError(ReblurkitError, ValueError):
+    """An argument has a value outside what is documented."""
+
+
+class ShapeError(ArgumentError):
+    """A tensor has the wrong shape, or two tensors do not fit together."""
+
+
+class DatasetNotFoundError(ReblurkitError, FileNotFoundError):
+    """A folder of images is missing, empty, or laid out in another way than asked for."""
+
+
+class PairingError(ReblurkitError, ValueError):
+    """Blurry and sharp files cannot be put into pairs."""
+
+
+class ImageFileError(ReblurkitError, ValueError):
+    """An image file cannot be decoded."""
+
+
+class PluginError(ReblurkitError, RuntimeError):
+    """A plug-in is wired into a LightningModule or Trainer in a way that cannot work."""
+
+
+class NonFiniteLossError(ReblurkitError, RuntimeError):
+    """The training loss became NaN or infinite."""
