@@ -87,11 +87,11 @@ def _decode(path: Path) -> NDArray[np.generic]:
         if image.format == "PNG" and _png_depth(path) == 16:  # likewise
             from torchvision.io import ImageReadMode, decode_image
 
-            return decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
-            return np.asarray(image)
-        return np.asarray(image.convert("RGB"))
+            return np.asarray(decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16") or upright.mode in {"I", "F"}:
+            return np.asarray(upright)
+        return np.asarray(upright.convert("RGB"))
 
 
 def _png_depth(path: Path) -> int:
@@ -105,14 +105,20 @@ def _rgb(array: NDArray[np.generic], path: Path) -> NDArray[np.float32]:
         array = array.astype(np.uint8) * 255
     if array.dtype == np.int32:  # Pillow's mode "I" holds 16-bit files
         array = array.astype(np.uint16)
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype == np.uint8:
+        largest = 255.0
+    elif array.dtype == np.uint16:
+        largest = 65535.0
+    else:
         raise ImageFileError(f"cannot read image {path}: expected 8 or 16 bits per value, but it holds {array.dtype}")
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
         raise ImageFileError(f"cannot read image {path}: expected one image, but its array is {array.shape}")
     colour = array[..., :3] if array.shape[2] >= 3 else np.repeat(array[..., :1], 3, axis=2)
-    return colour.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+    scaled: NDArray[np.float32] = colour.astype(np.float32)
+    scaled /= largest
+    return scaled
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -41,3 +41,16 @@ class PSNR(PerImageMetric):
             preds, target = ((image.clamp(0, 1) * 255).round() / 255 for image in (preds, target))
         psnr = peak_signal_noise_ratio(preds, target, data_range=1.0, dim=(1, 2, 3), reduction="none")
         return torch.where(psnr == torch.inf, 100.0, psnr)
+
+
+class ReblurPSNR(PSNR):
+    """PSNR of reblurred images M_R(L) to the blurry images B: how much blur a reblurring network finds in L.
+
+    The statistic of Table 1 of Nah et al., *Clean Images are Hard to Reblur* (2021): the better an image is deblurred,
+    the *lower* it is. Compare values of one reblurring network, or of networks trained alike.
+
+    Shape:
+        ``update(preds, target)`` with M_R(L) and B, ``(B, 3, H, W)`` in [0, 1].
+    """
+
+    higher_is_better = False

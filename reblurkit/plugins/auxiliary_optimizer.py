@@ -174,6 +174,10 @@ class AuxiliaryOptimizer(L.Callback):
         """Note that the run is over."""
         self.attached = False
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Note that the run is over."""
+        self.attached = False
+
     def state_dict(self) -> dict[str, Any]:
         """Optimizer, scheduler and step count of every network."""
         return {name: auxiliary.state_dict() for name, auxiliary in self._networks.items()}
