@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 
 class Draw(NamedTuple):
@@ -59,17 +59,32 @@ class TrainLoader(DataLoader[Any]):
 
     Args:
         dataset: A data set that is indexed by ``Draw``.
-        sampler: Its sampler. Lightning may put another in its place (``overfit_batches``); the loader then starts every
-            epoch anew.
+        sampler: Its sampler.
         batch_size: Items a batch and process; the last, smaller batch of an epoch is dropped unless it is the only
             one.
-        **options: Passed on to ``DataLoader``.
+        num_workers: Processes that load; they live as long as the loader.
+        pin_memory: Whether batches are put where a GPU fetches them fastest.
     """
 
-    def __init__(self, dataset: Dataset[Any], sampler: Sampler[Any], *, batch_size: int, **options: Any) -> None:
-        drop_last = len(sampler) >= batch_size  # type: ignore[arg-type]  # torch's Sampler declares no length
-        super().__init__(dataset, batch_size, sampler=sampler, drop_last=drop_last, **options)
-        self._draws = sampler if isinstance(sampler, DrawSampler) else DrawSampler(dataset)
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: DrawSampler,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            drop_last=len(sampler) >= batch_size,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+        )
+        self._draws = sampler
         self._items_per_batch = batch_size
         self._progress = {"epoch": 0, "batches": 0}
         self._restored = self._progress

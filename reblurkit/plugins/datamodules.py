@@ -45,34 +45,44 @@ class _PairedModule(L.LightningDataModule, ABC):
             if name not in self._sets:
                 self._sets[name] = self.dataset(name)
 
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Batches of crops; the order and every crop are a function of (seed, epoch, index)."""
+        if getattr(self.trainer, "overfit_batches", 0):
+            # The flag asks for the same batches in every epoch: crops and augmentation of epoch 0, in order.
+            return DataLoader(self._sets["train"], self.batch_size, num_workers=self.num_workers)
         sampler = DrawSampler(
             self._sets["train"],
             seed=self.seed,
             replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
         )
-        return TrainLoader(self._sets["train"], sampler, batch_size=self.batch_size, **self._options())
+        return TrainLoader(
+            self._sets["train"],
+            sampler,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Whole images of the validation set, one a batch: sizes may differ."""
-        return DataLoader(self._sets["val"], **self._options())
+        return self._one_by_one("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole images of the test set, one a batch."""
-        return DataLoader(self._sets["test"], **self._options())
+        return self._one_by_one("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test set."""
         return self.test_dataloader()
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
+    def _one_by_one(self, stage: Stage) -> DataLoader[Any]:
+        return DataLoader(
+            self._sets[stage],
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
 
 class PairedDataModule(_PairedModule):

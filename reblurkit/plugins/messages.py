@@ -14,12 +14,17 @@ _ADVICE = (
 )
 
 
+_ROUTINE = ("Tip:", "GPU available: False", "TPU available", "Seed set to", "Loading `train_dataloader`")
+
+
 def hide_advice() -> None:
-    """Hide hints and deprecations that are addressed to programmers; real warnings stay."""
+    """Hide hints and deprecations that are addressed to programmers, and routine news; real warnings stay."""
     for message in _ADVICE:
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return "Tip:" not in str(record.msg) and "TPU available" not in str(record.msg)
+    return not any(routine in str(record.msg) for routine in _ROUTINE)
