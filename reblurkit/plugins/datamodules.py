@@ -33,6 +33,8 @@ class _PairedModule(L.LightningDataModule, ABC):
         self.num_workers = num_workers
         self.seed = seed
         self._sets: dict[Stage, Dataset[Any]] = {}
+        self._loader: TrainLoader | None = None
+        self._restored: dict[str, int] | None = None
 
     @abstractmethod
     def dataset(self, stage: Stage) -> Dataset[Any]:
@@ -56,13 +58,29 @@ class _PairedModule(L.LightningDataModule, ABC):
             replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
         )
-        return TrainLoader(
+        self._loader = TrainLoader(
             self._sets["train"],
             sampler,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
+        if self._restored is not None:
+            self._loader.load_state_dict(self._restored)
+            self._restored = None
+        return self._loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training loader is.
+
+        Lightning saves a loader's own state as well, but does not restore it if ``configure_optimizers`` has asked for
+        ``trainer.estimated_stepping_batches``, which builds the loader before the checkpoint is read.
+        """
+        return {"loader": self._loader.state_dict()} if self._loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state for the training loader that is built next."""
+        self._restored = state_dict.get("loader")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Whole images of the validation set, one a batch: sizes may differ."""
