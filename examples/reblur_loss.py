@@ -14,7 +14,6 @@ import os
 
 import lightning as L
 import torch
-from PIL import Image
 from torch.nn.functional import l1_loss
 
 from reblurkit import ReblurLossMixin, strip_reblur
@@ -67,6 +66,6 @@ with torch.inference_mode():
         {"blurry": pair["blurry"][0], "deblurred": network(pair["blurry"])[0], "sharp": pair["sharp"][0]}
         for pair in data.test_dataloader()
     ]
-picture: Image.Image = comparison_grid(rows)
+picture = comparison_grid(rows)
 picture.save("reblur_loss.png")
 picture

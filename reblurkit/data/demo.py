@@ -51,14 +51,16 @@ class DemoPhotos(Dataset[PairedItem]):
         seed: int = 0,
     ) -> None:
         self.names = _PHOTOS[split]
-        self.photos = [_photo(name) for name in self.names]
         self.crop = crop if split == "train" else None
         self.repeats = crops_per_photo if split == "train" else 1
         self.blur = blur or ShakeBlur()
         self.seed = seed
+        # A margin lets real surroundings, not a replicated border, blur into the crops.
+        self._margin = self.blur.size // 2 if split == "train" else 0
+        self._photos = [F.pad(_photo(name), [self._margin] * 4, mode="reflect") for name in self.names]
 
     def __len__(self) -> int:
-        return len(self.photos) * self.repeats
+        return len(self.names) * self.repeats
 
     def __getitem__(self, draw: int | Draw) -> PairedItem:
         """Blur a photo or a crop of it.
@@ -71,15 +73,14 @@ class DemoPhotos(Dataset[PairedItem]):
             raise IndexError(draw.item)
         generator = draw_generator(self.seed, draw)
         number = draw.item // self.repeats
-        sharp = self.photos[number]
+        sharp = self._photos[number]
         if self.crop is None:
             blurry = self.blur(sharp[None], generator)[0]
             return {"blurry": blurry, "sharp": sharp, "name": self.names[number]}
-        # A margin lets real surroundings, not a replicated border, blur into the crop.
-        margin = self.blur.size // 2
-        sharp = random_crop(F.pad(sharp, [margin] * 4, mode="reflect"), self.crop + 2 * margin, generator)
+        inner = slice(self._margin, self._margin + self.crop)
+        sharp = random_crop(sharp, self.crop + 2 * self._margin, generator)
         pair = torch.stack([self.blur(sharp[None], generator)[0], sharp])
-        pair = flip_and_turn(pair[..., margin : margin + self.crop, margin : margin + self.crop], generator)
+        pair = flip_and_turn(pair[..., inner, inner], generator)
         return {"blurry": pair[0], "sharp": pair[1], "name": f"{self.names[number]}/{draw.item % self.repeats}"}
 
 

@@ -65,8 +65,13 @@ class Reblurred(ReblurLossMixin, Plain):
 
 
 def trainer(tmp_path, **flags):
-    flags = {"max_epochs": 4, "enable_progress_bar": False, "enable_model_summary": False, "logger": False} | flags
-    return L.Trainer(accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False, **flags)
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "logger": False,
+    }
+    return L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **(quiet | {"max_epochs": 4} | flags))
 
 
 def one_cycle(optimizer):
