@@ -11,6 +11,7 @@
 
 # %%
 import os
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -57,15 +58,16 @@ trainer.fit(module, data)
 # For deployment, `strip_reblur` takes the plain network's weights out of a checkpoint.
 
 # %%
-trainer.save_checkpoint("reblur_loss.ckpt")
+folder = Path("runs")
+trainer.save_checkpoint(folder / "reblur_loss.ckpt")
 network = UNet(blocks=4, widths=(32, 48, 64)).eval()
-network.load_state_dict(strip_reblur("reblur_loss.ckpt"))
+network.load_state_dict(strip_reblur(folder / "reblur_loss.ckpt"))
 data.setup("test")
 with torch.inference_mode():
     rows = [
         {"blurry": pair["blurry"][0], "deblurred": network(pair["blurry"])[0], "sharp": pair["sharp"][0]}
         for pair in data.test_dataloader()
     ]
-picture = comparison_grid(rows)
-picture.save("reblur_loss.png")
+picture = comparison_grid(rows, width=260)
+picture.save(folder / "reblur_loss.png")
 picture

@@ -31,7 +31,7 @@ def test_example_runs(tmp_path, example):
         [sys.executable, str(example)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert list(tmp_path.glob("*.png")), "an example shows a picture"
+    assert list(tmp_path.rglob("*.png")), "an example shows a picture"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
