@@ -9,9 +9,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from reblurkit import __version__
-from reblurkit.errors import ReblurkitError
+from reblurkit.errors import ArgumentError, ReblurkitError
 
 # Trainer entry points, handed to LightningCLI.
 COMMANDS = {
@@ -52,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{message}; `{self.prog} --help` lists what there is")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="reblurkit",
         description="Deblurring by reblurring: train, test and use deblurring networks.",
         epilog="`reblurkit COMMAND --help` tells more. `--debug` anywhere shows the traceback of an error.",

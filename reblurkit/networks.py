@@ -40,6 +40,8 @@ def find_network(module: nn.Module, path: str) -> nn.Module:
         PluginError: If there is none; the message lists the submodules that exist.
     """
     try:
+        if path == "":  # the module itself, in torch's reading
+            raise AttributeError
         return module.get_submodule(path)
     except AttributeError:
         found = ", ".join(name for name, _ in module.named_children()) or "none"

@@ -241,7 +241,7 @@ def test_a_checkpoint_of_another_network(project, capsys):
     assert run("fit") == 0
     (checkpoint,) = project.glob("run/**/*.ckpt")
     line = fails(capsys, "--ckpt_path", str(checkpoint), "--model.network.width", "5")
-    assert "does not fit the network: size mismatch for network.layers.0.weight" in line
+    assert "does not fit the networks: size mismatch for network.layers.0.weight" in line
     torch.save({"weights": torch.zeros(1)}, "other.ckpt")
     assert fails(capsys, "--ckpt_path", "other.ckpt").endswith(
         "other.ckpt is no Lightning checkpoint: it has no 'state_dict'"
@@ -264,11 +264,11 @@ def test_debug_shows_the_traceback(project):
 
 
 def test_usage(capsys):
-    for words in ([], ["nope"]):
-        with pytest.raises(SystemExit) as stop:
-            main(words)
-        assert stop.value.code == 2
-        assert "reblurkit: error: " in capsys.readouterr().err
+    for words in ([], ["nope"], ["demo", "--steps", "x"]):
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("reblurkit: error: ")
+        assert line.endswith("--help` lists what there is")
 
 
 def test_demo(tmp_path, monkeypatch, capsys):

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from reblurkit.errors import DatasetNotFoundError, ImageFileError, ShapeError
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -24,7 +26,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     orientation of camera files is applied.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, WebP or PPM file.
+        path: PNG, JPEG, BMP, TIFF or WebP file; of several pages the first.
 
     Returns:
         ``(3, H, W)`` float32 in [0, 1].
@@ -52,7 +54,8 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 lie on their side
+            # Orientations 5 to 8 lie on their side; of TIFF files Pillow gives the size of the upright image.
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5 and image.format != "TIFF"
     except Exception as error:  # as above
         raise ImageFileError(f"cannot read image {path}: {_reason(Path(path), error)}") from error
     return (width, height) if turned else (height, width)
@@ -72,26 +75,34 @@ def write_image(image: Tensor, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ShapeError: If the tensor is not one RGB image.
+        ArgumentError: If it holds NaN, or the suffix is of no image file.
     """
     path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ArgumentError(f"cannot write {path}: expected a suffix of {', '.join(sorted(SUFFIXES))}")
+    if image.isnan().any():
+        raise ArgumentError(f"cannot write {path}: the image holds NaN")
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(to_uint8(image)).save(path)
 
 
 def _decode(path: Path) -> NDArray[np.generic]:
-    if path.suffix.lower() in {".tif", ".tiff"}:  # Pillow keeps only 8 bits of 16-bit colour
-        from skimage.io import imread
-
-        return np.asarray(imread(path))
     with Image.open(path) as image:
-        if image.format == "PNG" and _png_depth(path) == 16:  # likewise
-            from kornia_rs.io import read_image as read_deep_image
+        # Pillow keeps only 8 bits of 16-bit colour.
+        colour = image.mode in {"RGB", "RGBA"}
+        if colour and image.format == "PNG" and _png_depth(path) == 16:
+            from kornia_rs.io import read_image as read_png
 
-            return np.asarray(read_deep_image(str(path)))
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16") or upright.mode in {"I", "F"}:
-            return np.asarray(upright)
-        return np.asarray(upright.convert("RGB"))
+            array = np.asarray(read_png(str(path)))
+        elif colour and isinstance(image, TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ()):
+            from skimage.io import imread
+
+            array = np.asarray(imread(path, key=0))
+        elif image.mode.startswith("I;16") or image.mode in {"I", "F"}:
+            array = np.asarray(image)
+        else:
+            array = np.asarray(image.convert("RGB"))
+        return _upright(array, image.getexif().get(_ORIENTATION, 1))
 
 
 def _png_depth(path: Path) -> int:
@@ -99,11 +110,20 @@ def _png_depth(path: Path) -> int:
         return file.read(25)[24]  # bit depth in the IHDR chunk
 
 
+def _upright(array: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
+    """Undo the camera's orientation, EXIF values 1 to 8."""
+    if orientation in {5, 6, 7, 8}:
+        array = array.swapaxes(0, 1)
+    if orientation in {3, 4, 7, 8}:
+        array = array[::-1]
+    if orientation in {2, 3, 6, 7}:
+        array = array[:, ::-1]
+    return array
+
+
 def _rgb(array: NDArray[np.generic], path: Path) -> NDArray[np.float32]:
     """Any decoded array as ``(H, W, 3)`` float32 in [0, 1]."""
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    if array.dtype == np.int32:  # Pillow's mode "I" holds 16-bit files
+    if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:  # Pillow's mode "I" holds 16-bit files
         array = array.astype(np.uint16)
     if array.dtype == np.uint8:
         largest = 255.0

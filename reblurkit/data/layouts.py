@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -68,6 +70,11 @@ def find_pairs(
     preset = LAYOUTS[layout]
     blurry_pattern = _pattern(preset.blurry, blur or preset.blur_folder, split, preset.splits)
     sharp_pattern = _pattern(preset.sharp, sharp or preset.sharp_folder, split, preset.splits)
+    for pattern in (blurry_pattern, sharp_pattern):
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise ArgumentError(f"folders and patterns of a data set lie below its root, but one is {pattern!r}")
+    if blurry_pattern == sharp_pattern:
+        raise PairingError(f"{root}: blurry and sharp images are the same files, {blurry_pattern!r}")
     blurry_files = _files(root, blurry_pattern)
     sharp_files = _files(root, sharp_pattern)
     lonely_blurry, lonely_sharp = blurry_files.keys() - sharp_files.keys(), sharp_files.keys() - blurry_files.keys()
@@ -95,12 +102,12 @@ def _files(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     any_suffix = Path(pattern).suffix == ""
     expression = re.compile(_expression(pattern))
     files: dict[tuple[str, ...], Path] = {}
-    for path in sorted(root.glob(pattern)):
+    for path in _walk(root / _fixed_part(pattern)):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
         relative = path.relative_to(root)
         match = expression.fullmatch((relative.with_suffix("") if any_suffix else relative).as_posix())
-        if match is None:  # a folder level that `**/` may skip
+        if match is None:
             continue
         if match.groups() in files:
             raise PairingError(f"{path} and {files[match.groups()]} have the same name; which is the one to pair?")
@@ -112,6 +119,24 @@ def _files(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
             "as 'NAME' in each split's folder or as patterns ('blur/*'); a root that is not divided has the split null"
         )
     return files
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folders before the first wildcard."""
+    return Path(*itertools.takewhile(lambda part: "*" not in part, Path(pattern).parts[:-1]))
+
+
+def _walk(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; links to folders are followed, each folder once."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [Path(place, name) for name in names]
+    return sorted(files)
 
 
 def _expression(pattern: str) -> str:

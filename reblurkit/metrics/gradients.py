@@ -16,7 +16,7 @@ class GradientStatistics(Metric):
     Blur takes away strong gradients. Two numbers per image, averaged over images:
 
     - ``gradient_ratio``: mean gradient magnitude of ``preds`` over that of ``target``. 1: as sharp; below: blurrier;
-      above: noisier or over-sharpened.
+      above: noisier or over-sharpened. Images whose target is perfectly flat do not count.
     - ``gradient_distance``: Wasserstein-1 distance of the two distributions of magnitudes, in image units per pixel.
       Unlike the ratio it cannot be met by adding weak noise where strong edges are missing; 0 is perfect.
 
@@ -36,12 +36,13 @@ class GradientStatistics(Metric):
     is_differentiable = False
     full_state_update = False
     ratio: Tensor
+    comparable: Tensor
     distance: Tensor
     images: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("ratio", "distance", "images"):
+        for name in ("ratio", "comparable", "distance", "images"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -50,15 +51,15 @@ class GradientStatistics(Metric):
         if min(preds.shape[-2:]) < 2:
             raise ShapeError(f"gradients need images of at least 2 x 2 pixels, but came {tuple(preds.shape[-2:])}")
         ours, theirs = _magnitudes(preds), _magnitudes(target)
-        # A flat target has no gradients to compare with: equal if the other is flat too, else infinitely sharper.
-        ratio = ours.mean(1) / theirs.mean(1)
-        self.ratio += torch.where(ours.mean(1) == theirs.mean(1), 1.0, ratio).sum()
+        textured = theirs.any(1)  # a flat target has no gradients to compare with
+        self.ratio += (ours.mean(1) / theirs.mean(1))[textured].sum()
+        self.comparable += textured.sum()
         self.distance += (ours.sort(1).values - theirs.sort(1).values).abs().mean(1).sum()
         self.images += len(preds)
 
     def compute(self) -> dict[str, Tensor]:
         """Both statistics; NaN before the first update."""
-        return {"gradient_ratio": self.ratio / self.images, "gradient_distance": self.distance / self.images}
+        return {"gradient_ratio": self.ratio / self.comparable, "gradient_distance": self.distance / self.images}
 
 
 def _magnitudes(image: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as L
+import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -52,7 +53,7 @@ class AuxiliaryOptimizer(L.Callback):
 
     Raises:
         PluginError: At the start of ``fit`` with FSDP, DeepSpeed or ModelParallel, which split or replace the
-            parameters that this callback holds.
+            parameters that this callback holds, or beside LBFGS.
     """
 
     def __init__(self) -> None:
@@ -86,6 +87,11 @@ class AuxiliaryOptimizer(L.Callback):
             raise PluginError(f"an auxiliary network named {name!r} is registered already")
         self._networks[name] = _Auxiliary(module, beside, optimizer, scheduler)
 
+    def update(self, name: str, module: nn.Module, beside: nn.Module) -> None:
+        """Follow networks that have been replaced since they were registered."""
+        self._networks[name].module = module
+        self._networks[name].beside = beside
+
     def steps(self, name: str) -> int:
         """Optimizer steps that the network has taken, over all resumed runs."""
         return self._networks[name].steps
@@ -101,9 +107,15 @@ class AuxiliaryOptimizer(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Build the optimizers: the module is on its device, the user's optimizers exist, states are not loaded yet."""
         self.attached = True
+        if trainer.ckpt_path is None:
+            self._restored = {}  # a checkpoint that `validate` or `test` has read is not resumed from
         for name, auxiliary in self._networks.items():
             _claim(name, auxiliary.module, trainer.optimizers)
             auxiliary.leader = _leader(auxiliary.beside, trainer.optimizers)
+            if isinstance(auxiliary.leader, torch.optim.LBFGS):
+                raise PluginError(
+                    f"{name}: LBFGS evaluates the loss several times a step; nothing can be trained beside it"
+                )
             auxiliary.optimizer = auxiliary.make_optimizer(auxiliary.module.parameters())
             auxiliary.scheduler = auxiliary.make_scheduler(auxiliary.optimizer) if auxiliary.make_scheduler else None
             if isinstance(auxiliary.scheduler, ReduceLROnPlateau):
@@ -130,6 +142,12 @@ class AuxiliaryOptimizer(L.Callback):
         for name, auxiliary in self._networks.items():
             if auxiliary.optimizer is not None:
                 pl_module.log(f"lr-{name}", auxiliary.optimizer.param_groups[0]["lr"])
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        """Drop gradients of a batch whose other gradients the user has dropped, of a NaN loss for instance."""
+        for auxiliary in self._networks.values():
+            if auxiliary.leader is not None and not _has_gradient(auxiliary.leader):
+                auxiliary.module.zero_grad()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Step every auxiliary network whose user's network is about to step."""
@@ -203,6 +221,11 @@ def _claim(name: str, module: nn.Module, optimizers: list[Optimizer]) -> None:
             for key in ("params", "param_names"):
                 if key in group:
                     group[key] = [group[key][index] for index in kept]
+
+
+def _has_gradient(optimizer: Optimizer) -> bool:
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in parameters)
 
 
 def _leader(network: nn.Module, optimizers: list[Optimizer]) -> Optimizer | None:

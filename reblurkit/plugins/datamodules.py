@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
@@ -82,8 +83,9 @@ class _PairedModule(L.LightningDataModule, ABC):
         return {"loader": self._loader.state_dict()} if self._loader else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state for the training loader that is built next."""
-        self._restored = state_dict.get("loader")
+        """Keep the state for the training loader of a resumed ``fit``; other entry points read checkpoints too."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._restored = state_dict.get("loader")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Whole images of the validation set, one a batch: sizes may differ."""

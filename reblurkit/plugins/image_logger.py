@@ -51,10 +51,11 @@ class ImageLogger(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw them."""
         rows, self._rows = self._rows, []
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # all processes must ask: they agree on the answer
         if not rows or trainer.sanity_checking or not trainer.is_global_zero:
             return
         grid = comparison_grid(rows)
-        path = Path(trainer.log_dir or trainer.default_root_dir) / "images" / f"val-epoch={trainer.current_epoch}.png"
+        path = folder / "images" / f"val-epoch={trainer.current_epoch}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         grid.save(path)
         for logger in trainer.loggers:
@@ -71,10 +72,18 @@ class ImageWriter(L.Callback):
 
     Args:
         folder: Where to; default ``deblurred`` below the log folder.
+
+    Raises:
+        ArgumentError: If a file of that name exists already, or a name leads out of the folder.
     """
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
+        self._target = Path()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Settle the folder, on which all processes must agree."""
+        self._target = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "deblurred")
 
     def on_predict_batch_end(
         self,
@@ -88,6 +97,10 @@ class ImageWriter(L.Callback):
         """Write the images of a batch."""
         if not isinstance(outputs, Mapping) or not {"deblurred", "name"} <= outputs.keys():
             return
-        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "deblurred")
         for image, name in zip(outputs["deblurred"], outputs["name"], strict=True):
-            write_image(image, folder / f"{name}.png")
+            path = self._target / f"{name}.png"
+            if not path.resolve().is_relative_to(self._target.resolve()):
+                raise ArgumentError(f"cannot write the image {name!r}: its name leads out of the folder {self._target}")
+            if path.exists():
+                raise ArgumentError(f"{path} exists already and is not overwritten; choose another folder")
+            write_image(image, path)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
+from lightning.fabric.utilities import rank_zero_only
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.cli import COMMANDS
-from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 
 # Imported so that YAML files may name them without their package.
 from reblurkit.losses import CharbonnierLoss, FrequencyLoss
@@ -89,6 +90,7 @@ class _ReblurkitCLI(LightningCLI):
             options["return_predictions"] = False
 
 
+@rank_zero_only
 def _say(message: str) -> None:
     print(f"reblurkit: {message}", file=sys.stderr)
 
@@ -101,9 +103,10 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
 
     Raises:
         ArgumentError: If arguments, configuration files or the checkpoint are wrong.
-        PluginError: If Lightning refuses the configuration.
+        PluginError: If Lightning refuses the configuration, or anything fails before the first training step.
     """
     hide_advice()
+    training = _Training()
     try:
         _ReblurkitCLI(
             L.LightningModule,
@@ -114,23 +117,40 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
             parser_class=_Parser,
             parser_kwargs={name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in COMMANDS.items()},
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [FiniteLoss()]},
+            trainer_defaults={"callbacks": [FiniteLoss(), training]},
             auto_configure_optimizers=False,
             args=list(arguments),
         )
+    except ReblurkitError:
+        raise
     except MisconfigurationException as error:
         raise PluginError(str(error)) from error
-    except ValueError as error:
-        # A constructor's refusal, in jsonargparse's wrapping; its own errors are told from real bugs by their text.
-        if "Does not validate against" in str(error) or "Parser key" in str(error):
-            raise ArgumentError(_one_line(str(error))) from error
-        raise
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" in str(error):
-            _, first, *others = str(error).splitlines()
-            more = f" (and {len(others)} more)" if others else ""
-            raise ArgumentError(f"the checkpoint does not fit the network: {first.strip()}{more}") from error
-        raise
+    except Exception as error:
+        # Until the first training step is done, what fails is what the user has put together: one line is enough,
+        # `--debug` shows the rest. Later, hours may hang on the traceback.
+        if training.under_way:
+            raise
+        raise PluginError(_gist(error)) from error
+
+
+class _Training(L.Callback):
+    """Knows whether a training step has been made."""
+
+    under_way = False
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.under_way = True
+
+
+def _gist(error: Exception) -> str:
+    message = str(error)
+    if "Error(s) in loading state_dict" in message:
+        _, first, *others = message.splitlines()
+        more = f" (and {len(others)} more)" if others else ""
+        return f"the checkpoint does not fit the networks: {first.strip()}{more}"
+    if "Does not validate against" in message or "Parser key" in message:  # a constructor's refusal, wrapped
+        return _one_line(message)
+    return f"{type(error).__name__}: {' '.join(message.split())} (--debug shows where)"
 
 
 # Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.

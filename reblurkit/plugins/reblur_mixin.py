@@ -89,7 +89,9 @@ class ReblurLossMixin(_Module):
 
         Args:
             reblur_net: M_R; default ``ReblurNet(blocks=1)``, initialised from, but without advancing, the global
-                random state.
+                random state. A network of your own should have neither dropout, which draws from the global random
+                state and differs between M_R(L) and M_R(S), nor reentrant activation checkpointing, which computes
+                anew with weights that are not held fixed.
             network: Dotted path of the deblurring network in this module.
             weight: lambda of equation 6. With 0, M_R trains along and the deblurring network trains as without it.
             sharpness: What M_R must preserve (equation 3): ``"pseudo"``, ``"real"`` or ``None`` (Table 4).
@@ -192,7 +194,10 @@ class ReblurLossMixin(_Module):
         """Attach the callback that trains M_R; an override must extend what this returns."""
         inherited = super().configure_callbacks()
         callbacks = [inherited] if isinstance(inherited, L.Callback) else list(inherited)
-        return [*callbacks, self._auxiliary] if "_auxiliary" in self.__dict__ else callbacks
+        if "_auxiliary" in self.__dict__:
+            self._auxiliary.update("reblur", self.reblur, find_network(self, self._reblur_options.network))
+            callbacks.append(self._auxiliary)
+        return callbacks
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note in the checkpoint where the deblurring network sits, for :func:`strip_reblur`."""

@@ -157,11 +157,14 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
     def _measure(self, batch: Mapping[str, Any], stage: str) -> dict[str, Tensor]:
         blurry, sharp = self._images(batch)
         deblurred = self._deblur(blurry).clamp(0, 1)
-        for metric in self._stage_metrics(stage).values():
-            if isinstance(metric, ReblurPSNR):
-                metric.update(self.reblur(deblurred).clamp(0, 1), blurry)
-            else:
-                metric.update(deblurred, sharp)
+        try:
+            for metric in self._stage_metrics(stage).values():
+                if isinstance(metric, ReblurPSNR):
+                    metric.update(self.reblur(deblurred).clamp(0, 1), blurry)
+                else:
+                    metric.update(deblurred, sharp)
+        except ShapeError as error:
+            raise ShapeError(f"{', '.join(batch.get('name', ['an image']))}: {error}") from error
         return {"deblurred": deblurred}
 
     def _report(self, stage: str) -> None:

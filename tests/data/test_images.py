@@ -10,7 +10,7 @@ from PIL import Image
 
 from reblurkit.data import read_image, write_image
 from reblurkit.data.images import image_size
-from reblurkit.errors import DatasetNotFoundError, ImageFileError, ShapeError
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -84,6 +84,42 @@ def test_camera_orientation_is_applied(tmp_path):
     assert image_size(tmp_path / "a.png") == (7, 5)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_deep_files_is_that_of_pillow(tmp_path, orientation):
+    from PIL import ImageOps
+    from skimage.io import imsave
+
+    array = RGB.astype(np.uint16) * 257
+    imsave(tmp_path / "a.tiff", array, check_contrast=False, extratags=[(274, 3, 1, orientation)])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        reference = np.asarray(ImageOps.exif_transpose(image))
+    for name in ("a.png", "a.tiff"):
+        torch.testing.assert_close(read_image(tmp_path / name), expected(reference), rtol=0, atol=0)
+        assert image_size(tmp_path / name) == reference.shape[:2]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "P", "RGBA", "L"])
+def test_tiff_files_are_read_as_what_they_mean(tmp_path, mode):
+    Image.fromarray(RGB).convert(mode).save(tmp_path / "a.tiff", compression="tiff_lzw")
+    with Image.open(tmp_path / "a.tiff") as image:
+        reference = np.asarray(image.convert("RGB"))
+    torch.testing.assert_close(read_image(tmp_path / "a.tiff"), expected(reference), rtol=0, atol=0)
+
+
+def test_inverted_and_many_page_tiff_files(tmp_path):
+    grey = Image.fromarray(RGB[..., 0])
+    grey.save(tmp_path / "inverted.tiff", tiffinfo={262: 0})
+    grey.save(tmp_path / "pages.tiff", save_all=True, append_images=[Image.fromarray(RGB[..., 1])])
+    with Image.open(tmp_path / "inverted.tiff") as image:
+        reference = np.asarray(image.convert("RGB"))
+    torch.testing.assert_close(read_image(tmp_path / "inverted.tiff"), expected(reference), rtol=0, atol=0)
+    first = expected(np.repeat(RGB[..., :1], 3, 2))
+    torch.testing.assert_close(read_image(tmp_path / "pages.tiff"), first, rtol=0, atol=0)
+
+
 def test_written_files_are_clamped_and_rounded(tmp_path):
     image = torch.tensor([-0.2, 0.5, 1.3]).view(3, 1, 1).expand(3, 2, 2)
     write_image(image, tmp_path / "new" / "a.png")
@@ -91,6 +127,10 @@ def test_written_files_are_clamped_and_rounded(tmp_path):
         assert written.getpixel((0, 0)) == (0, 128, 255)
     with pytest.raises(ShapeError, match="one RGB image"):
         write_image(image[None], tmp_path / "b.png")
+    with pytest.raises(ArgumentError, match="expected a suffix of"):
+        write_image(image, tmp_path / "b")
+    with pytest.raises(ArgumentError, match="holds NaN"):
+        write_image(image * float("nan"), tmp_path / "b.png")
 
 
 def test_bad_files_are_named(tmp_path):
@@ -112,6 +152,6 @@ def test_bad_files_are_named(tmp_path):
 def test_floating_point_files_are_refused(tmp_path):
     from skimage.io import imsave
 
-    imsave(tmp_path / "a.tiff", RGB.astype(np.float32), check_contrast=False)
+    imsave(tmp_path / "a.tiff", RGB[..., 0].astype(np.float32), check_contrast=False)
     with pytest.raises(ImageFileError, match="expected 8 or 16 bits per value, but it holds float32"):
         read_image(tmp_path / "a.tiff")

@@ -140,6 +140,24 @@ def test_unpaired_names(folders):
         PairedFolder(folders)
 
 
+def test_links_to_folders_are_followed_also_in_circles(tmp_path):
+    for kind in ("blur", "sharp"):
+        save(tmp_path / "elsewhere" / kind / "1.png")
+        (tmp_path / "set" / "train" / kind).mkdir(parents=True)
+        (tmp_path / "set" / "train" / kind / "scene").symlink_to(tmp_path / "elsewhere" / kind)
+        (tmp_path / "set" / "train" / kind / "circle").symlink_to(tmp_path / "set" / "train" / kind)
+    assert names(PairedFolder(tmp_path / "set")) == ["train/blur/scene/1"]
+
+
+def test_folders_outside_the_root_and_a_folder_with_itself(folders):
+    with pytest.raises(ArgumentError, match="lie below its root"):
+        PairedFolder(folders, split="../x")
+    with pytest.raises(ArgumentError, match="lie below its root"):
+        PairedFolder(folders, blur="/etc/*")
+    with pytest.raises(PairingError, match="blurry and sharp images are the same files"):
+        PairedFolder(folders, blur="sharp")
+
+
 def test_ambiguous_names(folders):
     save(folders / "train" / "blur" / "1.jpg")
     with pytest.raises(PairingError, match="have the same name"):

@@ -10,11 +10,16 @@ import torch
 ROOT = Path(__file__).parents[2]
 
 
-def train(folder, processes):
-    command = [sys.executable, str(ROOT / "tests" / "ddp" / "train.py"), str(folder), str(processes)]
+def run(*words):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def train(folder, processes):
+    run(ROOT / "tests" / "ddp" / "train.py", folder, processes)
     return [torch.load(folder / f"{processes}-{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
@@ -25,3 +30,20 @@ def test_two_processes_agree_and_equal_one_with_the_joined_batch(tmp_path):
     for name in first:
         assert torch.equal(first[name], second[name]), name
     torch.testing.assert_close(first, joined, rtol=0, atol=1e-12)
+
+
+def test_the_command_line_trains_validates_draws_and_predicts_with_two_processes(tmp_path):
+    words = [
+        "--model=DeblurTask",
+        "--model.network=UNet",
+        "--model.network.widths=[4, 4, 4]",
+        "--model.network.blocks=0",
+    ]
+    words += ["--model.reblur_net=ReblurNet", "--model.reblur_net.width=4", "--data=DemoDataModule"]
+    words += ["--data.crops_per_photo=4", "--data.crop=16", "--data.batch_size=2", "--trainer.accelerator=cpu"]
+    words += ["--trainer.devices=2", "--trainer.strategy=ddp", f"--trainer.default_root_dir={tmp_path}"]
+    run("-m", "reblurkit", "fit", *words, "--trainer.max_epochs=2")
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert len(list(tmp_path.rglob("val-epoch=*.png"))) == 2
+    run("-m", "reblurkit", "predict", *words, "--ckpt_path", checkpoint, f"--image_writer.folder={tmp_path / 'out'}")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["chelsea.png", "stereo_motorcycle.png"]

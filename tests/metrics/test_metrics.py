@@ -131,10 +131,13 @@ def test_gradient_statistics_see_blur_and_noise():
     assert min(values[name]["gradient_distance"] for name in ("blurred", "noisy")) > 0.01
 
 
-def test_flat_images_have_equal_gradients():
-    flat, statistics = torch.full((1, 3, 4, 4), 0.5), GradientStatistics()
-    statistics.update(flat, flat)
+def test_flat_targets_do_not_count_in_the_ratio():
+    image, statistics = torch.rand(2, 3, 4, 4), GradientStatistics()
+    target = image.clone()
+    target[1] = 0.5
+    statistics.update(image, target)
     assert statistics.compute()["gradient_ratio"] == 1
+    assert statistics.compute()["gradient_distance"] > 0
 
 
 def test_wrong_input():

@@ -68,6 +68,18 @@ def test_a_resumed_run_is_bit_equal(tmp_path, stop_after):
         assert torch.equal(value, expected.state_dict()[name]), name
 
 
+def test_a_checkpoint_that_was_only_measured_does_not_move_the_loader(tmp_path):
+    cut = Recorder(3, tmp_path / "cut.ckpt")
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, cut)
+    module, recorder = data(), Recorder()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet |= {"enable_checkpointing": False, "default_root_dir": tmp_path}
+    L.Trainer(**quiet).validate(task(), module, ckpt_path=tmp_path / "cut.ckpt", verbose=False, weights_only=True)
+    L.Trainer(**quiet, max_epochs=1, limit_val_batches=0, callbacks=[recorder]).fit(task(), module)
+    assert len(recorder.names) == 6
+
+
 def test_epochs_cut_short_start_at_their_beginning(tmp_path):
     recorder = Recorder()
     fit(tmp_path, recorder, limit_train_batches=2)

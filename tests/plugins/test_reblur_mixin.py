@@ -310,6 +310,59 @@ def test_manual_optimization_with_two_optimizers(tmp_path):
     assert_bit_equal(module.reblur, expected[1])
 
 
+def test_gradients_that_the_user_drops_are_dropped_for_both_networks(tmp_path):
+    """A NaN batch that manual optimization skips must not reach the reblurring network later."""
+
+    class Skipping(Reblurred):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()
+            loss = super().training_step(batch, batch_idx) * (float("nan") if batch_idx == 1 else 1)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            if loss.isfinite():
+                optimizer.step()
+
+    module = Skipping(PlainNet(), ReblurNet(width=6))
+    trainer(tmp_path, max_epochs=1).fit(module, loader())
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    assert module._auxiliary.steps("reblur") == 3
+
+
+def test_a_checkpoint_that_was_only_measured_is_not_resumed(tmp_path):
+    class Measured(Reblurred):
+        def validation_step(self, batch, batch_idx):
+            self.network(batch["blurry"])
+
+    module = Measured(PlainNet(), ReblurNet(width=6))
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(module, loader())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    trainer(tmp_path).validate(module, loader(), ckpt_path=tmp_path / "a.ckpt", verbose=False, weights_only=True)
+    trainer(tmp_path, max_epochs=1).fit(module, loader())
+    assert module._auxiliary.steps("reblur") == 4
+
+
+def test_a_reblurring_network_that_is_replaced_later_is_the_one_that_trains(tmp_path):
+    module = Reblurred(PlainNet(), ReblurNet(width=6))
+    old, module.reblur = module.reblur, ReblurNet(width=4)
+    before = copy.deepcopy((old, module.reblur))
+    trainer(tmp_path, max_epochs=1).fit(module, loader())
+    assert_bit_equal(old, before[0])
+    assert not torch.equal(module.reblur.layers[0].weight, before[1].layers[0].weight)
+    assert module._auxiliary.steps("reblur") == 4
+
+
+def test_lbfgs_is_refused(tmp_path):
+    class SecondOrder(Reblurred):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.network.parameters())
+
+    with pytest.raises(PluginError, match="LBFGS evaluates the loss several times"):
+        trainer(tmp_path).fit(SecondOrder(PlainNet(), ReblurNet(width=6)), loader())
+
+
 def test_fp16_scaler_serves_both_optimizers(tmp_path):
     """On the CPU Lightning has no scaler of its own; the plug-in must use whichever one the precision plugin holds."""
     from lightning.pytorch.plugins import MixedPrecision
@@ -376,6 +429,7 @@ def test_fsdp_is_refused(tmp_path):
     ("options", "error", "message"),
     [
         ({"network": "net"}, PluginError, "no submodule at 'net'; its submodules are: network"),
+        ({"network": ""}, PluginError, "no submodule at ''"),
         ({"weight": -1}, ArgumentError, "at least 0"),
         ({"warmup": -1}, ArgumentError, "at least 0 steps"),
         ({"sharpness": "no"}, ArgumentError, "must be one of"),

@@ -113,6 +113,17 @@ def test_pictures_are_drawn_and_predictions_written(tmp_path):
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["val-epoch=0.png", "val-epoch=1.png"]
     run.predict(task, data(), return_predictions=False)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["chelsea.png", "stereo_motorcycle.png"]
+    with pytest.raises(ArgumentError, match=r"chelsea\.png exists already and is not overwritten"):
+        run.predict(task, data(), return_predictions=False)
+
+
+def test_names_do_not_lead_out_of_the_folder(tmp_path):
+    writer = ImageWriter(str(tmp_path / "out"))
+    writer.on_predict_start(None, None)
+    outputs = {"deblurred": torch.rand(1, 3, 4, 4), "name": ["../escaped"]}
+    with pytest.raises(ArgumentError, match="leads out of the folder"):
+        writer.on_predict_batch_end(None, None, outputs, {}, 0)
+    assert not (tmp_path / "escaped.png").exists()
 
 
 def test_loggers_that_take_pictures_get_them(tmp_path):
