@@ -71,7 +71,7 @@ class Loopback:
 def loopback(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     loopback = Loopback()
-    thread = threading.Thread(target=loopback.server.serve_forever)
+    thread = threading.Thread(target=loopback.server.serve_forever, args=(0.01,))
     thread.start()
     yield loopback
     loopback.server.shutdown()

@@ -125,7 +125,7 @@ def test_wrong_files(weights, tmp_path):
     (tmp_path / "cut.pth").write_bytes(weights("alex").read_bytes()[:5000])
     with pytest.raises(WeightsError, match=r"cut.pth cannot be read"):
         LPIPS(weights=tmp_path / "cut.pth")
-    for name, write in {"a.pth": torch.save, "b.pth": lambda it, path: path.write_bytes(pickle.dumps(it))}.items():
+    for name, write in {"a.pth": torch.save, "b.pth": lambda it, path: path.write_bytes(pickle.dumps(it, 2))}.items():
         write({"features.0.weight": Evil()}, tmp_path / name)
         with pytest.raises(WeightsError, match=f"{name} cannot be read"):
             LPIPS(weights=tmp_path / name)
