@@ -38,8 +38,8 @@ class LPIPS(PerImageMetric):
     """LPIPS of Zhang et al., *The Unreasonable Effectiveness of Deep Features as a Perceptual Metric* (CVPR 2018).
 
     The number of the package ``lpips`` (version 0.1 of its heads), per image, then the mean over images; lower is
-    better. Say the network with it: values of different ones cannot be compared. ``"alex"`` is the one to report; ``"vgg"``
-    is usual as a loss.
+    better. Say the network with it: values of different ones cannot be compared. ``"alex"`` is the one to report;
+    ``"vgg"`` is usual as a loss.
 
     Args:
         net: Backbone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from skimage import data as photos
@@ -77,12 +79,27 @@ def test_what_is_missing_stays_missing_after_a_reset(offline):
     assert "lpips" in metrics.unavailable
 
 
-def test_what_another_process_cannot_measure_is_unavailable_here(model):
+def measure_in_two_processes(rank, folder, model):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     metrics = DeblurMetrics(lpips=None, niqe=NIQE(model))
-    metrics.update(*pair())
-    metrics.refused += torch.tensor([0, 0, 0, 1])  # what the sum over processes would bring
-    assert "niqe" not in metrics.compute()
-    assert metrics.unavailable == {"niqe": "another process could not measure it"}
+    metrics.update(*pair(side=200 if rank == 0 else 100))
+    values = {name: value.item() for name, value in metrics.compute().items()}
+    (folder / f"{rank}.json").write_text(json.dumps([values, metrics.unavailable]))
+    torch.distributed.destroy_process_group()
+
+
+def test_what_one_process_cannot_measure_is_unavailable_in_all(model, tmp_path):
+    torch.multiprocessing.spawn(measure_in_two_processes, (tmp_path, model), nprocs=2)
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    alone = PSNR()
+    alone.update(*pair(side=200))
+    alone.update(*pair(side=100))
+    for values, unavailable in results:
+        assert values["psnr"] == pytest.approx(alone.compute().item(), rel=1e-12)
+        assert set(unavailable) == {"niqe"}
+        assert "niqe" not in values
+    assert results[0][1]["niqe"] == "another process could not measure it"
+    assert "two blocks" in results[1][1]["niqe"]
 
 
 def test_errors_of_the_user_are_not_hidden(tmp_path):
