@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from reblurkit import __version__
 from reblurkit.errors import ReblurkitError
 
-_LIGHTNING = {
+# Trainer entry points, handed to LightningCLI.
+COMMANDS = {
     "fit": "train a network",
     "validate": "measure a network on the validation images",
     "test": "measure a network on the test images",
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # users' own classes, as `python -m` would find them
     try:
-        if words and words[0] in _LIGHTNING:
+        if words and words[0] in COMMANDS:
             from reblurkit.plugins.lightning_cli import run_lightning_cli
 
             run_lightning_cli(words)
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"reblurkit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, summary in _LIGHTNING.items():
+    for name, summary in COMMANDS.items():
         commands.add_parser(name, help=summary)  # for the help only: main() hands these to LightningCLI
     demo = commands.add_parser(
         "demo",
@@ -68,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "the same data, test both on held-out photos, and write checkpoints, metrics and pictures.",
     )
     demo.add_argument("--output", metavar="DIR", help="run folder, new or empty (default: runs/demo, runs/demo-2, ...)")
-    demo.add_argument("--steps", type=int, metavar="N", help="training steps of each network")
+    demo.add_argument(
+        "--steps", type=int, metavar="N", help="training steps of each network (default: 1200; far fewer show nothing)"
+    )
     demo.add_argument("--seed", type=int, default=0, help="seed of weights, data order and blur (default: 0)")
     demo.set_defaults(run=_demo)
     return parser

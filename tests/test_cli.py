@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from reblurkit.cli import main
 
+ROOT = Path(__file__).parents[1]
 OWN = '''
 import lightning as L
 import torch
@@ -142,6 +144,41 @@ def fails(capsys, *words):
     return lines[0]
 
 
+def test_training_without_a_validation_set(project):
+    for name in ("blur", "sharp"):
+        for path in (project / "pairs" / "val" / name).iterdir():
+            path.unlink()
+    assert run("fit", "--trainer.limit_val_batches", "0") == 0
+
+
+def test_a_folder_that_is_not_divided_is_validated_on_itself_with_a_warning(project):
+    splits = [word for name in ("train", "val", "test") for word in (f"--data.{name}_split", "null")]
+    root = ["--data.root", "pairs/train"]
+    with pytest.warns(UserWarning, match="validation uses the training images"):
+        assert run("fit", *root, *splits) == 0
+
+
+def test_what_was_written_and_what_was_not_loaded_is_said(project, capsys):
+    assert run("fit") == 0
+    said = capsys.readouterr().err
+    assert "run folder: run/lightning_logs/version_0; checkpoint: " in said
+    assert run("predict", "--image_writer.folder", "out") == 0
+    said = capsys.readouterr().err
+    assert "no --ckpt_path: the network has the weights that it was built with" in said
+    assert "images: out" in said
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "examples" / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_example_configurations_train_and_test(project, config):
+    for split in ("train", "test"):
+        for kind in ("blur_gamma", "sharp"):
+            save(project / "GOPRO_Large" / split / "GOPR0372_07_00" / kind / "000047.png")
+    small = ["--data.crop=16", "--data.num_workers=0", "--trainer.fast_dev_run=true", "--trainer.precision=32-true"]
+    small += ["--model.network.widths=[4, 4, 4]", "--trainer.accelerator=cpu"]
+    assert main(["fit", "--config", str(config), *small]) == 0
+    assert main(["test", "--config", str(config), *small]) == 0
+
+
 def test_bad_folders(project, capsys):
     (project / "empty").mkdir()
     assert "no data set folder missing" in fails(capsys, "--data.root", "missing")
@@ -182,12 +219,16 @@ def test_bad_networks(project, capsys):
         (["--model", "NoTask"], "model: Expected a dot import path string: NoTask"),
         (["--data.nope", "3"], "data: reblurkit.plugins.PairedDataModule: Option 'nope' is not accepted"),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
+        (["--model.reblur_weight", "-1"], "`weight` of the reblurring loss must be at least 0, but is -1.0"),
+        (["--model.reblur_net.blocks", "-1"], "`blocks` must be at least 0 and `width` at least 1, but are -1 and 4"),
+        (["--data.batch_size", "0"], "`batch_size` must be at least 1"),
+        (["--data.crop", "-1"], "`crop` must be at least 1 pixel"),
         (["--nope", "3"], "unrecognized arguments: --nope 3"),
         (["--config", "none.yaml"], "config: File does not exist"),
         (["--data.layout", "gopr"], "unknown layout 'gopr'; known layouts: folders, gopro"),
         (["--trainer.accelerator", "gpu"], "No supported gpu backend found!"),
-        (["--ckpt_path", "none.ckpt"], "ckpt_path: no checkpoint file none.ckpt"),
-        (["--ckpt_path", "own.py"], "ckpt_path: own.py cannot be read as a checkpoint of nothing but weights"),
+        (["--ckpt_path", "none.ckpt"], "no checkpoint file none.ckpt"),
+        (["--ckpt_path", "own.py"], "own.py cannot be read as a checkpoint of nothing but weights"),
     ],
 )
 def test_bad_options(project, capsys, words, expected):
@@ -202,7 +243,9 @@ def test_a_checkpoint_of_another_network(project, capsys):
     line = fails(capsys, "--ckpt_path", str(checkpoint), "--model.network.width", "5")
     assert "does not fit the network: size mismatch for network.layers.0.weight" in line
     torch.save({"weights": torch.zeros(1)}, "other.ckpt")
-    assert fails(capsys, "--ckpt_path", "other.ckpt").endswith("other.ckpt is no Lightning checkpoint")
+    assert fails(capsys, "--ckpt_path", "other.ckpt").endswith(
+        "other.ckpt is no Lightning checkpoint: it has no 'state_dict'"
+    )
 
 
 def test_a_checkpoint_with_code_inside_is_refused_and_not_run(project, capsys):
@@ -233,7 +276,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert main(["demo", "--steps", "2"]) == 0
     folder = tmp_path / "runs" / "demo"
     shown = capsys.readouterr().out
-    assert "PSNR dB" in shown
+    assert "PSNR (dB)" in shown
     results = json.loads((folder / "metrics.json").read_text())
     assert results.keys() == {"blurry", "l1", "reblur"}
     assert all(20 < result["psnr"] < 40 for result in results.values())

@@ -9,6 +9,7 @@ from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from kornia.filters import filter2d
 from torch import Tensor, nn
 
+from reblurkit.checks import check_images
 from reblurkit.errors import ArgumentError, ShapeError
 
 _SAMPLES = 1024  # points on a trajectory: below half a pixel apart even for a jittery path across 65 pixels
@@ -34,7 +35,7 @@ class ShakeBlur(nn.Module):
         ``(B, C, H, W)`` in [0, 1] to the same shape. In linear light C is 3 or 1.
 
     Raises:
-        ArgumentError: If ``size`` is even or below 1, or ``strength`` outside [0, 1].
+        ArgumentError: If ``size`` is even or below 1, ``strength`` outside [0, 1], or the input not floating point.
         ShapeError: If the input is no batch of images, or neither RGB nor grey in linear light.
 
     Example:
@@ -45,8 +46,8 @@ class ShakeBlur(nn.Module):
 
     def __init__(self, size: int = 21, strength: float = 0.5, seed: int | None = None, linear: bool = True) -> None:
         super().__init__()
-        if size < 1 or size % 2 == 0:
-            raise ArgumentError(f"`size` of a kernel must be odd and at least 1, but is {size}")
+        if size != int(size) or size < 1 or size % 2 == 0:
+            raise ArgumentError(f"`size` of a kernel must be an odd number of pixels, at least 1, but is {size}")
         if not 0 <= strength <= 1:
             raise ArgumentError(f"`strength` must lie in [0, 1], but is {strength}")
         self.size = size
@@ -62,8 +63,7 @@ class ShakeBlur(nn.Module):
             image: ``(B, C, H, W)`` in [0, 1].
             generator: Source of the kernels for this call; default: this object's own.
         """
-        if image.ndim != 4:
-            raise ShapeError(f"`image` must be a batch of images (B, C, H, W), but its shape is {tuple(image.shape)}")
+        check_images(image=image)
         kernels = torch.stack([self.kernel(generator) for _ in range(len(image))]).to(image)
         if not self.linear:
             return _filter(image, kernels)

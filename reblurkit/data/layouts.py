@@ -109,7 +109,7 @@ def _files(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
         found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
         raise DatasetNotFoundError(
             f"no images match {pattern!r} in {root}, which holds: {found}; name the folders with blur= and sharp=, "
-            "as 'NAME' in each split's folder or as patterns ('blur/*') where there are no split folders"
+            "as 'NAME' in each split's folder or as patterns ('blur/*'); a root that is not divided has the split null"
         )
     return files
 

@@ -14,7 +14,7 @@ from reblurkit.data.augmentation import augment_pair, random_crop
 from reblurkit.data.images import image_size, read_image
 from reblurkit.data.layouts import find_pairs
 from reblurkit.data.sampling import Draw, draw_generator
-from reblurkit.errors import ShapeError
+from reblurkit.errors import ArgumentError, ShapeError
 
 
 class PairedItem(TypedDict):
@@ -35,7 +35,8 @@ class PairedFolder(Dataset[PairedItem]):
       the test split. ``blur="blur_gamma"``, averaged in linear light, is the default, as in the authors' library; most
       other deblurring code trains on ``blur="blur"``.
 
-    Sizes are checked when the set is built, from the files' headers.
+    Items are dicts with ``blurry`` and ``sharp``, each ``(3, H, W)`` in [0, 1], and ``name``, the blurry file's path
+    below the root without suffix. Sizes are checked when the set is built, from the files' headers.
 
     Args:
         root: The data set's folder.
@@ -53,6 +54,17 @@ class PairedFolder(Dataset[PairedItem]):
         PairingError: If a file has no partner.
         ImageFileError: If a file is empty or no image.
         ShapeError: If the two images of a pair differ in size, or are smaller than the crop.
+        ArgumentError: If the layout is unknown, or ``augment`` is asked for without ``crop``.
+
+    Example:
+        >>> import tempfile
+        >>> from reblurkit.data import write_image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for kind in ("blur", "sharp"):
+        ...         write_image(torch.rand(3, 8, 9), f"{root}/train/{kind}/1.png")
+        ...     item = PairedFolder(root)[0]
+        >>> item["name"], item["sharp"].shape
+        ('train/blur/1', torch.Size([3, 8, 9]))
     """
 
     def __init__(
@@ -67,6 +79,8 @@ class PairedFolder(Dataset[PairedItem]):
         augment: bool = False,
         seed: int = 0,
     ) -> None:
+        if (crop is not None and crop < 1) or (augment and crop is None):
+            raise ArgumentError(f"`crop` must be at least 1 pixel, and given with `augment`, but is {crop}")
         self.pairs = find_pairs(Path(root), layout, split=split, blur=blur, sharp=sharp)
         self.crop = crop
         self.augment = augment
@@ -81,7 +95,7 @@ class PairedFolder(Dataset[PairedItem]):
             if crop is not None and min(blurry_size) < crop:
                 raise ShapeError(
                     f"{pair.blurry} has {_x(blurry_size)} pixels, fewer than the crop of {crop} x {crop}; "
-                    "choose a smaller crop"
+                    "choose a smaller `crop`"
                 )
 
     def __len__(self) -> int:

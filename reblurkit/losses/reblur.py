@@ -109,6 +109,8 @@ def routed_reblur_loss(
     """
     deblurred = finest_scale(deblurred)
     check_images(deblurred=deblurred, sharp=sharp, blurry=blurry)
+    if weight and torch.is_grad_enabled() and not deblurred.requires_grad:
+        _check_frozen(network)
     with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
         reblur = reblur_loss(reblur_net, deblurred, sharp)
         loss = weight * reblur if weight else torch.zeros_like(reblur)
@@ -138,6 +140,9 @@ class ReblurLoss(nn.Module):
     What differs from the paper: M_R learns from the L of the same forward pass instead of a second one (the paper
     leaves open which it uses), which saves a pass of M_D.
 
+    Both networks are submodules of the loss: step optimizers over ``network.parameters()`` and
+    ``reblur_net.parameters()``, not over the loss's.
+
     Args:
         network: The deblurring network M_D; used for S^ = M_D(S) without a trace on its buffers or the random state.
         reblur_net: The reblurring network M_R, for instance :class:`reblurkit.models.ReblurNet`.
@@ -146,7 +151,8 @@ class ReblurLoss(nn.Module):
             leave the term out (the three rows of Table 4).
 
     Raises:
-        ArgumentError: If ``weight`` is negative or ``sharpness`` unknown.
+        ArgumentError: If ``weight`` is negative, ``sharpness`` unknown, the networks share parameters, or
+            ``deblurred`` has been detached from its network.
 
     Shape:
         ``(deblurred, sharp, blurry)``, each ``(B, 3, H, W)`` in [0, 1]; ``deblurred`` may be a list from coarse to
@@ -166,6 +172,7 @@ class ReblurLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reblur_options(weight, sharpness)
+        check_two_networks(network, reblur_net)
         self.network = network
         self.reblur_net = reblur_net
         self.weight = weight
@@ -180,6 +187,21 @@ class ReblurLoss(nn.Module):
     def extra_repr(self) -> str:
         """The options, for ``repr``."""
         return f"weight={self.weight}, sharpness={self.sharpness!r}"
+
+
+def _check_frozen(network: nn.Module) -> None:
+    """Without a graph on L the network would silently learn nothing; only a frozen network has none by right."""
+    if any(parameter.requires_grad for parameter in network.parameters()):
+        raise ArgumentError(
+            "`deblurred` must be the network's output with its graph, but has been detached: the network would learn "
+            "nothing from the reblurring loss; pass the output itself, or use weight=0"
+        )
+
+
+def check_two_networks(network: nn.Module, reblur_net: nn.Module | None) -> None:
+    """Raise ArgumentError if the two networks share parameters: their gradients could not be told apart."""
+    if reblur_net is not None and {*network.parameters()} & {*reblur_net.parameters()}:
+        raise ArgumentError("the deblurring and the reblurring network must not share parameters, but do")
 
 
 def check_reblur_options(weight: float, sharpness: Sharpness) -> None:

@@ -12,7 +12,7 @@ import scipy.io
 import torch
 from torch import Tensor
 
-from reblurkit.checks import check_images
+from reblurkit.checks import check_images, check_range
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.metrics.niqe_features import Luma, luma_of, niqe_features
@@ -109,7 +109,7 @@ def fit_pristine(images: Iterable[Tensor], luma: Luma = "grey", sharpness: float
         A model for ``NIQE(pristine=...)``.
 
     Raises:
-        ArgumentError: If ``sharpness`` is out of range, or fewer than two blocks can be used.
+        ArgumentError: If ``sharpness`` or an image is out of range, or fewer than two blocks can be used.
         ShapeError: If an image is too small.
 
     Example:
@@ -122,6 +122,7 @@ def fit_pristine(images: Iterable[Tensor], luma: Luma = "grey", sharpness: float
     for image in images:
         batch = image if image.ndim == 4 else image[None]
         check_images(images=batch)
+        check_range(images=batch)
         features, deviation = niqe_features(luma_of(batch, luma))
         sharp = deviation > sharpness * deviation.amax(1, keepdim=True)
         chosen.append(features[sharp].cpu())

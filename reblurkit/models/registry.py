@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
@@ -59,8 +59,13 @@ def list_models(kind: Kind | None = None) -> list[str]:
     Args:
         kind: Only networks of this kind: ``deblur``, ``flow``, ``reblur``, ``discriminator`` or ``transfer``.
 
+    Raises:
+        ArgumentError: If the kind is unknown.
+
     Example:
         >>> list_models("reblur")
         ['reblur-n1', 'reblur-n2', 'reblur-n3', 'reblur-n4']
     """
+    if kind not in (None, *get_args(Kind)):
+        raise ArgumentError(f"unknown kind {kind!r} of model; known kinds: {', '.join(get_args(Kind))}")
     return sorted(name for name, entry in _MODELS.items() if kind in (None, entry.kind))

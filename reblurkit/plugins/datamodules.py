@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from reblurkit.blur.shake import ShakeBlur
@@ -43,6 +44,8 @@ class _PairedModule(L.LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Build the data sets that a Trainer entry point needs, so that bad data stops it before it starts."""
         needed: dict[str, list[Stage]] = {"fit": ["train", "val"], "validate": ["val"]}
+        if getattr(self.trainer, "limit_val_batches", 1) == 0:
+            needed["fit"] = ["train"]
         for name in needed.get(stage, ["test"]):
             if name not in self._sets:
                 self._sets[name] = self.dataset(name)
@@ -112,8 +115,8 @@ class PairedDataModule(_PairedModule):
         blur: Name of the blurry images' folder, or a pattern such as ``"blur/*"`` or ``"blur_*.png"``.
         sharp: The same for the sharp images.
         train_split: Folder of the training pairs, or ``null`` if the root has no split folders.
-        val_split: Folder of the validation pairs.
-        test_split: Folder of the test and prediction pairs.
+        val_split: Folder of the validation pairs, likewise; not read with ``trainer.limit_val_batches=0``.
+        test_split: Folder of the test and prediction pairs, likewise.
         batch_size: Crops a batch and process.
         crop: Side of the training crops in pixels.
         augment: Augment the training crops: flips, turns, colours, noise.
@@ -145,6 +148,13 @@ class PairedDataModule(_PairedModule):
         self.splits: dict[Stage, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self.crop = crop
         self.augment = augment
+
+    def setup(self, stage: str) -> None:
+        """Build the data sets; says so if the training images are validated on."""
+        super().setup(stage)
+        train, val = (self._sets.get(name) for name in ("train", "val"))
+        if isinstance(train, PairedFolder) and isinstance(val, PairedFolder) and train.pairs == val.pairs:
+            rank_zero_warn("validation uses the training images; its metrics say nothing about other images")
 
     def dataset(self, stage: Stage) -> PairedFolder:
         """The pairs of a stage."""

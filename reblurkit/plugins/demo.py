@@ -34,11 +34,11 @@ from reblurkit.report.figures import comparison_grid
 STEPS = 1200
 _TITLES = {"blurry": "blurry input", "l1": "L1", "reblur": "L1 + reblurring loss", "sharp": "sharp"}
 _METRICS = {
-    "psnr": "PSNR dB, higher is better",
-    "ssim": "SSIM, higher is better",
-    "gradient_ratio": "gradient ratio, 1 is as sharp as the truth",
-    "gradient_distance": "gradient distance, lower is better",
-    "reblur_psnr": "reblur PSNR dB, lower means less blur left",
+    "psnr": "PSNR (dB) ↑",
+    "ssim": "SSIM ↑",
+    "gradient_ratio": "gradient ratio → 1",
+    "gradient_distance": "gradient distance ↓",
+    "reblur_psnr": "reblur PSNR (dB) ↓",
 }
 _OWN_DATA = """\
 # Train the same network on your own photos:
@@ -63,6 +63,10 @@ data:
     batch_size: 8
 trainer:
   max_epochs: 100
+  log_every_n_steps: 10
+  callbacks:
+    - class_path: ModelCheckpoint
+      init_args: {{monitor: val/psnr, mode: max, filename: best, save_last: true}}
 """
 
 
@@ -115,9 +119,10 @@ def run_demo(output: str | None = None, *, steps: int | None = None, seed: int =
     _write(folder, results, images, photos.names)
     _show(console, results)
     console.print(f"\n[bold]{folder}/comparison.png[/bold] shows the photos side by side. To go on with your own:")
+    command = f"--config {folder}/own_data.yaml --data.root YOUR_FOLDER"
+    checkpoint = "lightning_logs/version_0/checkpoints/best.ckpt"
     console.print(
-        f"  reblurkit fit --config {folder}/own_data.yaml --data.root YOUR_FOLDER\n"
-        f"  reblurkit test --config {folder}/own_data.yaml --data.root YOUR_FOLDER --ckpt_path CHECKPOINT",
+        f"  reblurkit fit {command}\n  reblurkit test {command} --ckpt_path {checkpoint}",
         style="cyan",
         highlight=False,
         soft_wrap=True,
@@ -229,7 +234,7 @@ def _write(
 
 
 def _show(console: Console, results: dict[str, dict[str, float | str]]) -> None:
-    table = Table(title="Held-out photos")
+    table = Table(title="Held-out photos", caption="reblur PSNR: how well the blur can be brought back; low is sharp")
     table.add_column("metric")
     for version in results:
         table.add_column(_TITLES[version], justify="right")

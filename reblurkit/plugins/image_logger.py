@@ -65,7 +65,7 @@ class ImageLogger(L.Callback):
 
 
 class ImageWriter(L.Callback):
-    """Writes predictions as PNG files, named as the blurry images.
+    """Writes predictions as PNG files, named as the blurry images, below their path in the data set.
 
     ``predict_step`` must return a dict with ``deblurred`` and ``name``, as ``DeblurTask`` does.
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from reblurkit.cli import COMMANDS
 from reblurkit.errors import ArgumentError, PluginError
 
 # Imported so that YAML files may name them without their package.
 from reblurkit.losses import CharbonnierLoss, FrequencyLoss
 from reblurkit.models import ReblurNet, UNet
+from reblurkit.models.checkpoints import read_lightning_checkpoint
 from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.tasks import DeblurTask
+
+_HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
 __all__ = [
     "CharbonnierLoss",
@@ -50,11 +53,33 @@ class _ReblurkitCLI(LightningCLI):
         self.config = parser.parse_args(args)
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is not None and path not in {"best", "last", "hpc", "registry"}:
-            _check_checkpoint(path)
+            read_lightning_checkpoint(path)  # before anything is built, so that a bad file is named as such
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ImageLogger, "image_logger")
         parser.add_lightning_class_args(ImageWriter, "image_writer")
+
+    def after_fit(self) -> None:
+        checkpoint = self.trainer.checkpoint_callback
+        saved = getattr(checkpoint, "best_model_path", "")
+        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {saved}" if saved else ""))
+
+    def before_validate(self) -> None:
+        self._warn_of_fresh_weights()
+
+    def before_test(self) -> None:
+        self._warn_of_fresh_weights()
+
+    def before_predict(self) -> None:
+        self._warn_of_fresh_weights()
+
+    def after_predict(self) -> None:
+        folder = self._get(self.config_init, "image_writer").folder
+        _say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")
+
+    def _warn_of_fresh_weights(self) -> None:
+        if self.config[self.subcommand].get("ckpt_path") is None:
+            _say("no --ckpt_path: the network has the weights that it was built with")
 
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
@@ -64,17 +89,8 @@ class _ReblurkitCLI(LightningCLI):
             options["return_predictions"] = False
 
 
-def _check_checkpoint(path: str) -> None:
-    """Read a checkpoint before anything is built for it, so that a bad file is named as such."""
-    if not Path(path).is_file():
-        raise ArgumentError(f"ckpt_path: no checkpoint file {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        complete = "state_dict" in checkpoint and "loops" in checkpoint
-    except Exception as error:  # torch raises many kinds for files that are not its own
-        raise ArgumentError(f"ckpt_path: {path} cannot be read as a checkpoint of nothing but weights") from error
-    if not complete:
-        raise ArgumentError(f"ckpt_path: {path} is no Lightning checkpoint")
+def _say(message: str) -> None:
+    print(f"reblurkit: {message}", file=sys.stderr)
 
 
 def run_lightning_cli(arguments: Sequence[str]) -> None:
@@ -96,7 +112,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
             subclass_mode_data=True,
             seed_everything_default=0,
             parser_class=_Parser,
-            parser_kwargs={"prog": "reblurkit", "description": "Train and test deblurring networks."},
+            parser_kwargs={name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in COMMANDS.items()},
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [FiniteLoss()]},
             auto_configure_optimizers=False,
@@ -104,6 +120,11 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         )
     except MisconfigurationException as error:
         raise PluginError(str(error)) from error
+    except ValueError as error:
+        # A constructor's refusal, in jsonargparse's wrapping; its own errors are told from real bugs by their text.
+        if "Does not validate against" in str(error) or "Parser key" in str(error):
+            raise ArgumentError(_one_line(str(error))) from error
+        raise
     except RuntimeError as error:
         if "Error(s) in loading state_dict" in str(error):
             _, first, *others = str(error).splitlines()
@@ -125,6 +146,6 @@ def _one_line(message: str) -> str:
     reasons = [line for line in lines if not _NOISE.match(line)]
     keys = re.findall(r'Parser key "(.+?)"', message)
     classes = re.findall(r"Problem with given class_path '(.+?)'", message)
-    if not keys or not reasons:
+    if not reasons:
         return re.sub(r'^Parser key "(.+?)":', r"\1:", " ".join(line for line in lines if line))
-    return ": ".join([".".join(keys), *classes[-1:], " ".join(reasons)])
+    return ": ".join([*filter(None, [".".join(keys)]), *classes[-1:], " ".join(reasons)])

@@ -11,6 +11,7 @@ _ADVICE = (
     ".*tensorboardX. has been removed.*",
     ".*LeafSpec.*is deprecated.*",
     ".*is smaller than the logging interval.*",
+    ".*The dirpath has changed from.*",
 )
 
 

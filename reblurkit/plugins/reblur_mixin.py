@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from reblurkit.checks import check_range
 from reblurkit.errors import ArgumentError, PluginError
-from reblurkit.losses.reblur import Sharpness, check_reblur_options, routed_reblur_loss
+from reblurkit.losses.reblur import Sharpness, check_reblur_options, check_two_networks, routed_reblur_loss
+from reblurkit.models.checkpoints import read_lightning_checkpoint
 from reblurkit.models.reblur_net import ReblurNet
 from reblurkit.networks import find_network, preserved_rng
 from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer, OptimizerFactory, SchedulerFactory
@@ -98,7 +99,7 @@ class ReblurLossMixin(_Module):
 
         Raises:
             PluginError: If this is not a LightningModule, ``network`` names nothing, or ``self.reblur`` is taken.
-            ArgumentError: If ``weight``, ``sharpness`` or ``warmup`` is out of range.
+            ArgumentError: If an argument is out of range or of the wrong kind, or both networks share parameters.
         """
         if not isinstance(self, L.LightningModule):
             raise PluginError(
@@ -111,10 +112,19 @@ class ReblurLossMixin(_Module):
             raise PluginError(
                 f"{type(self).__name__} has an attribute `reblur` already; is configure_reblur called twice?"
             )
+        if not isinstance(reblur_net, nn.Module | None):
+            raise ArgumentError(f"`reblur_net` must be an nn.Module, but is {type(reblur_net).__name__}")
+        for name, factory in {"optimizer": optimizer, "scheduler": scheduler}.items():
+            if factory is not None and not callable(factory):
+                raise ArgumentError(
+                    f"`{name}` must be a function that builds one, but is a {type(factory).__name__} object; "
+                    f"write {name}=lambda {'parameters' if name == 'optimizer' else 'optimizer'}: ..."
+                )
         check_reblur_options(weight, sharpness)
         if warmup < 0:
             raise ArgumentError(f"`warmup` must be at least 0 steps, but is {warmup}")
         deblur_net = find_network(self, network)
+        check_two_networks(deblur_net, reblur_net)
         if reblur_net is None:
             with preserved_rng(torch.get_default_device()):
                 reblur_net = ReblurNet(blocks=1)
@@ -148,7 +158,7 @@ class ReblurLossMixin(_Module):
         Raises:
             PluginError: Before ``configure_reblur``; or in ``fit`` when the callback that trains M_R is not attached.
             ShapeError: If the shapes differ.
-            ArgumentError: If the first batch is not in [0, 1].
+            ArgumentError: If the first batch is not in [0, 1], or ``deblurred`` has been detached from its network.
         """
         options: _Options | None = self.__dict__.get("_reblur_options")
         if options is None:
@@ -215,7 +225,7 @@ def strip_reblur(
         ArgumentError: If this is no Lightning checkpoint, or has no weights at that path.
     """
     if isinstance(checkpoint, str | os.PathLike):
-        checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        checkpoint = read_lightning_checkpoint(checkpoint)
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise ArgumentError("expected a Lightning checkpoint, a dict with the key 'state_dict'")
     path = network or checkpoint.get("reblurkit", {}).get("network", "network")

@@ -76,7 +76,7 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
                 optimizer=self._make_optimizer,
                 scheduler=self._halving,
             )
-        self._metrics = nn.ModuleDict({stage: _metrics(stage, self._reblurs) for stage in ("val", "test")})
+        self.metrics = nn.ModuleDict({stage: _metrics(stage, self._reblurs) for stage in ("val", "test")})
         self._first_batch = True
 
     def forward(self, blurry: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
             metric.reset()
 
     def _stage_metrics(self, stage: str) -> dict[str, Metric]:
-        return cast("dict[str, Metric]", self._metrics[stage])
+        return cast("dict[str, Metric]", self.metrics[stage])
 
 
 def _metrics(stage: str, reblurs: bool) -> nn.ModuleDict:

@@ -74,7 +74,8 @@ def _cell(image: Tensor, box: tuple[int, int, int, int], width: int) -> Image.Im
 def _texture(image: Tensor, detail: int) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of the window with the most gradient; a wide window, to keep rows low."""
     height, width = image.shape[-2:]
-    window = (min(height, detail // 2), min(width, detail))
+    side = min(detail, width // 2)  # of a small image a smaller part, so that it is enlarged at all
+    window = (min(height, max(side // 2, 1)), max(side, 1))
     grey = image.detach().float().cpu().mean(0)
     strength = F.pad((grey[1:, :-1] - grey[:-1, :-1]).abs() + (grey[:-1, 1:] - grey[:-1, :-1]).abs(), (0, 1, 0, 1))
     means = F.avg_pool2d(strength[None, None], window, stride=1)[0, 0]

@@ -85,11 +85,15 @@ def test_gradients_pass_to_the_image():
 
 
 def test_wrong_input():
-    with pytest.raises(ArgumentError, match="odd and at least 1, but is 4"):
+    with pytest.raises(ArgumentError, match="odd number of pixels, at least 1, but is 4"):
         ShakeBlur(4, 0.5)
     with pytest.raises(ArgumentError, match=r"in \[0, 1\], but is 2"):
         ShakeBlur(5, 2)
     with pytest.raises(ShapeError, match="pass linear=False"):
         ShakeBlur(5, 0.5)(torch.rand(1, 2, 8, 8))
+    with pytest.raises(ArgumentError, match=r"but is 3\.5"):
+        ShakeBlur(3.5, 0.5)
+    with pytest.raises(ArgumentError, match="divide 8-bit images by 255"):
+        ShakeBlur(5, 0.5)(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ShapeError, match="batch of images"):
         ShakeBlur(5, 0.5)(torch.rand(3, 8, 8))

@@ -129,6 +129,8 @@ def test_missing_and_empty_folders(tmp_path, folders):
         PairedFolder(folders, split="val")
     with pytest.raises(ArgumentError, match="unknown layout 'goprp'; known layouts: folders, gopro"):
         PairedFolder(folders, "goprp")
+    with pytest.raises(ArgumentError, match="`crop` must be at least 1 pixel"):
+        PairedFolder(folders, augment=True)
 
 
 def test_unpaired_names(folders):

@@ -129,14 +129,31 @@ def test_without_gradients_only_the_deblurring_term_is_evaluated(images):
     assert value == 2 * (reblur_net(blurry) - reblur_net(sharp)).abs().mean()
 
 
+def test_a_detached_image_is_refused_unless_the_network_is_frozen(images):
+    network, reblur_net = nets()
+    blurry, sharp, _ = images
+    criterion = ReblurLoss(network, reblur_net)
+    with pytest.raises(ArgumentError, match="has been detached"):
+        criterion(network(blurry).detach(), sharp, blurry)
+    network.requires_grad_(False)
+    criterion(network(blurry), sharp, blurry).backward()
+    assert all(grad is not None for grad in gradients(reblur_net))
+
+
+def test_networks_that_share_parameters_are_refused(images):
+    network, _ = nets()
+    with pytest.raises(ArgumentError, match="must not share parameters"):
+        ReblurLoss(network, network)
+
+
 def test_wrong_input_says_what_is_wrong(images):
     network, reblur_net = nets()
     blurry, sharp, _ = images
     criterion = ReblurLoss(network, reblur_net)
     with pytest.raises(ShapeError, match=r"same shape, but are \(2, 3, 12, 10\) and \(2, 3, 12, 9\)"):
-        criterion(blurry, sharp[..., 1:], blurry)
+        criterion(network(blurry), sharp[..., 1:], blurry)
     with pytest.raises(ShapeError, match="batch of images"):
-        criterion(blurry[0], sharp, blurry)
+        criterion(network(blurry)[0], sharp, blurry)
     with pytest.raises(ArgumentError, match="divide 8-bit images by 255"):
         criterion((blurry * 255).byte(), sharp, blurry)
     with pytest.raises(ArgumentError, match="at least 0, but is -1"):

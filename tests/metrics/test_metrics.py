@@ -9,7 +9,7 @@ from scipy.stats import wasserstein_distance
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from reblurkit.data import DemoPhotos, read_image
-from reblurkit.errors import ShapeError
+from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 
 
@@ -138,6 +138,8 @@ def test_flat_images_have_equal_gradients():
 
 
 def test_wrong_input():
+    with pytest.raises(ArgumentError, match=r"`preds` must lie in \[0, 1\]"):
+        PSNR().update(255 * torch.rand(1, 3, 10, 20), torch.rand(1, 3, 10, 20))
     with pytest.raises(ShapeError, match="at least 11 x 11 pixels, but came"):
         SSIM().update(torch.rand(1, 3, 10, 20), torch.rand(1, 3, 10, 20))
     with pytest.raises(ShapeError, match="same shape"):

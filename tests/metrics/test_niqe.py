@@ -345,6 +345,8 @@ def test_wrong_images_for_a_model():
         fit_pristine([])
     with pytest.raises(ArgumentError, match="but are flat"):
         fit_pristine([torch.zeros(3, 192, 192)], sharpness=0.0)
+    with pytest.raises(ArgumentError, match="divide 8-bit images by 255"):
+        fit_pristine([255 * torch.rand(3, 192, 192)])
     with pytest.raises(ArgumentError, match="less than 1, but is 1"):
         fit_pristine([torch.rand(3, 192, 192)], sharpness=1)
 

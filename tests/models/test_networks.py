@@ -97,6 +97,8 @@ def test_names():
     assert "unet" in list_models()
     with pytest.raises(ArgumentError, match="did you mean reblur-n"):
         create_model("reblur-n9")
+    with pytest.raises(ArgumentError, match="unknown kind 'foo' of model; known kinds: deblur, flow"):
+        list_models("foo")
     with pytest.raises(ArgumentError, match="known names: reblur-n1"):
         create_model("zzz")
 

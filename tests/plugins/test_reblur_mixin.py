@@ -278,6 +278,9 @@ def test_strip_reblur_gives_the_plain_networks_weights(tmp_path):
         strip_reblur(tmp_path / "run.ckpt", network="net")
     with pytest.raises(ArgumentError, match="expected a Lightning checkpoint"):
         strip_reblur({"params": {}})
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(ArgumentError, match=r"text.ckpt cannot be read as a checkpoint"):
+        strip_reblur(tmp_path / "text.ckpt")
 
 
 def test_manual_optimization_with_two_optimizers(tmp_path):
@@ -376,6 +379,8 @@ def test_fsdp_is_refused(tmp_path):
         ({"weight": -1}, ArgumentError, "at least 0"),
         ({"warmup": -1}, ArgumentError, "at least 0 steps"),
         ({"sharpness": "no"}, ArgumentError, "must be one of"),
+        ({"reblur_net": 3}, ArgumentError, "must be an nn.Module, but is int"),
+        ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, ArgumentError, "write optimizer=lambda parameters: ..."),
     ],
 )
 def test_wrong_options(options, error, message):
@@ -390,7 +395,7 @@ def test_images_out_of_range_are_refused_on_the_first_batch():
     module = Reblurred(PlainNet(), ReblurNet(width=6))
     blurry, sharp = torch.rand(2, 1, 3, 8, 8)
     with pytest.raises(ArgumentError, match=r"`sharp` must lie in \[0, 1\]"):
-        module.reblur_loss(blurry, sharp * 255, blurry)
+        module.reblur_loss(module.network(blurry), sharp * 255, blurry)
 
 
 def test_configured_twice():
