@@ -37,3 +37,19 @@ class PluginError(ReblurkitError, RuntimeError):
 
 class NonFiniteLossError(ReblurkitError, RuntimeError):
     """The training loss became NaN or infinite."""
+
+
+class WeightsError(ReblurkitError, ValueError):
+    """A file of weights or parameters is missing, cannot be read, or belongs to something else."""
+
+
+class DownloadError(ReblurkitError, RuntimeError):
+    """A file cannot be downloaded or stored."""
+
+
+class ChecksumError(DownloadError):
+    """A file has another content than the one expected."""
+
+
+class TruncationError(DownloadError):
+    """A download ended before the whole file had come."""

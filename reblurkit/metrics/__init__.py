@@ -1,7 +1,21 @@
 """Metrics, each defined once; ``docs/metrics.md`` says how they differ from what others report."""
 
+from reblurkit.metrics.deblur_metrics import DeblurMetrics
 from reblurkit.metrics.gradients import GradientStatistics
+from reblurkit.metrics.lpips import LPIPS
+from reblurkit.metrics.niqe import NIQE
+from reblurkit.metrics.niqe_model import PristineModel, fit_pristine
 from reblurkit.metrics.psnr import PSNR, ReblurPSNR
 from reblurkit.metrics.ssim import SSIM
 
-__all__ = ["PSNR", "SSIM", "GradientStatistics", "ReblurPSNR"]
+__all__ = [
+    "LPIPS",
+    "NIQE",
+    "PSNR",
+    "SSIM",
+    "DeblurMetrics",
+    "GradientStatistics",
+    "PristineModel",
+    "ReblurPSNR",
+    "fit_pristine",
+]
