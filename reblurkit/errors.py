@@ -37,3 +37,7 @@ class PluginError(ReblurkitError, RuntimeError):
 
 class NonFiniteLossError(ReblurkitError, RuntimeError):
     """The training loss became NaN or infinite."""
+
+
+class BackendError(ReblurkitError, RuntimeError):
+    """A backend was asked for by name and is not installed, or cannot work on the tensors' device."""

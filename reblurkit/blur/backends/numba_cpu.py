@@ -1,0 +1,257 @@
+"""The CPU backend in Numba: one pass over the pixels, four channels at once (extra ``[cpu]``).
+
+Images are laid out as rows of four channels, ``(B * H * W * groups, 4)``. The forward pass also keeps the derivative by
+the flows. In the backward pass every band of image rows adds into a buffer of its own, and the number of bands depends
+on the height only: the image gradient is the same to the last bit, however many threads there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reblurkit.blur.arguments import LONGEST, computing_type
+from reblurkit.blur.backends.numba_pixel import gather, scatter
+from reblurkit.blur.backends.vec4 import LANES, add_scaled, lane, load, store, zeros
+from reblurkit.blur.table import merged_cells
+
+Array = NDArray[Any]
+
+# Numba's fallback scheduler ends the process when two threads of Python enter it at once.
+_one_at_a_time = threading.Lock()
+
+
+def forward(
+    image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, jacobian: bool
+) -> tuple[Tensor, Tensor]:
+    """Blurred images, and the derivative by the flows if ``jacobian``; see :mod:`reblurkit.blur.backends`."""
+    dtype = computing_type(image, flow_next, flow_prev)
+    batch, channels, height, width = image.shape
+    blurred = image.new_empty(image.shape, dtype=dtype)
+    saved = image.new_empty((2, batch, height, width, channels, 2) if jacobian else (0,) * 6, dtype=dtype)
+    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype, width)
+    _run(_forward, _rows_of_four(image, dtype), *motion, blurred, saved)
+    return blurred.to(image.dtype), saved if jacobian else saved.view(0)
+
+
+def backward(
+    grad: Tensor,
+    image: Tensor,
+    flow_next: Tensor,
+    flow_prev: Tensor,
+    saved: Tensor,
+    exposure: float,
+    max_flow: int | None,
+    need_image: bool,
+    need_flow: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
+    dtype = computing_type(image, flow_next, flow_prev)
+    batch, channels, height, width = image.shape
+    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype, width)
+    d_image, d_next, d_prev = image.new_empty(0), flow_next.new_empty(0), flow_prev.new_empty(0)
+    if need_flow:
+        d_flow = grad.new_empty((2, *flow_next.shape), dtype=dtype)
+        _run(_flow_gradient, grad.to(dtype).contiguous(), *motion[:4], saved, d_flow)
+        d_next, d_prev = d_flow[0].to(flow_next.dtype, copy=True), d_flow[1].to(flow_prev.dtype, copy=True)
+    if need_image:
+        bands = min(16, -(-height // 16))
+        depth = -(-height // bands)
+        reach = min(height, _reach(flow_next, flow_prev, exposure) if max_flow is None else max_flow)
+        rows = (depth + 2 * reach) * width * -(-channels // LANES)
+        buffers = torch.zeros(batch * bands, rows, LANES, dtype=dtype)
+        _run(_scatter_bands, _rows_of_four(grad, dtype), *motion, bands, depth, reach, buffers)
+        total = grad.new_empty(image.shape, dtype=dtype)
+        _run(_sum_bands, buffers, bands, depth, reach, total)
+        d_image = total.to(image.dtype)
+    return d_image, d_next, d_prev
+
+
+def _motion_arguments(
+    flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, dtype: torch.dtype, width: int
+) -> tuple[Any, ...]:
+    """What every kernel takes to know the motion: flows, factor, longest component, table (0 wide: line model)."""
+    number = np.float64 if dtype == torch.float64 else np.float32
+    flows = (flow_next.to(dtype).contiguous(), flow_prev.to(dtype).contiguous())
+    limit = number(LONGEST if max_flow is None else np.finfo(number).max)
+    cells = merged_cells(max_flow or 1, dtype, flow_next.device)
+    ahead = cells.y.long() * width + cells.x
+    return *flows, number(exposure), limit, max_flow or 0, cells.start, cells.x, cells.y, ahead, cells.coefficients
+
+
+def _reach(flow_next: Tensor, flow_prev: Tensor, exposure: float) -> int:
+    """How many rows up or down the line model takes a pixel at most."""
+    flows = torch.stack([flow_next[:, 1], flow_prev[:, 1]])
+    distance = (exposure * flows.double()).abs()
+    return int(torch.where(distance <= LONGEST, distance, 0).max()) + 3
+
+
+def _rows_of_four(image: Tensor, dtype: torch.dtype) -> Tensor:
+    batch, channels, height, width = image.shape
+    padded = -(-channels // LANES) * LANES
+    rows = image.new_empty((batch, height, width, padded), dtype=dtype)
+    rows[..., :channels] = image.permute(0, 2, 3, 1)
+    rows[..., channels:] = 0
+    return rows.view(-1, LANES)
+
+
+def _run(kernel: Any, *arguments: Any) -> None:
+    """Call a kernel with arrays in place of tensors, on as many threads as torch uses."""
+    arrays = [value.detach().numpy() if isinstance(value, Tensor) else value for value in arguments]
+    with _one_at_a_time:
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        try:
+            kernel(*arrays)
+        finally:
+            numba.set_num_threads(before)
+
+
+_jit = numba.njit(parallel=True, cache=True)
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _forward(
+    image: Array,
+    flow_next: Array,
+    flow_prev: Array,
+    exposure: float,
+    limit: float,
+    max_flow: int,
+    start: Array,
+    right: Array,
+    down: Array,
+    ahead: Array,
+    coefficients: Array,
+    blurred: Array,
+    saved: Array,
+) -> None:
+    batch, channels, height, width = blurred.shape
+    groups = (channels + 3) // 4
+    number = blurred.dtype.type
+    for row in numba.prange(batch * height):
+        b, y = row // height, row % height
+        for x in range(width):
+            u_next, v_next = exposure * flow_next[b, 0, y, x], exposure * flow_next[b, 1, y, x]
+            u_prev, v_prev = exposure * flow_prev[b, 0, y, x], exposure * flow_prev[b, 1, y, x]
+            drawable = _drawable(u_next, v_next, limit) and _drawable(u_prev, v_prev, limit)
+            for group in range(groups):
+                last = min(4, channels - 4 * group)
+                if not drawable:
+                    for i in range(last):
+                        c = 4 * group + i
+                        blurred[b, c, y, x] = np.nan
+                        if saved.size > 0:
+                            saved[:, b, y, x, c] = 0
+                    continue
+                total = zeros(limit)
+                for side in range(2):
+                    u, v = (u_next, v_next) if side == 0 else (u_prev, v_prev)
+                    value, d_u, d_v = gather(
+                        image, groups, group, b, y, x, height, width, u, v,
+                        max_flow, start, right, down, ahead, coefficients,
+                    )  # fmt: skip
+                    total = add_scaled(total, number(1), value)
+                    if saved.size > 0:
+                        # The table has a range: its gradient is 0 from the edge of the range on.
+                        scale_u = exposure if max_flow == 0 or abs(u) < max_flow else number(0)
+                        scale_v = exposure if max_flow == 0 or abs(v) < max_flow else number(0)
+                        for i in range(last):
+                            saved[side, b, y, x, 4 * group + i, 0] = scale_u * lane(d_u, i)
+                            saved[side, b, y, x, 4 * group + i, 1] = scale_v * lane(d_v, i)
+                for i in range(last):
+                    blurred[b, 4 * group + i, y, x] = lane(total, i)
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _flow_gradient(
+    grad: Array, flow_next: Array, flow_prev: Array, exposure: float, limit: float, saved: Array, d_flow: Array
+) -> None:
+    batch, channels, height, width = grad.shape
+    number = grad.dtype.type
+    for row in numba.prange(batch * height):
+        b, y = row // height, row % height
+        for x in range(width):
+            drawable = _drawable(
+                exposure * flow_next[b, 0, y, x], exposure * flow_next[b, 1, y, x], limit
+            ) and _drawable(exposure * flow_prev[b, 0, y, x], exposure * flow_prev[b, 1, y, x], limit)
+            for side in range(2):
+                d_u, d_v = number(0), number(0)
+                if drawable:
+                    for c in range(channels):
+                        d_u += grad[b, c, y, x] * saved[side, b, y, x, c, 0]
+                        d_v += grad[b, c, y, x] * saved[side, b, y, x, c, 1]
+                d_flow[side, b, 0, y, x] = d_u
+                d_flow[side, b, 1, y, x] = d_v
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _scatter_bands(
+    grad: Array,
+    flow_next: Array,
+    flow_prev: Array,
+    exposure: float,
+    limit: float,
+    max_flow: int,
+    start: Array,
+    right: Array,
+    down: Array,
+    ahead: Array,
+    coefficients: Array,
+    bands: int,
+    depth: int,
+    reach: int,
+    buffers: Array,
+) -> None:
+    batch, _, height, width = flow_next.shape
+    groups = len(grad) // (batch * height * width)
+    for unit in numba.prange(batch * bands):
+        b, band = unit // bands, unit % bands
+        buffer = buffers[unit]
+        top = max(0, band * depth - reach)
+        for y in range(band * depth, min(height, (band + 1) * depth)):
+            for x in range(width):
+                u_next, v_next = exposure * flow_next[b, 0, y, x], exposure * flow_next[b, 1, y, x]
+                u_prev, v_prev = exposure * flow_prev[b, 0, y, x], exposure * flow_prev[b, 1, y, x]
+                if not (_drawable(u_next, v_next, limit) and _drawable(u_prev, v_prev, limit)):
+                    continue
+                for group in range(groups):
+                    value = load(grad, ((b * height + y) * width + x) * groups + group)
+                    for side in range(2):
+                        u, v = (u_next, v_next) if side == 0 else (u_prev, v_prev)
+                        scatter(
+                            value, buffer, top, groups, group, y, x, height, width, u, v,
+                            max_flow, start, right, down, ahead, coefficients,
+                        )  # fmt: skip
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _sum_bands(buffers: Array, bands: int, depth: int, reach: int, total: Array) -> None:
+    batch, channels, height, width = total.shape
+    groups = (channels + 3) // 4
+    number = total.dtype.type
+    for row in numba.prange(batch * height):
+        b, y = row // height, row % height
+        first, last = max(0, (y - reach) // depth), min(bands - 1, (y + reach) // depth)
+        for x in range(width):
+            for group in range(groups):
+                value = zeros(number(0))
+                for band in range(first, last + 1):
+                    line = y - max(0, band * depth - reach)
+                    value = add_scaled(
+                        value, number(1), load(buffers[b * bands + band], (line * width + x) * groups + group)
+                    )
+                for i in range(min(4, channels - 4 * group)):
+                    total[b, 4 * group + i, y, x] = lane(value, i)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _drawable(u: float, v: float, limit: float) -> bool:
+    """False for NaN as well."""
+    return abs(u) <= limit and abs(v) <= limit
