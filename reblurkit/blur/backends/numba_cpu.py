@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
-from reblurkit.blur.backends.numba_pixel import gather, scatter
+from reblurkit.blur.backends.numba_pixel import Table, gather, scatter
 from reblurkit.blur.backends.vec4 import LANES, add_scaled, lane, load, store, zeros
 from reblurkit.blur.table import merged_cells
 
@@ -34,10 +34,11 @@ def forward(
     dtype = computing_type(image, flow_next, flow_prev)
     batch, channels, height, width = image.shape
     blurred = image.new_empty(image.shape, dtype=dtype)
-    saved = image.new_empty((2, batch, height, width, channels, 2) if jacobian else (0,) * 6, dtype=dtype)
-    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype, width)
-    _run(_forward, _rows_of_four(image, dtype), *motion, blurred, saved)
-    return blurred.to(image.dtype), saved if jacobian else saved.view(0)
+    saved = image.new_empty((2, batch, height, width, channels, 2) if jacobian else 0, dtype=dtype)
+    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype)
+    table = _table_arguments(max_flow, dtype, width)
+    _run(_forward, _rows_of_four(image, dtype), *motion, table, blurred, saved if jacobian else None)
+    return blurred.to(image.dtype), saved
 
 
 def backward(
@@ -54,19 +55,20 @@ def backward(
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
     dtype = computing_type(image, flow_next, flow_prev)
     batch, channels, height, width = image.shape
-    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype, width)
+    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype)
     d_image, d_next, d_prev = image.new_empty(0), flow_next.new_empty(0), flow_prev.new_empty(0)
     if need_flow:
         d_flow = grad.new_empty((2, *flow_next.shape), dtype=dtype)
-        _run(_flow_gradient, grad.to(dtype).contiguous(), *motion[:4], saved, d_flow)
+        _run(_flow_gradient, grad.to(dtype).contiguous(), *motion, saved, d_flow)
         d_next, d_prev = d_flow[0].to(flow_next.dtype, copy=True), d_flow[1].to(flow_prev.dtype, copy=True)
     if need_image:
         bands = min(16, -(-height // 16))
         depth = -(-height // bands)
         reach = min(height, _reach(flow_next, flow_prev, exposure) if max_flow is None else max_flow)
-        rows = (depth + 2 * reach) * width * -(-channels // LANES)
-        buffers = torch.zeros(batch * bands, rows, LANES, dtype=dtype)
-        _run(_scatter_bands, _rows_of_four(grad, dtype), *motion, bands, depth, reach, buffers)
+        rows = batch * bands * (depth + 2 * reach) * width * -(-channels // LANES)
+        buffers = torch.zeros(rows, LANES, dtype=dtype)
+        table = _table_arguments(max_flow, dtype, width)
+        _run(_scatter_bands, _rows_of_four(grad, dtype), *motion, table, bands, depth, reach, buffers)
         total = grad.new_empty(image.shape, dtype=dtype)
         _run(_sum_bands, buffers, bands, depth, reach, total)
         d_image = total.to(image.dtype)
@@ -74,15 +76,21 @@ def backward(
 
 
 def _motion_arguments(
-    flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, dtype: torch.dtype, width: int
+    flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, dtype: torch.dtype
 ) -> tuple[Any, ...]:
-    """What every kernel takes to know the motion: flows, factor, longest component, table (0 wide: line model)."""
+    """What every kernel takes to know the motion: both flows, their factor, the longest component."""
     number = np.float64 if dtype == torch.float64 else np.float32
-    flows = (flow_next.to(dtype).contiguous(), flow_prev.to(dtype).contiguous())
-    limit = number(LONGEST if max_flow is None else np.finfo(number).max)
-    cells = merged_cells(max_flow or 1, dtype, flow_next.device)
+    limit = LONGEST if max_flow is None else np.finfo(number).max
+    return flow_next.to(dtype).contiguous(), flow_prev.to(dtype).contiguous(), number(exposure), number(limit)
+
+
+def _table_arguments(max_flow: int | None, dtype: torch.dtype, width: int) -> Table | None:
+    """The table as the kernels take it; None is the line model, for which Numba compiles kernels of their own."""
+    if max_flow is None:
+        return None
+    cells = merged_cells(max_flow, dtype, torch.device("cpu"))
     ahead = cells.y.long() * width + cells.x
-    return *flows, number(exposure), limit, max_flow or 0, cells.start, cells.x, cells.y, ahead, cells.coefficients
+    return max_flow, *(part.numpy() for part in (cells.start, cells.x, cells.y, ahead, cells.coefficients))
 
 
 def _reach(flow_next: Tensor, flow_prev: Tensor, exposure: float) -> int:
@@ -123,14 +131,9 @@ def _forward(
     flow_prev: Array,
     exposure: float,
     limit: float,
-    max_flow: int,
-    start: Array,
-    right: Array,
-    down: Array,
-    ahead: Array,
-    coefficients: Array,
+    table: Table | None,
     blurred: Array,
-    saved: Array,
+    saved: Array | None,
 ) -> None:
     batch, channels, height, width = blurred.shape
     groups = (channels + 3) // 4
@@ -145,23 +148,24 @@ def _forward(
                 last = min(4, channels - 4 * group)
                 if not drawable:
                     for i in range(last):
-                        c = 4 * group + i
-                        blurred[b, c, y, x] = np.nan
-                        if saved.size > 0:
-                            saved[:, b, y, x, c] = 0
+                        blurred[b, 4 * group + i, y, x] = np.nan
+                        if saved is not None:
+                            # Not as a slice: that would cost every pixel its reference counting.
+                            for side in range(2):
+                                saved[side, b, y, x, 4 * group + i, 0] = 0
+                                saved[side, b, y, x, 4 * group + i, 1] = 0
                     continue
                 total = zeros(limit)
                 for side in range(2):
                     u, v = (u_next, v_next) if side == 0 else (u_prev, v_prev)
                     value, d_u, d_v = gather(
-                        image, groups, group, b, y, x, height, width, u, v,
-                        max_flow, start, right, down, ahead, coefficients,
+                        image, groups, group, b, y, x, height, width, u, v, table
                     )  # fmt: skip
                     total = add_scaled(total, number(1), value)
-                    if saved.size > 0:
+                    if saved is not None:
                         # The table has a range: its gradient is 0 from the edge of the range on.
-                        scale_u = exposure if max_flow == 0 or abs(u) < max_flow else number(0)
-                        scale_v = exposure if max_flow == 0 or abs(v) < max_flow else number(0)
+                        scale_u = exposure if table is None or abs(u) < table[0] else number(0)
+                        scale_v = exposure if table is None or abs(v) < table[0] else number(0)
                         for i in range(last):
                             saved[side, b, y, x, 4 * group + i, 0] = scale_u * lane(d_u, i)
                             saved[side, b, y, x, 4 * group + i, 1] = scale_v * lane(d_v, i)
@@ -198,12 +202,7 @@ def _scatter_bands(
     flow_prev: Array,
     exposure: float,
     limit: float,
-    max_flow: int,
-    start: Array,
-    right: Array,
-    down: Array,
-    ahead: Array,
-    coefficients: Array,
+    table: Table | None,
     bands: int,
     depth: int,
     reach: int,
@@ -213,8 +212,7 @@ def _scatter_bands(
     groups = len(grad) // (batch * height * width)
     for unit in numba.prange(batch * bands):
         b, band = unit // bands, unit % bands
-        buffer = buffers[unit]
-        top = max(0, band * depth - reach)
+        base = _first_pixel(unit, band, depth, reach, width)
         for y in range(band * depth, min(height, (band + 1) * depth)):
             for x in range(width):
                 u_next, v_next = exposure * flow_next[b, 0, y, x], exposure * flow_next[b, 1, y, x]
@@ -226,8 +224,7 @@ def _scatter_bands(
                     for side in range(2):
                         u, v = (u_next, v_next) if side == 0 else (u_prev, v_prev)
                         scatter(
-                            value, buffer, top, groups, group, y, x, height, width, u, v,
-                            max_flow, start, right, down, ahead, coefficients,
+                            value, buffers, base, groups, group, y, x, height, width, u, v, table
                         )  # fmt: skip
 
 
@@ -243,12 +240,16 @@ def _sum_bands(buffers: Array, bands: int, depth: int, reach: int, total: Array)
             for group in range(groups):
                 value = zeros(number(0))
                 for band in range(first, last + 1):
-                    line = y - max(0, band * depth - reach)
-                    value = add_scaled(
-                        value, number(1), load(buffers[b * bands + band], (line * width + x) * groups + group)
-                    )
+                    base = _first_pixel(b * bands + band, band, depth, reach, width)
+                    value = add_scaled(value, number(1), load(buffers, (base + y * width + x) * groups + group))
                 for i in range(min(4, channels - 4 * group)):
                     total[b, 4 * group + i, y, x] = lane(value, i)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _first_pixel(unit: int, band: int, depth: int, reach: int, width: int) -> int:
+    """Where pixel (0, 0) of the image would be in the buffer of a band, which begins ``reach`` rows above the band."""
+    return (unit * (depth + 2 * reach) - max(0, band * depth - reach)) * width
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]

@@ -12,35 +12,32 @@ from numpy.typing import NDArray
 from reblurkit.blur.backends.vec4 import add_scaled, load, store, zeros
 
 Array = NDArray[Any]
+#: Range; first tap of every cell; offsets right, down, and in the flat image; coefficients. See MergedCells.
+Table = tuple[int, Array, Array, Array, Array, Array]
 _jit = numba.njit(cache=True, forceinline=True)
 
 
 @_jit  # type: ignore[untyped-decorator]
 def gather(
     image: Array, groups: int, group: int, b: int, y: int, x: int, height: int, width: int, u: float, v: float,
-    max_flow: int, start: Array, right: Array, down: Array, ahead: Array, coefficients: Array,
+    table: Table | None,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Half the blur along (u, v), and its derivatives by u and v (without the range of the table)."""
-    if max_flow > 0:
-        return _gather_table(
-            image, groups, group, b, y, x, height, width, u, v, max_flow, start, right, down, ahead, coefficients
-        )
-    return _gather_line(image, groups, group, b, y, x, height, width, u, v)
+    if table is None:
+        return _gather_line(image, groups, group, b, y, x, height, width, u, v)
+    return _gather_table(image, groups, group, b, y, x, height, width, u, v, table)
 
 
 @_jit  # type: ignore[untyped-decorator]
 def scatter(
-    value: Any, buffer: Array, top: int, groups: int, group: int, y: int, x: int, height: int, width: int,
-    u: float, v: float, max_flow: int, start: Array, right: Array, down: Array, ahead: Array, coefficients: Array,
+    value: Any, buffers: Array, base: int, groups: int, group: int, y: int, x: int, height: int, width: int,
+    u: float, v: float, table: Table | None,
 ) -> None:  # fmt: skip
-    """Add the gradient ``value`` of half the blur along (u, v) to the rows from ``top`` on, as the blur read them."""
-    if max_flow > 0:
-        _scatter_table(
-            value, buffer, top, groups, group, y, x, height, width, u, v,
-            max_flow, start, right, down, ahead, coefficients,
-        )  # fmt: skip
+    """Add the gradient ``value`` of half the blur along (u, v) to the pixels from ``base`` on, as the blur read them."""
+    if table is None:
+        _scatter_line(value, buffers, base, groups, group, y, x, height, width, u, v)
     else:
-        _scatter_line(value, buffer, top, groups, group, y, x, height, width, u, v)
+        _scatter_table(value, buffers, base, groups, group, y, x, height, width, u, v, table)
 
 
 @_jit  # type: ignore[untyped-decorator]
@@ -55,8 +52,9 @@ def _cell(u: float, v: float, max_flow: int) -> tuple[int, int, float, float]:
 @_jit  # type: ignore[untyped-decorator]
 def _gather_table(
     image: Array, groups: int, group: int, b: int, y: int, x: int, height: int, width: int, u: float, v: float,
-    max_flow: int, start: Array, right: Array, down: Array, ahead: Array, coefficients: Array,
+    table: Table,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
+    max_flow, start, right, down, ahead, coefficients = table
     i, j, along_u, along_v = _cell(u, v, max_flow)
     cell = (j + max_flow) * 2 * max_flow + i + max_flow
     inside = x + min(i, 0) >= 0 and x + max(i + 1, 0) < width and y + min(j, 0) >= 0 and y + max(j + 1, 0) < height
@@ -80,23 +78,24 @@ def _gather_table(
 
 @_jit  # type: ignore[untyped-decorator]
 def _scatter_table(
-    value: Any, buffer: Array, top: int, groups: int, group: int, y: int, x: int, height: int, width: int,
-    u: float, v: float, max_flow: int, start: Array, right: Array, down: Array, ahead: Array, coefficients: Array,
+    value: Any, buffers: Array, base: int, groups: int, group: int, y: int, x: int, height: int, width: int,
+    u: float, v: float, table: Table,
 ) -> None:  # fmt: skip
+    max_flow, start, right, down, ahead, coefficients = table
     i, j, along_u, along_v = _cell(u, v, max_flow)
     cell = (j + max_flow) * 2 * max_flow + i + max_flow
     inside = x + min(i, 0) >= 0 and x + max(i + 1, 0) < width and y + min(j, 0) >= 0 and y + max(j + 1, 0) < height
-    here = (y - top) * width + x
+    here = base + y * width + x
     both = along_u * along_v
     for tap in range(np.uint32(start[cell]), np.uint32(start[cell + 1])):
         if inside:
             target = here + ahead[tap]
         else:
-            target = (_clamp(y + down[tap], height) - top) * width + _clamp(x + right[tap], width)
+            target = base + _clamp(y + down[tap], height) * width + _clamp(x + right[tap], width)
         weight = coefficients[tap, 0] + along_u * coefficients[tap, 1] + along_v * coefficients[tap, 2]
         weight += both * coefficients[tap, 3]
         row = target * groups + group
-        store(buffer, row, add_scaled(load(buffer, row), weight, value))
+        store(buffers, row, add_scaled(load(buffers, row), weight, value))
 
 
 @_jit  # type: ignore[untyped-decorator]
@@ -110,13 +109,32 @@ def _direction(u: float, v: float) -> tuple[bool, int, int, float, float]:
 
 
 @_jit  # type: ignore[untyped-decorator]
+def _stays_inside(
+    horizontal: bool, sign: int, whole: int, slope: float, y: int, x: int, height: int, width: int
+) -> bool:  # fmt: skip
+    """Whether no node needs a pixel beyond the border."""
+    steps = whole + 1
+    across = type(slope)(steps) * slope
+    low, high = min(0, int(math.floor(across))), max(0, int(math.floor(across))) + 1
+    back, ahead = min(0, sign * steps), max(0, sign * steps)
+    if horizontal:
+        return x + back >= 0 and x + ahead < width and y + low >= 0 and y + high < height
+    return y + back >= 0 and y + ahead < height and x + low >= 0 and x + high < width
+
+
+@_jit  # type: ignore[untyped-decorator]
 def _node(
-    step: int, horizontal: bool, sign: int, slope: float, y: int, x: int, height: int, width: int
+    step: int, inside: bool, horizontal: bool, sign: int, slope: float, y: int, x: int, height: int, width: int
 ) -> tuple[int, int, float]:  # fmt: skip
     """Pixels on both sides of a node on the shorter axis, as offsets in the image, and the place between them."""
     across = type(slope)(step) * slope
-    low = int(math.floor(across))
-    fraction = across - type(slope)(low)
+    floor = np.floor(across)
+    fraction = across - floor
+    low = int(floor)
+    if inside:
+        forward, sideways = (sign, width) if horizontal else (sign * width, 1)
+        near = y * width + x + step * forward + low * sideways
+        return near, near + sideways, fraction
     if horizontal:
         column = _clamp(x + sign * step, width)
         return _clamp(y + low, height) * width + column, _clamp(y + low + 1, height) * width + column, fraction
@@ -143,12 +161,13 @@ def _gather_line(
     one, half = number(1), number(0.5)
     horizontal, sign, whole, length, slope = _direction(u, v)
     base = b * height * width
+    inside = _stays_inside(horizontal, sign, whole, slope, y, x, height, width)
     first, last, after = _end_weights(whole, length)
 
     # Inner nodes weigh the same: add them up, then scale once. `turn` is the derivative by the shorter component.
     value, turn = zeros(u), zeros(u)
     for step in range(1, whole):
-        near, far, fraction = _node(step, horizontal, sign, slope, y, x, height, width)
+        near, far, fraction = _node(step, inside, horizontal, sign, slope, y, x, height, width)
         pixel = load(image, (base + near) * groups + group)
         change = add_scaled(load(image, (base + far) * groups + group), -one, pixel)
         value = add_scaled(add_scaled(value, one, pixel), fraction, change)
@@ -162,7 +181,7 @@ def _gather_line(
     rest = length - number(whole)
     grow = zeros(u)
     for step in range(whole, whole + 2):
-        near, far, fraction = _node(step, horizontal, sign, slope, y, x, height, width)
+        near, far, fraction = _node(step, inside, horizontal, sign, slope, y, x, height, width)
         pixel = load(image, (base + near) * groups + group)
         change = add_scaled(load(image, (base + far) * groups + group), -one, pixel)
         pixel = add_scaled(pixel, fraction, change)
@@ -185,22 +204,23 @@ def _gather_line(
 
 @_jit  # type: ignore[untyped-decorator]
 def _scatter_line(
-    value: Any, buffer: Array, top: int, groups: int, group: int, y: int, x: int, height: int, width: int,
+    value: Any, buffers: Array, base: int, groups: int, group: int, y: int, x: int, height: int, width: int,
     u: float, v: float,
 ) -> None:  # fmt: skip
     one = type(u)(1)
     horizontal, sign, whole, length, slope = _direction(u, v)
+    inside = _stays_inside(horizontal, sign, whole, slope, y, x, height, width)
     first, last, after = _end_weights(whole, length)
-    here = ((y - top) * width + x) * groups + group
-    store(buffer, here, add_scaled(load(buffer, here), first, value))
+    here = (base + y * width + x) * groups + group
+    store(buffers, here, add_scaled(load(buffers, here), first, value))
     inner = type(u)(0.5) / length if whole > 0 else type(u)(0)
     for step in range(1 if whole > 0 else 0, whole + 2):
-        near, far, fraction = _node(step, horizontal, sign, slope, y, x, height, width)
+        near, far, fraction = _node(step, inside, horizontal, sign, slope, y, x, height, width)
         weight = inner if step < whole else (last if step == whole else after)
-        row = (near - top * width) * groups + group
-        store(buffer, row, add_scaled(load(buffer, row), weight * (one - fraction), value))
-        row = (far - top * width) * groups + group
-        store(buffer, row, add_scaled(load(buffer, row), weight * fraction, value))
+        row = (base + near) * groups + group
+        store(buffers, row, add_scaled(load(buffers, row), weight * (one - fraction), value))
+        row = (base + far) * groups + group
+        store(buffers, row, add_scaled(load(buffers, row), weight * fraction, value))
 
 
 @_jit  # type: ignore[untyped-decorator]
