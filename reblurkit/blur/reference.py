@@ -17,8 +17,8 @@ def dense_flow_kernel_blur(
 ) -> Tensor:
     """Blur by the lookup table with every kernel written out (Reblur2Deblur, equations 8 and 9).
 
-    Builds the kernel ``K(p)`` of every pixel, ``(2m+1)^2`` numbers each, and sums ``K(p)[x, y] I(p + (x, y))``. Ordinary
-    autograd differentiates it. Needs about 46 KB per pixel in single precision: for tests and small images.
+    Builds the kernel ``K(p)`` of every pixel, ``(2m+1)^2`` numbers each, and sums ``K(p)[x, y] I(p + (x, y))``.
+    Ordinary autograd differentiates it. Needs about 46 KB per pixel in single precision: for tests and small images.
 
     Args:
         image: Sharp images, ``(B, C, H, W)``.

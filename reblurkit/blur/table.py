@@ -1,9 +1,9 @@
 """The lookup table of blur kernels, and its compressed form.
 
 A table entry is the blur kernel of *one* straight motion from the pixel itself to the pixel ``(u, v)`` further on, for
-whole ``u`` and ``v``. Equation 9 of Reblur2Deblur interpolates between the four entries around a real flow. The backends
-use the same table in another form: the four entries around a *cell* of flows are merged into one list of taps, so that
-the interpolated kernel is read once instead of four times.
+whole ``u`` and ``v``. Equation 9 of Reblur2Deblur interpolates between the four entries around a real flow. The
+backends use the same table in another form: the four entries around a *cell* of flows are merged into one list of taps,
+so that the interpolated kernel is read once instead of four times.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def merged_cells(max_flow: int, dtype: torch.dtype, device: torch.device) -> Mer
     Example:
         >>> cells = merged_cells(16, torch.float32, torch.device("cpu"))
         >>> len(cells.start) - 1, len(cells.x)
-        (1024, 30093)
+        (1024, 30112)
     """
     entry, tap, weight = _entries(max_flow, "line")
     side, cells = 2 * max_flow + 1, 2 * max_flow

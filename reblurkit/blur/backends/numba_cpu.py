@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
 from reblurkit.blur.backends.numba_pixel import Table, gather, scatter
-from reblurkit.blur.backends.vec4 import LANES, add_scaled, lane, load, store, zeros
+from reblurkit.blur.backends.vec4 import LANES, add_scaled, lane, load, zeros
 from reblurkit.blur.table import merged_cells
 
 Array = NDArray[Any]

@@ -33,7 +33,7 @@ def scatter(
     value: Any, buffers: Array, base: int, groups: int, group: int, y: int, x: int, height: int, width: int,
     u: float, v: float, table: Table | None,
 ) -> None:  # fmt: skip
-    """Add the gradient ``value`` of half the blur along (u, v) to the pixels from ``base`` on, as the blur read them."""
+    """Add the gradient ``value`` of half the blur along (u, v) to the pixels that the blur read."""
     if table is None:
         _scatter_line(value, buffers, base, groups, group, y, x, height, width, u, v)
     else:
@@ -45,7 +45,7 @@ def _cell(u: float, v: float, max_flow: int) -> tuple[int, int, float, float]:
     """Cell of flows (column, row) and the place in it, for the flow clamped to the range."""
     u = min(max(u, type(u)(-max_flow)), type(u)(max_flow))
     v = min(max(v, type(v)(-max_flow)), type(v)(max_flow))
-    i, j = min(int(math.floor(u)), max_flow - 1), min(int(math.floor(v)), max_flow - 1)
+    i, j = min(math.floor(u), max_flow - 1), min(math.floor(v), max_flow - 1)
     return i, j, type(u)(u - i), type(v)(v - j)
 
 
@@ -115,7 +115,7 @@ def _stays_inside(
     """Whether no node needs a pixel beyond the border."""
     steps = whole + 1
     across = type(slope)(steps) * slope
-    low, high = min(0, int(math.floor(across))), max(0, int(math.floor(across))) + 1
+    low, high = min(0, math.floor(across)), max(0, math.floor(across)) + 1
     back, ahead = min(0, sign * steps), max(0, sign * steps)
     if horizontal:
         return x + back >= 0 and x + ahead < width and y + low >= 0 and y + high < height

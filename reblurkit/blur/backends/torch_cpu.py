@@ -1,7 +1,7 @@
 """The backend in plain torch: always there, on any device, in single and double precision.
 
-The pixels of both motions are sorted, by table cell or by length, and worked off in chunks that share their taps: gather
-``(C, pixels, taps)``, then one matrix product (table) or weighted sum (line). Images are planes ``(C, pixels)``.
+The pixels of both motions are sorted, by table cell or by length, and worked off in chunks that share their taps:
+gather ``(C, pixels, taps)``, then one matrix product (table) or weighted sum (line). Images are planes ``(C, pixels)``.
 """
 
 from __future__ import annotations
@@ -198,8 +198,7 @@ def _line_nodes(motion: Tensor) -> Iterator[tuple[Tensor, _Nodes]]:
     major, minor = torch.where(horizontal, u, v), torch.where(horizontal, v, u)
     length = major.abs()
     slope = torch.where(length > 0, minor / length, 0)
-    small = torch.int16 if LONGEST <= torch.iinfo(torch.int16).max else torch.int32
-    whole, order = torch.sort(length.floor().to(small), stable=True, descending=True)
+    whole, order = torch.sort(length.floor().to(torch.int32), stable=True, descending=True)
     first, count = 0, len(order)
     while first < count:
         steps = int(whole[first]) + 2
@@ -227,11 +226,11 @@ def _nodes(
     step = torch.arange(steps, device=length.device)
     whole = length.floor()
     rest = length - whole
-    inner, at_end, after = step <= whole, step == whole, step == whole + 1
+    at_end, after, short = step == whole, step == whole + 1, whole == 0
     partial = rest * rest / 2
-    short = whole == 0
     divisor = 2 * torch.where(short, 1, length)
-    weight = (inner.to(length.dtype) - 0.5 * (step == 0) - 0.5 * at_end + at_end * (rest - partial) + after * partial) / divisor
+    trapezoid = (step <= whole) * torch.where((step == 0) | at_end, 0.5, 1.0)
+    weight = (trapezoid + at_end * (rest - partial) + after * partial) / divisor
     weight = torch.where(short, torch.where(at_end, 0.5 - length / 4, after * length / 4), weight)
     # The blur grows by the image at the end point: d/dM = (I(end) - blur) / M, in the limit M = 0 as well.
     end = (at_end * (1 - rest) + after * rest) / divisor - weight / torch.where(short, 1, length)

@@ -1,7 +1,7 @@
 """Four numbers at once for Numba: one SIMD register that holds four channels of a pixel.
 
-Numba turns scalar code into vector code only where LLVM proves it safe, which it does not across a loop over taps. These
-few operations say it directly and make the blur three times faster.
+Numba turns scalar code into vector code only where LLVM proves it safe, which it does not across a loop over taps.
+These few operations say it directly and make the blur three times faster.
 """
 
 from __future__ import annotations
