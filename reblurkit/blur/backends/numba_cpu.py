@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
+from reblurkit.blur.backends.layout import LANES, groups_of, rows_of_four
 from reblurkit.blur.backends.numba_pixel import Table, gather, scatter
-from reblurkit.blur.backends.vec4 import LANES, add_scaled, lane, load, zeros
+from reblurkit.blur.backends.vec4 import add_scaled, lane, load, zeros
 from reblurkit.blur.table import merged_cells
 
 Array = NDArray[Any]
@@ -37,7 +38,7 @@ def forward(
     saved = image.new_empty((2, batch, height, width, channels, 2) if jacobian else 0, dtype=dtype)
     motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype)
     table = _table_arguments(max_flow, dtype, width)
-    _run(_forward, _rows_of_four(image, dtype), *motion, table, blurred, saved if jacobian else None)
+    _run(_forward, rows_of_four(image, dtype), *motion, table, blurred, saved if jacobian else None)
     return blurred.to(image.dtype), saved
 
 
@@ -65,10 +66,10 @@ def backward(
         bands = min(16, -(-height // 16))
         depth = -(-height // bands)
         reach = min(height, _reach(flow_next, flow_prev, exposure) if max_flow is None else max_flow)
-        rows = batch * bands * (depth + 2 * reach) * width * -(-channels // LANES)
+        rows = batch * bands * (depth + 2 * reach) * width * groups_of(channels)
         buffers = torch.zeros(rows, LANES, dtype=dtype)
         table = _table_arguments(max_flow, dtype, width)
-        _run(_scatter_bands, _rows_of_four(grad, dtype), *motion, table, bands, depth, reach, buffers)
+        _run(_scatter_bands, rows_of_four(grad, dtype), *motion, table, bands, depth, reach, buffers)
         total = grad.new_empty(image.shape, dtype=dtype)
         _run(_sum_bands, buffers, bands, depth, reach, total)
         d_image = total.to(image.dtype)
@@ -98,15 +99,6 @@ def _reach(flow_next: Tensor, flow_prev: Tensor, exposure: float) -> int:
     flows = torch.stack([flow_next[:, 1], flow_prev[:, 1]])
     distance = (exposure * flows.double()).abs()
     return int(torch.where(distance <= LONGEST, distance, 0).max()) + 3
-
-
-def _rows_of_four(image: Tensor, dtype: torch.dtype) -> Tensor:
-    batch, channels, height, width = image.shape
-    padded = -(-channels // LANES) * LANES
-    rows = image.new_empty((batch, height, width, padded), dtype=dtype)
-    rows[..., :channels] = image.permute(0, 2, 3, 1)
-    rows[..., channels:] = 0
-    return rows.view(-1, LANES)
 
 
 def _run(kernel: Any, *arguments: Any) -> None:
