@@ -66,28 +66,33 @@ def backward(
         torch.empty_like(flow, memory_format=torch.contiguous_format) if need_flow else flow.new_empty(0)
         for flow in (flow_next, flow_prev)
     )
-    with _on(image.device):
-        backward_kernel[_grid(image)](
-            grad,
-            rows_of_four(image, dtype) if need_flow else image,
-            flow_next,
-            flow_prev,
-            total,
-            d_next,
-            d_prev,
-            *_table(max_flow, dtype, image.device),
-            _scalar(exposure, dtype, image.device),
-            _limit(max_flow),
-            unit,
-            *_sizes(image),
-            *grad.stride(),
-            *flow_next.stride(),
-            *flow_prev.stride(),
-            NEED_IMAGE=need_image,
-            NEED_FLOW=need_flow,
-            FIXED=fixed,
-            **_constants(image, max_flow),
-        )
+    # Both gradients at once share the reading of the table; for the line that would only take more registers.
+    fused = need_image and need_flow and max_flow is not None
+    passes = [(True, True)] if fused else [(True, False)] * need_image + [(False, True)] * need_flow
+    source = rows_of_four(image, dtype) if need_flow else image
+    for do_image, do_flow in passes:
+        with _on(image.device):
+            backward_kernel[_grid(image)](
+                grad,
+                source,
+                flow_next,
+                flow_prev,
+                total,
+                d_next,
+                d_prev,
+                *_table(max_flow, dtype, image.device),
+                _scalar(exposure, dtype, image.device),
+                _limit(max_flow),
+                unit,
+                *_sizes(image),
+                *grad.stride(),
+                *flow_next.stride(),
+                *flow_prev.stride(),
+                NEED_IMAGE=do_image,
+                NEED_FLOW=do_flow,
+                FIXED=fixed,
+                **_constants(image, max_flow),
+            )
     d_image = image.new_empty(0)
     if need_image:
         pixels = total.view(batch, height, width, -1)[..., :channels].permute(0, 3, 1, 2)
@@ -103,7 +108,7 @@ def _unit(grad: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, l
     """
     drawable = [(exposure * flow.float()).abs().amax(dim=1, keepdim=True) <= limit for flow in (flow_next, flow_prev)]
     largest = torch.where(drawable[0] & drawable[1], grad, 0).abs().max().double()
-    return 2.0**61 / (grad[0, 0].numel() * largest.clamp(min=torch.finfo(torch.float64).tiny**0.5))
+    return 2.0**61 / (grad[0, 0].numel() * largest.clamp(min=torch.finfo(torch.float64).tiny ** 0.5))
 
 
 def _grid(image: Tensor) -> tuple[int]:

@@ -79,36 +79,32 @@ def _add(target, row, alive, value, scale, FIXED: tl.constexpr):
 
 @triton.jit
 def _direction(u, v, drawable):
-    """Longer axis (True: u), its sign, whole steps, length, and the change of the shorter axis per step."""
+    """Longer axis (True: u), its sign, whole steps, the rest, the length, and the shorter axis's change per step."""
     u, v = tl.where(drawable, u, 0), tl.where(drawable, v, 0)
     horizontal = tl.abs(u) >= tl.abs(v)
     major = tl.where(horizontal, u, v)
     minor = tl.where(horizontal, v, u)
-    length = tl.abs(major)
-    divisor = tl.where(length > 0, length, 1)
-    if divisor.dtype == tl.float32:
-        slope = tl.div_rn(minor, divisor)  # the other backends round correctly, and floor(step * slope) can tell
+    length = tl.maximum(tl.abs(major), 1e-18)  # no branch for zero flow: all weights have their limits there
+    if length.dtype == tl.float32:
+        slope = tl.div_rn(minor, length)  # the other backends round correctly, and floor(step * slope) can tell
     else:
-        slope = minor / divisor
-    return horizontal, tl.where(major < 0, -1, 1), tl.floor(length).to(tl.int32), length, slope
+        slope = minor / length
+    whole = tl.floor(length)
+    return horizontal, tl.where(major < 0, -1, 1), whole.to(tl.int32), length - whole, length, slope
 
 
 @triton.jit
-def _node_weight(step, whole, length):
-    """Half the weight of a node: trapezoid rule over the whole steps, then the rest of the way, over the length."""
-    rest = length - whole.to(length.dtype)
-    partial = 0.25 * rest * rest
-    weight = tl.where(step == 0, 0.25, 0.5)
-    weight = tl.where(step == whole, 0.25 + 0.5 * rest - partial, weight)
-    weight = tl.where(step > whole, partial, weight)
-    short = tl.where(step == 0, 0.5 - 0.25 * length, 0.25 * length)
-    return tl.where(whole == 0, short, weight / tl.where(whole == 0, 1, length))
+def _node_weight(step, whole, rest):
+    """Weight of a node before division by the length: half of each whole step beside it, and of the rest of the way."""
+    partial = 0.5 * rest * rest
+    weight = tl.where(step == whole, rest - partial, tl.where(step < whole, 0.5, partial))
+    return tl.where((step > 0) & (step <= whole), weight + 0.5, weight)
 
 
 @triton.jit
 def _node(step, horizontal, sign, slope, y, x, height, width, group, groups, WIDE: tl.constexpr):
     """Rows of the pixels on both sides of a node on the shorter axis, and the place between them."""
-    across = step.to(slope.dtype) * slope
+    across = step * slope
     low = tl.floor(across)
     shift = low.to(tl.int32)
     x_near = tl.minimum(tl.maximum(x + tl.where(horizontal, sign * step, shift), 0), width - 1)
@@ -137,7 +133,7 @@ def forward_kernel(
     )
     drawable = drawn_next & drawn_prev
     lane = tl.arange(0, 4)[None, :]
-    size = height.to(tl.int64) * width
+    size = tl.cast(height, tl.int64) * width
     source = image + batch * size * groups * 4
     for group in range(groups):
         total = tl.zeros([TILE_HEIGHT * TILE_WIDTH, 4], dtype=factor.dtype)
@@ -149,21 +145,17 @@ def forward_kernel(
                 basis = _polynomial(tl.full(u.shape, 1, u.dtype), along_u, along_v, along_u * along_v)
                 for step in range(tl.max(count, axis=0)):
                     alive = step < count
-                    row, tap = _tap(
-                        first + step, alive, taps, coefficients, y, x, height, width, group, groups, WIDE
-                    )
+                    row, tap = _tap(first + step, alive, taps, coefficients, y, x, height, width, group, groups, WIDE)
                     pixel = tl.load(source + row[:, None] * 4 + lane, mask=alive[:, None], other=0)
                     total += tl.sum(tap * basis, axis=1)[:, None] * pixel
             else:
-                horizontal, sign, whole, length, slope = _direction(u, v, drawable)
+                horizontal, sign, whole, rest, length, slope = _direction(u, v, drawable)
                 count = tl.where(drawable, whole + 2, 0)
+                half = 0.5 / length
                 for step in range(tl.max(count, axis=0)):
                     alive = step < count
-                    now = tl.full(whole.shape, step, tl.int32)
-                    near, far, fraction = _node(
-                        now, horizontal, sign, slope, y, x, height, width, group, groups, WIDE
-                    )
-                    weight = tl.where(alive, _node_weight(now, whole, length), 0)
+                    near, far, fraction = _node(step, horizontal, sign, slope, y, x, height, width, group, groups, WIDE)
+                    weight = half * _node_weight(step, whole, rest)
                     pixel = tl.load(source + near[:, None] * 4 + lane, mask=alive[:, None], other=0)
                     total += (weight * (1 - fraction))[:, None] * pixel
                     pixel = tl.load(source + far[:, None] * 4 + lane, mask=alive[:, None], other=0)
@@ -193,7 +185,7 @@ def backward_kernel(
     )
     drawable = drawn_next & drawn_prev
     lane = tl.arange(0, 4)[None, :]
-    size = height.to(tl.int64) * width
+    size = tl.cast(height, tl.int64) * width
     begin = batch * size * groups * 4
     precision = tl.load(fixed) if FIXED else 0.0
     for side in tl.static_range(2):
@@ -203,17 +195,16 @@ def backward_kernel(
         sum_v = tl.zeros(u.shape, dtype=u.dtype)
         for group in range(groups):
             channel = group * 4 + lane
-            place = batch * grad_batch + channel.to(WIDE) * grad_channel
-            place += (y.to(WIDE) * grad_row + x.to(WIDE) * grad_column)[:, None]
-            wanted = tl.load(grad + place, mask=drawable[:, None] & (channel < channels), other=0).to(u.dtype)
+            inside = (y.to(WIDE) * grad_row + x.to(WIDE) * grad_column)[:, None] + channel.to(WIDE) * grad_channel
+            wanted = tl.load(
+                grad + batch * grad_batch + inside, mask=drawable[:, None] & (channel < channels), other=0
+            ).to(u.dtype)
             if MAX_FLOW > 0:
                 along_u, along_v, first, count = _cell(u, v, drawable, start, MAX_FLOW)
                 one = tl.full(u.shape, 1, u.dtype)
                 for step in range(tl.max(count, axis=0)):
                     alive = step < count
-                    row, tap = _tap(
-                        first + step, alive, taps, coefficients, y, x, height, width, group, groups, WIDE
-                    )
+                    row, tap = _tap(first + step, alive, taps, coefficients, y, x, height, width, group, groups, WIDE)
                     if NEED_IMAGE:
                         basis = _polynomial(one, along_u, along_v, along_u * along_v)
                         weight = tl.sum(tap * basis, axis=1)
@@ -224,21 +215,15 @@ def backward_kernel(
                         sum_u += seen * tl.sum(tap * _polynomial(0 * one, one, 0 * one, along_v), axis=1)
                         sum_v += seen * tl.sum(tap * _polynomial(0 * one, 0 * one, one, along_u), axis=1)
             else:
-                horizontal, sign, whole, length, slope = _direction(u, v, drawable)
+                horizontal, sign, whole, rest, length, slope = _direction(u, v, drawable)
                 count = tl.where(drawable, whole + 2, 0)
-                short = whole == 0
-                inverse = 1 / tl.where(short, 1, length)
-                rest = length - whole.to(length.dtype)
-                blur = tl.zeros(u.shape, dtype=u.dtype)
+                half = 0.5 / length
                 grow = tl.zeros(u.shape, dtype=u.dtype)
                 turn = tl.zeros(u.shape, dtype=u.dtype)
                 for step in range(tl.max(count, axis=0)):
                     alive = step < count
-                    now = tl.full(whole.shape, step, tl.int32)
-                    near, far, fraction = _node(
-                        now, horizontal, sign, slope, y, x, height, width, group, groups, WIDE
-                    )
-                    weight = tl.where(alive, _node_weight(now, whole, length), 0)
+                    near, far, fraction = _node(step, horizontal, sign, slope, y, x, height, width, group, groups, WIDE)
+                    weight = half * _node_weight(step, whole, rest)
                     if NEED_IMAGE:
                         share = weight * fraction
                         _add(d_image + begin, near, alive, (weight - share)[:, None] * wanted, precision, FIXED)
@@ -249,15 +234,13 @@ def backward_kernel(
                         pixel = tl.load(image + begin + far[:, None] * 4 + lane, mask=alive[:, None], other=0)
                         change = tl.sum(pixel * wanted, axis=1) - seen
                         seen += fraction * change
-                        blur += weight * seen
-                        turn += tl.where(short, 0.25, weight * inverse) * step * change
-                        # The blur grows by the image at the end point, in the limit of zero length as well.
-                        at_end = tl.where(short, -0.25, 0.5 * (1 - rest) * inverse)
-                        after = tl.where(short, 0.25, 0.5 * rest * inverse)
-                        end = tl.where(now == whole, at_end, tl.where(now > whole, after, 0))
-                        grow += end * seen
+                        turn += weight * step * change
+                        # The blur grows by the image at the end point: d/dM = (I(end) - blur) / M.
+                        end = tl.where(step == whole, 1 - rest, tl.where(step < whole, 0.0, rest))
+                        grow += tl.where(whole == 0, (step - 0.5) * length, end - 2 * weight) * half * seen
                 if NEED_FLOW:
-                    d_major = sign * (grow - tl.where(short, 0, blur * inverse) - slope * turn)
+                    turn /= length
+                    d_major = sign * (grow - slope * turn)
                     sum_u += tl.where(horizontal, d_major, turn)
                     sum_v += tl.where(horizontal, turn, d_major)
         if NEED_FLOW:
