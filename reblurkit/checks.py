@@ -19,9 +19,9 @@ def check_images(**images: Tensor) -> None:
 
     Example:
         >>> import torch
-        >>> check_images(blurry=torch.zeros(1, 3, 4, 4), sharp=torch.zeros(1, 3, 4, 5))
+        >>> check_images(blurry=torch.zeros(1, 3, 4, 4), sharp=torch.zeros(3, 4, 4))
         Traceback (most recent call last):
-        reblurkit.errors.ShapeError: `blurry` and `sharp` must have the same shape, but are (1, 3, 4, 4) and (1, 3, 4, 5)
+        reblurkit.errors.ShapeError: `sharp` must be a batch of images (B, C, H, W), but its shape is (3, 4, 4)
     """
     first_name, first = next(iter(images.items()))
     for name, image in images.items():

@@ -5,6 +5,7 @@ from reblurkit.blur.exposure import exposure_from
 from reblurkit.blur.kernel_blur import FlowKernelBlur, flow_kernel_blur
 from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
 from reblurkit.blur.mask import flow_kernel_mask
+from reblurkit.blur.shake import ShakeBlur
 from reblurkit.blur.table import kernel_table
 from reblurkit.blur.warp_blur import FlowWarpBlur, flow_warp_blur
 
@@ -12,6 +13,7 @@ __all__ = [
     "FlowKernelBlur",
     "FlowLineBlur",
     "FlowWarpBlur",
+    "ShakeBlur",
     "average_frames",
     "exposure_from",
     "flow_kernel_blur",

@@ -1,0 +1,91 @@
+"""Photographs that come with scikit-image, blurred by random camera shake: data to try things on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from skimage import data
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from reblurkit.blur.shake import ShakeBlur
+from reblurkit.data.augmentation import flip_and_turn, random_crop
+from reblurkit.data.paired import PairedItem
+from reblurkit.data.sampling import Draw, draw_generator
+
+_PHOTOS = {
+    # The natural colour photographs that are bundled, so that no network is needed. Split by photo.
+    "train": ("astronaut", "coffee", "rocket"),
+    "test": ("chelsea", "stereo_motorcycle"),
+}
+
+
+class DemoPhotos(Dataset[PairedItem]):
+    """Natural photographs bundled with scikit-image, blurred by :class:`reblurkit.blur.ShakeBlur`.
+
+    Training items are random crops, flipped and turned, each blurred by a kernel of its own that changes every epoch.
+    Test items are
+    whole photos, none of which is among those for training, with one fixed kernel each.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        crop: Side of the training crops.
+        crops_per_photo: Training crops of each photo in an epoch.
+        blur: The camera shake.
+        seed: Crops, kernels and augmentation are a function of (seed, epoch, index).
+
+    Example:
+        >>> [item["name"] for item in DemoPhotos("test")]
+        ['chelsea', 'stereo_motorcycle']
+    """
+
+    def __init__(
+        self,
+        split: Literal["train", "test"] = "train",
+        *,
+        crop: int = 96,
+        crops_per_photo: int = 64,
+        blur: ShakeBlur | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.names = _PHOTOS[split]
+        self.crop = crop if split == "train" else None
+        self.repeats = crops_per_photo if split == "train" else 1
+        self.blur = blur or ShakeBlur()
+        self.seed = seed
+        # A margin lets real surroundings, not a replicated border, blur into the crops.
+        self._margin = self.blur.size // 2 if split == "train" else 0
+        self._photos = [F.pad(_photo(name), [self._margin] * 4, mode="reflect") for name in self.names]
+
+    def __len__(self) -> int:
+        return len(self.names) * self.repeats
+
+    def __getitem__(self, draw: int | Draw) -> PairedItem:
+        """Blur a photo or a crop of it.
+
+        Args:
+            draw: An index, or index and epoch; a plain index is of epoch 0.
+        """
+        draw = draw if isinstance(draw, Draw) else Draw(draw)
+        if not 0 <= draw.item < len(self):
+            raise IndexError(draw.item)
+        generator = draw_generator(self.seed, draw)
+        number = draw.item // self.repeats
+        sharp = self._photos[number]
+        if self.crop is None:
+            blurry = self.blur(sharp[None], generator)[0]
+            return {"blurry": blurry, "sharp": sharp, "name": self.names[number]}
+        inner = slice(self._margin, self._margin + self.crop)
+        sharp = random_crop(sharp, self.crop + 2 * self._margin, generator)
+        pair = torch.stack([self.blur(sharp[None], generator)[0], sharp])
+        pair = flip_and_turn(pair[..., inner, inner], generator)
+        return {"blurry": pair[0], "sharp": pair[1], "name": f"{self.names[number]}/{draw.item % self.repeats}"}
+
+
+def _photo(name: str) -> Tensor:
+    photo = getattr(data, name)()
+    if name == "stereo_motorcycle":
+        photo = photo[0]  # the left view; the right one shows the same scene
+    return torch.from_numpy(photo.copy()).permute(2, 0, 1).float() / 255

@@ -1,0 +1,109 @@
+"""Folders of blurry and sharp images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from reblurkit.data.augmentation import augment_pair, random_crop
+from reblurkit.data.images import image_size, read_image
+from reblurkit.data.layouts import find_pairs
+from reblurkit.data.sampling import Draw, draw_generator
+from reblurkit.errors import ShapeError
+
+
+class PairedItem(TypedDict):
+    """An item of a paired data set; images ``(3, H, W)`` in [0, 1]."""
+
+    blurry: Tensor
+    sharp: Tensor
+    name: str
+
+
+class PairedFolder(Dataset[PairedItem]):
+    """Pairs of blurry and sharp image files.
+
+    Layouts:
+
+    - ``"folders"``: ``root/SPLIT/blur/**`` and ``root/SPLIT/sharp/**``, files of equal names (suffixes may differ).
+    - ``"gopro"``: the original GOPRO_Large, ``root/SPLIT/SEQUENCE/{blur,blur_gamma,sharp}/FRAME.png``; ``"val"`` reads
+      the test split. ``blur="blur_gamma"``, averaged in linear light, is the default, as in the authors' library; most
+      other deblurring code trains on ``blur="blur"``.
+
+    Sizes are checked when the set is built, from the files' headers.
+
+    Args:
+        root: The data set's folder.
+        layout: One of the above.
+        split: ``"train"``, ``"val"``, ``"test"`` or a folder's name; ``None`` where the root is not divided.
+        blur: Name of the blurry images' folder, or a pattern with ``*`` relative to the root that overrides the
+            layout's, for instance ``"blur_*.png"``; what ``*`` stands for pairs the files.
+        sharp: The same for the sharp images.
+        crop: Side of random square crops; default: whole images.
+        augment: Augment as in :func:`reblurkit.data.augmentation.augment_pair`; needs ``crop``.
+        seed: Crop and augmentation are a function of (seed, epoch, index).
+
+    Raises:
+        DatasetNotFoundError: If the folder or its images are missing.
+        PairingError: If a file has no partner.
+        ImageFileError: If a file is empty or no image.
+        ShapeError: If the two images of a pair differ in size, or are smaller than the crop.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        layout: str = "folders",
+        *,
+        split: str | None = "train",
+        blur: str | None = None,
+        sharp: str | None = None,
+        crop: int | None = None,
+        augment: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.pairs = find_pairs(Path(root), layout, split=split, blur=blur, sharp=sharp)
+        self.crop = crop
+        self.augment = augment
+        self.seed = seed
+        for pair in self.pairs:
+            blurry_size, sharp_size = image_size(pair.blurry), image_size(pair.sharp)
+            if blurry_size != sharp_size:
+                raise ShapeError(
+                    f"{pair.blurry} and {pair.sharp} must have the same size, but have {_x(blurry_size)} and "
+                    f"{_x(sharp_size)} pixels"
+                )
+            if crop is not None and min(blurry_size) < crop:
+                raise ShapeError(
+                    f"{pair.blurry} has {_x(blurry_size)} pixels, fewer than the crop of {crop} x {crop}; "
+                    "choose a smaller crop"
+                )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, draw: int | Draw) -> PairedItem:
+        """Read a pair.
+
+        Args:
+            draw: An index, or index and epoch; a plain index is of epoch 0.
+        """
+        draw = draw if isinstance(draw, Draw) else Draw(draw)
+        pair = self.pairs[draw.item]
+        images = torch.stack([read_image(pair.blurry), read_image(pair.sharp)])
+        if self.crop is not None:
+            generator = draw_generator(self.seed, draw)
+            images = random_crop(images, self.crop, generator)
+            if self.augment:
+                images = augment_pair(images, generator)
+        blurry, sharp = images
+        return {"blurry": blurry, "sharp": sharp, "name": pair.name}
+
+
+def _x(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"

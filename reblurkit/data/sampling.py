@@ -1,0 +1,109 @@
+"""Training order as a function of (seed, epoch), and loaders that go on where a stopped run was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+
+class Draw(NamedTuple):
+    """One access to a training set: which item, in which epoch. Its crop and augmentation follow from both."""
+
+    item: int
+    epoch: int = 0
+
+
+def draw_generator(seed: int, draw: Draw) -> torch.Generator:
+    """The random stream of one draw, whichever worker makes it.
+
+    Example:
+        >>> a, b = (torch.rand(1, generator=draw_generator(0, Draw(3, epoch))) for epoch in (0, 1))
+        >>> bool(a == b)
+        False
+    """
+    (state,) = np.random.SeedSequence((seed, *draw)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+class DrawSampler(DistributedSampler[Any]):
+    """Shuffles anew every epoch and yields a :class:`Draw` per item; each process gets its share.
+
+    Lightning calls ``set_epoch`` on it and, as on every ``DistributedSampler``, leaves its sharding alone.
+
+    Args:
+        dataset: A data set that is indexed by ``Draw``.
+        seed: The order is a function of (seed, epoch).
+        replicas: Number of processes.
+        rank: This process.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, seed: int = 0, replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=True, seed=seed)
+        self.skip = 0
+        """Items to leave out at the start of the next iteration."""
+
+    def __iter__(self) -> Iterator[Draw]:
+        skip, self.skip = self.skip, 0
+        return (Draw(item, self.epoch) for item in islice(super().__iter__(), skip, None))
+
+
+class TrainLoader(DataLoader[Any]):
+    """A DataLoader over a :class:`DrawSampler` whose ``state_dict`` lets Lightning resume in mid-epoch.
+
+    Plain loaders restart the epoch at its first batch when a checkpoint from mid-epoch is resumed.
+
+    Args:
+        dataset: A data set that is indexed by ``Draw``.
+        sampler: Its sampler.
+        batch_size: Items a batch and process; the last, smaller batch of an epoch is dropped unless it is the only
+            one.
+        num_workers: Processes that load; they live as long as the loader.
+        pin_memory: Whether batches are put where a GPU fetches them fastest.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: DrawSampler,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            drop_last=len(sampler) >= batch_size,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+        )
+        self._draws = sampler
+        self._items_per_batch = batch_size
+        self._progress = {"epoch": 0, "batches": 0}
+        self._restored = self._progress
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader's iterators have a private type
+        # As a generator this runs at the first `next`, when Lightning has set the sampler's epoch. A checkpoint from
+        # the end of an epoch, also of one cut short, is followed by another epoch and skips nothing.
+        epoch = self._draws.epoch
+        start = self._restored["batches"] if self._restored["epoch"] == epoch else 0
+        self._restored = {"epoch": -1, "batches": 0}
+        self._draws.skip = start * self._items_per_batch
+        for batches, batch in enumerate(super().__iter__(), start + 1):
+            self._progress = {"epoch": epoch, "batches": batches}
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The running epoch and how many of its batches have been handed out."""
+        return self._progress
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Skip these batches if their epoch is iterated next."""
+        self._progress = self._restored = dict(state_dict)

@@ -1,0 +1,20 @@
+"""Losses of the papers, in pure PyTorch. All are means over all elements."""
+
+from reblurkit.losses.reblur import (
+    ReblurLoss,
+    blur_reconstruction_loss,
+    reblur_loss,
+    self_reblur_loss,
+    sharpness_preservation_loss,
+)
+from reblurkit.losses.reconstruction import CharbonnierLoss, FrequencyLoss
+
+__all__ = [
+    "CharbonnierLoss",
+    "FrequencyLoss",
+    "ReblurLoss",
+    "blur_reconstruction_loss",
+    "reblur_loss",
+    "self_reblur_loss",
+    "sharpness_preservation_loss",
+]

@@ -1,0 +1,66 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from reblurkit.errors import ArgumentError
+
+Kind = Literal["deblur", "flow", "reblur", "discriminator", "transfer"]
+
+
+class _Entry(NamedTuple):
+    kind: Kind
+    module: str
+    factory: str
+    defaults: dict[str, Any]
+
+
+_MODELS = {
+    "unet": _Entry("deblur", "reblurkit.models.deblur.unet", "UNet", {}),
+    **{
+        f"reblur-n{blocks}": _Entry("reblur", "reblurkit.models.reblur_net", "ReblurNet", {"blocks": blocks})
+        for blocks in (1, 2, 3, 4)
+    },
+}
+
+
+def create_model(name: str, **kwargs: Any) -> nn.Module:
+    """Build a network by name, with fresh weights; nothing is downloaded.
+
+    Args:
+        name: One of :func:`list_models`.
+        **kwargs: Arguments of the network's class, for instance ``width=32``.
+
+    Raises:
+        ArgumentError: If the name is unknown; the message suggests near ones.
+
+    Example:
+        >>> sum(p.numel() for p in create_model("reblur-n2").parameters())
+        419523
+    """
+    if name not in _MODELS:
+        near = difflib.get_close_matches(name, _MODELS, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(list_models())}"
+        raise ArgumentError(f"unknown model {name!r}; {hint}")
+    entry = _MODELS[name]
+    factory = getattr(importlib.import_module(entry.module), entry.factory)
+    model: nn.Module = factory(**{**entry.defaults, **kwargs})
+    return model
+
+
+def list_models(kind: Kind | None = None) -> list[str]:
+    """The names that :func:`create_model` knows, sorted.
+
+    Args:
+        kind: Only networks of this kind: ``deblur``, ``flow``, ``reblur``, ``discriminator`` or ``transfer``.
+
+    Example:
+        >>> list_models("reblur")
+        ['reblur-n1', 'reblur-n2', 'reblur-n3', 'reblur-n4']
+    """
+    return sorted(name for name, entry in _MODELS.items() if kind in (None, entry.kind))

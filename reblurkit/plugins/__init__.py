@@ -1,0 +1,47 @@
+"""Everything that plugs into Lightning. Nothing outside this package and the command line imports it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
+    from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
+    from reblurkit.plugins.finite_loss import FiniteLoss
+    from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
+    from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.tasks import DeblurTask
+
+_HOME = {
+    "AuxiliaryOptimizer": "auxiliary_optimizer",
+    "DeblurTask": "tasks",
+    "DemoDataModule": "datamodules",
+    "FiniteLoss": "finite_loss",
+    "ImageLogger": "image_logger",
+    "ImageWriter": "image_logger",
+    "PairedDataModule": "datamodules",
+    "ReblurLossMixin": "reblur_mixin",
+    "strip_reblur": "reblur_mixin",
+}
+__all__ = [
+    "AuxiliaryOptimizer",
+    "DeblurTask",
+    "DemoDataModule",
+    "FiniteLoss",
+    "ImageLogger",
+    "ImageWriter",
+    "PairedDataModule",
+    "ReblurLossMixin",
+    "strip_reblur",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"reblurkit.plugins.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'reblurkit.plugins' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,201 @@
+"""The data sets of :mod:`reblurkit.data` with loaders for training and evaluation."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from reblurkit.blur.shake import ShakeBlur
+from reblurkit.data.demo import DemoPhotos
+from reblurkit.data.paired import PairedFolder
+from reblurkit.data.sampling import DrawSampler, TrainLoader
+from reblurkit.errors import ArgumentError
+
+Stage = Literal["train", "val", "test"]
+
+
+class _PairedModule(L.LightningDataModule, ABC):
+    """Loaders of paired data: shuffled, resumable crops for training, whole images one by one elsewhere."""
+
+    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0 or seed < 0:
+            raise ArgumentError(
+                "`batch_size` must be at least 1, `num_workers` and `seed` at least 0, but are "
+                f"{batch_size}, {num_workers} and {seed}"
+            )
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self._sets: dict[Stage, Dataset[Any]] = {}
+        self._loader: TrainLoader | None = None
+        self._restored: dict[str, int] | None = None
+
+    @abstractmethod
+    def dataset(self, stage: Stage) -> Dataset[Any]:
+        """Build the data set of a stage."""
+
+    def setup(self, stage: str) -> None:
+        """Build the data sets that a Trainer entry point needs, so that bad data stops it before it starts."""
+        needed: dict[str, list[Stage]] = {"fit": ["train", "val"], "validate": ["val"]}
+        for name in needed.get(stage, ["test"]):
+            if name not in self._sets:
+                self._sets[name] = self.dataset(name)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches of crops; the order and every crop are a function of (seed, epoch, index)."""
+        if getattr(self.trainer, "overfit_batches", 0):
+            # The flag asks for the same batches in every epoch: crops and augmentation of epoch 0, in order.
+            return DataLoader(self._sets["train"], self.batch_size, num_workers=self.num_workers)
+        sampler = DrawSampler(
+            self._sets["train"],
+            seed=self.seed,
+            replicas=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+        )
+        self._loader = TrainLoader(
+            self._sets["train"],
+            sampler,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+        if self._restored is not None:
+            self._loader.load_state_dict(self._restored)
+            self._restored = None
+        return self._loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training loader is.
+
+        Lightning saves a loader's own state as well, but does not restore it if ``configure_optimizers`` has asked for
+        ``trainer.estimated_stepping_batches``, which builds the loader before the checkpoint is read.
+        """
+        return {"loader": self._loader.state_dict()} if self._loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state for the training loader that is built next."""
+        self._restored = state_dict.get("loader")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Whole images of the validation set, one a batch: sizes may differ."""
+        return self._one_by_one("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Whole images of the test set, one a batch."""
+        return self._one_by_one("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test set."""
+        return self.test_dataloader()
+
+    def _one_by_one(self, stage: Stage) -> DataLoader[Any]:
+        return DataLoader(
+            self._sets[stage],
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class PairedDataModule(_PairedModule):
+    """Training, validation and test pairs of one folder; see :class:`reblurkit.data.PairedFolder` for the layouts.
+
+    Args:
+        root: The data set's folder.
+        layout: ``"folders"`` or ``"gopro"``.
+        blur: Name of the blurry images' folder, or a pattern such as ``"blur/*"`` or ``"blur_*.png"``.
+        sharp: The same for the sharp images.
+        train_split: Folder of the training pairs, or ``null`` if the root has no split folders.
+        val_split: Folder of the validation pairs.
+        test_split: Folder of the test and prediction pairs.
+        batch_size: Crops a batch and process.
+        crop: Side of the training crops in pixels.
+        augment: Augment the training crops: flips, turns, colours, noise.
+        num_workers: Processes that read and augment.
+        seed: Order, crops and augmentation are a function of (seed, epoch, index).
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        layout: str = "folders",
+        *,
+        blur: str | None = None,
+        sharp: str | None = None,
+        train_split: str | None = "train",
+        val_split: str | None = "val",
+        test_split: str | None = "test",
+        batch_size: int = 16,
+        crop: int = 256,
+        augment: bool = True,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.root = root
+        self.layout = layout
+        self.blur = blur
+        self.sharp = sharp
+        self.splits: dict[Stage, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+        self.crop = crop
+        self.augment = augment
+
+    def dataset(self, stage: Stage) -> PairedFolder:
+        """The pairs of a stage."""
+        training = stage == "train"
+        return PairedFolder(
+            self.root,
+            self.layout,
+            split=self.splits[stage],
+            blur=self.blur,
+            sharp=self.sharp,
+            crop=self.crop if training else None,
+            augment=self.augment and training,
+            seed=self.seed,
+        )
+
+
+class DemoDataModule(_PairedModule):
+    """Photographs bundled with scikit-image, blurred by random camera shake; see :class:`reblurkit.data.DemoPhotos`.
+
+    Validation and test use the same two held-out photos.
+
+    Args:
+        batch_size: Crops a batch and process.
+        crop: Side of the training crops in pixels.
+        crops_per_photo: Training crops of each photo in an epoch.
+        blur: The camera shake.
+        num_workers: Processes that blur and augment.
+        seed: Order, crops, kernels and augmentation are a function of (seed, epoch, index).
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 8,
+        crop: int = 96,
+        crops_per_photo: int = 64,
+        blur: ShakeBlur | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.crop = crop
+        self.crops_per_photo = crops_per_photo
+        self.blur = blur or ShakeBlur()
+
+    def dataset(self, stage: Stage) -> DemoPhotos:
+        """The photos of a stage."""
+        return DemoPhotos(
+            "train" if stage == "train" else "test",
+            crop=self.crop,
+            crops_per_photo=self.crops_per_photo,
+            blur=self.blur,
+            seed=self.seed,
+        )

@@ -1,0 +1,93 @@
+"""Pictures while training, and files of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from reblurkit.data.images import write_image
+from reblurkit.errors import ArgumentError
+from reblurkit.report.figures import comparison_grid
+
+
+class ImageLogger(L.Callback):
+    """Draws blurry, deblurred and sharp images of each validation, so that progress can be seen.
+
+    Writes ``images/val-epoch=N.png`` below the log folder, and hands the picture to every logger that takes pictures
+    (TensorBoard, Weights & Biases). The module's ``validation_step`` must return a dict with ``deblurred``, as
+    ``DeblurTask`` does; other modules are left alone.
+
+    Args:
+        images: Number of images, the first of the validation set; 0 draws nothing.
+    """
+
+    def __init__(self, images: int = 2) -> None:
+        if images < 0:
+            raise ArgumentError(f"`images` must be at least 0, but is {images}")
+        self.images = images
+        self._rows: list[dict[str, Tensor]] = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first images."""
+        if isinstance(outputs, Mapping) and "deblurred" in outputs and isinstance(batch, Mapping):
+            triples = zip(batch["blurry"], outputs["deblurred"], batch["sharp"], strict=True)
+            for blurry, deblurred, sharp in list(triples)[: self.images - len(self._rows)]:
+                self._rows.append({"blurry": blurry, "deblurred": deblurred, "sharp": sharp})
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw them."""
+        rows, self._rows = self._rows, []
+        if not rows or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        grid = comparison_grid(rows)
+        path = Path(trainer.log_dir or trainer.default_root_dir) / "images" / f"val-epoch={trainer.current_epoch}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grid.save(path)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(key="val/images", images=[grid], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("val/images", np.asarray(grid), trainer.global_step, dataformats="HWC")
+
+
+class ImageWriter(L.Callback):
+    """Writes predictions as PNG files, named as the blurry images.
+
+    ``predict_step`` must return a dict with ``deblurred`` and ``name``, as ``DeblurTask`` does.
+
+    Args:
+        folder: Where to; default ``deblurred`` below the log folder.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the images of a batch."""
+        if not isinstance(outputs, Mapping) or not {"deblurred", "name"} <= outputs.keys():
+            return
+        folder = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "deblurred")
+        for image, name in zip(outputs["deblurred"], outputs["name"], strict=True):
+            write_image(image, folder / f"{name}.png")

@@ -1,0 +1,82 @@
+"""Picture grids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+from reblurkit.data.images import to_uint8
+from reblurkit.errors import ArgumentError
+
+_GAP = 8
+_HEADER = 30
+_MARK = (255, 196, 0)
+
+
+def comparison_grid(rows: Sequence[Mapping[str, Tensor]], *, width: int = 360, detail: int = 128) -> Image.Image:
+    """Draw versions of images side by side, each with an enlarged detail below.
+
+    The detail is the same in a row: where the last column, by convention the sharp image, has the most texture.
+
+    Args:
+        rows: For each row a dict from column title to an image ``(3, H, W)`` in [0, 1]; one size a row.
+        width: Width of a column in pixels of the drawing.
+        detail: Width of the detail in pixels of the images; it is half as high.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        ArgumentError: If there are no rows or their titles differ.
+
+    Example:
+        >>> image = torch.rand(3, 60, 90)
+        >>> comparison_grid([{"blurry": image, "sharp": image}], width=180, detail=32).size
+        (384, 252)
+    """
+    if not rows or any(list(row) != list(rows[0]) for row in rows):
+        raise ArgumentError("a grid needs at least one row, and the same titles in every row")
+    strips = [[_cell(image, _texture(list(row.values())[-1], detail), width) for image in row.values()] for row in rows]
+    columns = len(rows[0])
+    size = (columns * (width + _GAP) + _GAP, _HEADER + sum(strip[0].height + _GAP for strip in strips))
+    grid = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(16)
+    for column, title in enumerate(rows[0]):
+        middle = _GAP + column * (width + _GAP) + width // 2
+        draw.text((middle, _HEADER // 2), title, fill="black", font=font, anchor="mm")
+    top = _HEADER
+    for strip in strips:
+        for column, cell in enumerate(strip):
+            grid.paste(cell, (_GAP + column * (width + _GAP), top))
+        top += strip[0].height + _GAP
+    return grid
+
+
+def _cell(image: Tensor, box: tuple[int, int, int, int], width: int) -> Image.Image:
+    """The image at the column's width, the detail's place marked, and the detail below, enlarged to the same width."""
+    picture = Image.fromarray(to_uint8(image))
+    scale = width / picture.width
+    whole = picture.resize((width, round(picture.height * scale)), Image.Resampling.LANCZOS)
+    ImageDraw.Draw(whole).rectangle([scale * edge for edge in box], outline=_MARK, width=2)
+    left, top, right, bottom = box
+    # Nearest neighbour shows the pixels as they are; smoothing would add a blur of the drawing's own.
+    zoomed = picture.crop(box).resize((width, round(width * (bottom - top) / (right - left))), Image.Resampling.NEAREST)
+    cell = Image.new("RGB", (width, whole.height + _GAP // 2 + zoomed.height), "white")
+    cell.paste(whole, (0, 0))
+    cell.paste(zoomed, (0, whole.height + _GAP // 2))
+    return cell
+
+
+def _texture(image: Tensor, detail: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the window with the most gradient; a wide window, to keep rows low."""
+    height, width = image.shape[-2:]
+    window = (min(height, detail // 2), min(width, detail))
+    grey = image.detach().float().cpu().mean(0)
+    strength = F.pad((grey[1:, :-1] - grey[:-1, :-1]).abs() + (grey[:-1, 1:] - grey[:-1, :-1]).abs(), (0, 1, 0, 1))
+    means = F.avg_pool2d(strength[None, None], window, stride=1)[0, 0]
+    top, left = divmod(int(torch.argmax(means)), means.shape[1])
+    return left, top, left + window[1], top + window[0]

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reblurkit.data import read_image, write_image
+from reblurkit.data.images import image_size
+from reblurkit.errors import DatasetNotFoundError, ImageFileError, ShapeError
+
+RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def png16(path, array):
+    """A 16-bit colour PNG, written by hand: Pillow cannot."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = array.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    png = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+
+
+def expected(array, largest=255):
+    return torch.from_numpy(array.astype(np.float32) / largest).permute(2, 0, 1)
+
+
+def test_8_bit_rgb(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    torch.testing.assert_close(read_image(tmp_path / "a.png"), expected(RGB), rtol=0, atol=0)
+
+
+def test_16_bit_colour_png_and_tiff_keep_their_depth(tmp_path):
+    from skimage.io import imsave
+
+    array = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    png16(tmp_path / "a.png", array)
+    imsave(tmp_path / "a.tiff", array, check_contrast=False)
+    for name in ("a.png", "a.tiff"):
+        torch.testing.assert_close(read_image(tmp_path / name), expected(array, 65535), rtol=0, atol=0)
+
+
+def test_16_bit_grey(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 65536, (5, 7), dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    torch.testing.assert_close(image, expected(np.repeat(grey[..., None], 3, 2), 65535), rtol=0, atol=0)
+
+
+def test_grey_gets_three_equal_channels(tmp_path):
+    Image.fromarray(RGB[..., 0]).save(tmp_path / "a.png")
+    torch.testing.assert_close(read_image(tmp_path / "a.png"), expected(np.repeat(RGB[..., :1], 3, 2)), rtol=0, atol=0)
+
+
+def test_alpha_is_dropped(tmp_path):
+    alpha = np.full((5, 7, 1), 9, dtype=np.uint8)
+    Image.fromarray(np.concatenate([RGB, alpha], 2)).save(tmp_path / "a.png")
+    torch.testing.assert_close(read_image(tmp_path / "a.png"), expected(RGB), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "P", "1"])
+def test_other_modes_become_rgb(tmp_path, mode):
+    source = Image.fromarray(RGB).convert(mode)
+    path = tmp_path / ("a.tiff" if mode == "1" else "a.jpg" if mode == "CMYK" else "a.png")
+    source.save(path, **({"quality": 100} if mode == "CMYK" else {}))
+    with Image.open(path) as image:
+        reference = np.asarray(image.convert("RGB"))
+    torch.testing.assert_close(read_image(path), expected(reference), rtol=0, atol=0)
+
+
+def test_camera_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    image = read_image(tmp_path / "a.png")
+    torch.testing.assert_close(image, expected(np.rot90(RGB, -1).copy()), rtol=0, atol=0)
+    assert image_size(tmp_path / "a.png") == (7, 5)
+
+
+def test_written_files_are_clamped_and_rounded(tmp_path):
+    image = torch.tensor([-0.2, 0.5, 1.3]).view(3, 1, 1).expand(3, 2, 2)
+    write_image(image, tmp_path / "new" / "a.png")
+    with Image.open(tmp_path / "new" / "a.png") as written:
+        assert written.getpixel((0, 0)) == (0, 128, 255)
+    with pytest.raises(ShapeError, match="one RGB image"):
+        write_image(image[None], tmp_path / "b.png")
+
+
+def test_bad_files_are_named(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "good.png")
+    (tmp_path / "truncated.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.tiff").touch()
+    (tmp_path / "floats.tiff").write_bytes(b"II*\0")
+    for name in ("truncated.png", "empty.png", "text.png", "empty.tiff", "floats.tiff"):
+        with pytest.raises(ImageFileError, match=f"cannot read image .*{name}: "):
+            read_image(tmp_path / name)
+    with pytest.raises(ImageFileError, match="the file is empty"):
+        image_size(tmp_path / "empty.png")
+    with pytest.raises(DatasetNotFoundError, match="no image file"):
+        read_image(tmp_path / "missing.png")
+
+
+def test_floating_point_files_are_refused(tmp_path):
+    from skimage.io import imsave
+
+    imsave(tmp_path / "a.tiff", RGB.astype(np.float32), check_contrast=False)
+    with pytest.raises(ImageFileError, match="expected 8 or 16 bits per value, but it holds float32"):
+        read_image(tmp_path / "a.tiff")

@@ -1,0 +1,123 @@
+"""Order, sharding and resuming of the training loaders."""
+
+from __future__ import annotations
+
+import lightning.pytorch as L
+import pytest
+import torch
+
+from reblurkit.blur import ShakeBlur
+from reblurkit.data.sampling import DrawSampler, TrainLoader
+from reblurkit.errors import ArgumentError
+from reblurkit.models import ReblurNet, UNet
+from reblurkit.plugins import DeblurTask, DemoDataModule, FiniteLoss
+
+
+def data(**options):
+    options = {"batch_size": 2, "crop": 16, "crops_per_photo": 4, "blur": ShakeBlur(5, 0.5), "seed": 1} | options
+    return DemoDataModule(**options)
+
+
+def task():
+    torch.manual_seed(0)
+    return DeblurTask(UNet(1, (4, 4, 4)), ReblurNet(width=4))
+
+
+class Recorder(L.Callback):
+    """Notes the names of all batches, and stops like a power cut after a step."""
+
+    def __init__(self, stop_after=None, path=None):
+        self.names, self.stop_after, self.path = [], stop_after, path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.names.append(batch["name"])
+        if trainer.global_step == self.stop_after:
+            trainer.save_checkpoint(self.path)
+            raise RuntimeError("power cut")
+
+
+def fit(tmp_path, recorder, ckpt_path=None, **flags):
+    module = task()
+    trainer = L.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[recorder],
+        default_root_dir=tmp_path,
+        **flags,
+    )
+    trainer.fit(module, data(), ckpt_path=ckpt_path, weights_only=True)
+    return module
+
+
+@pytest.mark.parametrize("stop_after", [3, 6, 7])  # mid-epoch, an epoch's last batch, an epoch's first
+def test_a_resumed_run_is_bit_equal(tmp_path, stop_after):
+    whole = Recorder()
+    expected = fit(tmp_path, whole)
+    cut = Recorder(stop_after, tmp_path / "cut.ckpt")
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(tmp_path, cut)
+    rest = Recorder()
+    resumed = fit(tmp_path, rest, ckpt_path=tmp_path / "cut.ckpt")
+    assert cut.names + rest.names == whole.names
+    for name, value in resumed.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+
+
+def test_epochs_cut_short_start_at_their_beginning(tmp_path):
+    recorder = Recorder()
+    fit(tmp_path, recorder, limit_train_batches=2)
+    full = Recorder()
+    fit(tmp_path, full)
+    assert recorder.names == [name for epoch in range(3) for name in full.names[6 * epoch : 6 * epoch + 2]]
+
+
+def test_overfitting_repeats_the_same_batches(tmp_path):
+    recorder = Recorder()
+    fit(tmp_path, recorder, overfit_batches=2)
+    assert recorder.names[:2] * 3 == recorder.names
+
+
+def test_workers_do_not_change_the_data():
+    epochs = []
+    for workers in (0, 2):
+        module = data(num_workers=workers)
+        module.setup("fit")
+        epochs.append([batch["blurry"] for batch in module.train_dataloader()])
+    assert all(torch.equal(one, other) for one, other in zip(*epochs, strict=True))
+
+
+def test_processes_share_an_epoch():
+    items = list(range(10))
+    shares = [DrawSampler(items, seed=2, replicas=2, rank=rank) for rank in range(2)]
+    drawn = [draw.item for share in shares for draw in share]
+    assert sorted(drawn) == items
+    assert [draw.item for draw in DrawSampler(items, seed=2)] != items
+
+
+def test_small_sets_make_one_batch():
+    items = list(range(3))
+    loader = TrainLoader(items, DrawSampler(items), batch_size=8)
+    assert len(loader) == 1
+
+
+def test_bad_numbers():
+    with pytest.raises(ArgumentError, match="`batch_size` must be at least 1"):
+        data(batch_size=0)
+
+
+def test_a_nan_loss_stops_before_the_weights_are_touched(tmp_path):
+    module = task()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    module.network.leave.bias.data[0] = float("nan")
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, callbacks=[FiniteLoss()], default_root_dir=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match=r"the loss is nan in epoch 0, step 0; files of the batch: \w+/\d, \w+/\d;"):
+        trainer.fit(module, data())
+    assert torch.equal(module.network.enter.weight, before["network.enter.weight"])

@@ -1,0 +1,272 @@
+"""The command line, as a user meets it: files in a folder, words after ``reblurkit``, one line when it fails."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from reblurkit.cli import main
+
+OWN = '''
+import lightning as L
+import torch
+from torch import nn
+
+from reblurkit import ReblurLossMixin
+
+
+class MyNet(nn.Module):
+    """A network of the user's.
+
+    Args:
+        width: Channels.
+    """
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))
+
+    def forward(self, image):
+        return image + self.layers(image)
+
+
+class Half(MyNet):
+    def forward(self, image):
+        return super().forward(image)[..., ::2]
+
+
+class NotANumber(MyNet):
+    def forward(self, image):
+        return super().forward(image) * float("nan")
+
+
+class MyDeblur(ReblurLossMixin, L.LightningModule):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.configure_reblur()
+
+    def training_step(self, batch, batch_idx):
+        deblurred = self.network(batch["blurry"])
+        loss = nn.functional.l1_loss(deblurred, batch["sharp"])
+        return loss + self.reblur_loss(deblurred, batch["sharp"], batch["blurry"])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 1e-4)
+'''
+
+
+def save(path, size=(24, 24)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+
+
+def make_pairs(root):
+    for split in ("train", "val", "test"):
+        for kind in ("blur", "sharp"):
+            for index in range(2):
+                save(root / split / kind / f"{index}.png")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A user's folder: own code, pairs, a configuration."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "own", raising=False)
+    (tmp_path / "own.py").write_text(OWN)
+    make_pairs(tmp_path / "pairs")
+    config = {
+        "model": {
+            "class_path": "DeblurTask",
+            "init_args": {
+                "network": {"class_path": "own.MyNet", "init_args": {"width": 3}},
+                "reblur_net": {"class_path": "ReblurNet", "init_args": {"blocks": 1, "width": 4}},
+            },
+        },
+        "data": {
+            "class_path": "PairedDataModule",
+            "init_args": {"root": "pairs", "crop": 16, "batch_size": 2, "num_workers": 0},
+        },
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "default_root_dir": "run"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path
+
+
+def run(*words):
+    return main([*words[:1], "--config", "config.yaml", *words[1:]])
+
+
+def test_a_users_network_trains_tests_and_predicts_from_yaml_alone(project):
+    assert run("fit") == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert weights["network.layers.0.weight"].shape == (3, 3, 3, 3)
+    assert any(key.startswith("reblur.") for key in weights)
+    assert list(project.glob("run/**/val-epoch=0.png"))
+    assert run("validate", "--ckpt_path", str(checkpoint)) == 0
+    assert run("test", "--ckpt_path", str(checkpoint)) == 0
+    assert run("predict", "--ckpt_path", str(checkpoint), "--image_writer.folder", "out") == 0
+    assert sorted(path.name for path in project.glob("out/**/*.png")) == ["0.png", "1.png"]
+
+
+def test_a_users_lightning_module_with_the_mixin_trains(project):
+    assert (
+        run("fit", "--model", "own.MyDeblur", "--model.network", "own.MyNet", "--trainer.limit_val_batches", "0") == 0
+    )
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["callbacks"]["AuxiliaryOptimizer"]["reblur"]["steps"] == 1
+
+
+def test_the_configuration_can_be_printed(project, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("fit", "--print_config")
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["init_args"]["network"]["init_args"] == {"width": 3}
+    assert printed["data"]["init_args"]["augment"] is True
+
+
+def fails(capsys, *words):
+    """Run, expect status 2, and return the one line on stderr."""
+    capsys.readouterr()
+    assert run("fit", *words) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "reblurkit: error: " in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_bad_folders(project, capsys):
+    (project / "empty").mkdir()
+    assert "no data set folder missing" in fails(capsys, "--data.root", "missing")
+    assert "no images match 'train/blur/**/*' in empty" in fails(capsys, "--data.root", "empty")
+    (project / "pairs" / "train" / "blur" / "1.png").rename(project / "pairs" / "train" / "blur" / "one.png")
+    line = fails(capsys)
+    assert "have no partner (one.png)" in line
+    assert "have none (1.png)" in line
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_bad_files(project, capsys, workers):
+    path = project / "pairs" / "train" / "blur" / "1.png"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    line = fails(capsys, "--data.num_workers", workers)
+    assert line == "reblurkit: error: cannot read image pairs/train/blur/1.png: image file is truncated"
+    path.write_bytes(b"")
+    assert fails(capsys).endswith("1.png: the file is empty")
+    save(path, (24, 20))
+    assert "must have the same size, but have 20 x 24 and 24 x 24 pixels" in fails(capsys)
+    save(path)
+    assert "24 x 24 pixels, fewer than the crop of 32 x 32" in fails(capsys, "--data.crop", "32")
+
+
+def test_bad_networks(project, capsys):
+    assert "network Half must keep the shape" in fails(capsys, "--model.network", "own.Half")
+    line = fails(capsys, "--model.network", "own.NotANumber", "--trainer.num_sanity_val_steps", "0")
+    assert "the loss is nan in epoch 0, step 0; files of the batch: train/blur/" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--model.network", "own.Nope"], "model.network: own.Nope: module 'own' has no attribute 'Nope'"),
+        (["--model.network", "nopkg.Net"], "model.network: nopkg.Net: No module named 'nopkg'"),
+        (["--model.network.width", "x"], "model.network.width: own.MyNet: Expected a <class 'int'>. Got value: x"),
+        (["--model", "NoTask"], "model: Expected a dot import path string: NoTask"),
+        (["--data.nope", "3"], "data: reblurkit.plugins.PairedDataModule: Option 'nope' is not accepted"),
+        (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
+        (["--nope", "3"], "unrecognized arguments: --nope 3"),
+        (["--config", "none.yaml"], "config: File does not exist"),
+        (["--data.layout", "gopr"], "unknown layout 'gopr'; known layouts: folders, gopro"),
+        (["--trainer.accelerator", "gpu"], "No supported gpu backend found!"),
+        (["--ckpt_path", "none.ckpt"], "ckpt_path: no checkpoint file none.ckpt"),
+        (["--ckpt_path", "own.py"], "ckpt_path: own.py cannot be read as a checkpoint of nothing but weights"),
+    ],
+)
+def test_bad_options(project, capsys, words, expected):
+    if "gpu" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert expected in fails(capsys, *words)
+
+
+def test_a_checkpoint_of_another_network(project, capsys):
+    assert run("fit") == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    line = fails(capsys, "--ckpt_path", str(checkpoint), "--model.network.width", "5")
+    assert "does not fit the network: size mismatch for network.layers.0.weight" in line
+    torch.save({"weights": torch.zeros(1)}, "other.ckpt")
+    assert fails(capsys, "--ckpt_path", "other.ckpt").endswith("other.ckpt is no Lightning checkpoint")
+
+
+def test_a_checkpoint_with_code_inside_is_refused_and_not_run(project, capsys):
+    class Canary:
+        def __reduce__(self):
+            return (exec, ("open('canary', 'w').close()",))
+
+    torch.save({"state_dict": {}, "loops": {}, "callbacks": Canary()}, "evil.ckpt")
+    assert "nothing but weights" in fails(capsys, "--ckpt_path", "evil.ckpt")
+    assert not (project / "canary").exists()
+
+
+def test_debug_shows_the_traceback(project):
+    with pytest.raises(FileNotFoundError):
+        run("fit", "--debug", "--data.root", "missing")
+
+
+def test_usage(capsys):
+    for words in ([], ["nope"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        assert "reblurkit: error: " in capsys.readouterr().err
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--steps", "2"]) == 0
+    folder = tmp_path / "runs" / "demo"
+    shown = capsys.readouterr().out
+    assert "PSNR dB" in shown
+    results = json.loads((folder / "metrics.json").read_text())
+    assert results.keys() == {"blurry", "l1", "reblur"}
+    assert all(20 < result["psnr"] < 40 for result in results.values())
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "version,psnr,ssim,gradient_ratio,gradient_distance,reblur_psnr"
+    assert len(rows) == 4
+    with Image.open(folder / "comparison.png") as grid:
+        assert grid.width > 4 * 300
+    for name in ("l1", "reblur"):
+        assert torch.load(folder / name / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert len(list((folder / "photos").iterdir())) == 2 * 4
+    # the commands that it prints work
+    make_pairs(tmp_path / "YOUR_FOLDER")
+    words = ["--config", f"{folder}/own_data.yaml", "--data.root", "YOUR_FOLDER"]
+    assert main(["fit", *words, "--data.crop", "16", "--data.num_workers", "0", "--trainer.fast_dev_run", "true"]) == 0
+    # a second run takes a new folder, and a folder that is asked for is not overwritten
+    assert main(["demo", "--steps", "1"]) == 0
+    assert (tmp_path / "runs" / "demo-2").is_dir()
+    assert main(["demo", "--steps", "1", "--output", str(folder)]) == 2
+    assert "must be new or empty" in capsys.readouterr().err
+    assert main(["demo", "--steps", "0", "--output", "x"]) == 2
+
+
+def test_the_demo_starts_both_networks_alike(tmp_path, monkeypatch):
+    """At weight 0 the two runs of the demo would be the same run."""
+    from reblurkit.plugins import demo
+
+    class Weightless(demo.DeblurTask):
+        def __init__(self, network, reblur_net, **options):
+            super().__init__(network, reblur_net, reblur_weight=0, **options)
+
+    monkeypatch.setattr(demo, "DeblurTask", Weightless)
+    folder = demo.run_demo(str(tmp_path / "run"), steps=3)
+    weights = [torch.load(folder / n / "last.ckpt", weights_only=True)["state_dict"] for n in ("l1", "reblur")]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
