@@ -33,19 +33,17 @@ def exposure_from(
         >>> exposure_from(shutter=1 / 48, fps=24)
         0.25
     """
-    synthetic, camera = (window, stride), (shutter, fps)
-    if None not in synthetic and camera == (None, None):
-        first, second = window, 1 / stride if stride else math.nan
-    elif None not in camera and synthetic == (None, None):
-        first, second = shutter, fps
-    else:
+    numbers: tuple[float | None, ...] = (window, stride) if shutter is None and fps is None else (shutter, fps)
+    given = [number for number in (window, stride, shutter, fps) if number is not None]
+    if None in numbers or len(given) != 2:
         raise ArgumentError(
             "give either `window` and `stride` (synthetic blur) or `shutter` and `fps` (camera), but got "
             f"window={window}, stride={stride}, shutter={shutter}, fps={fps}"
         )
-    if not (first > 0 and second > 0 and math.isfinite(first * second)):
+    if not all(math.isfinite(number) and number > 0 for number in given):
         raise ArgumentError(
-            "`window`, `stride`, `shutter` and `fps` must be greater than 0, but came as "
+            "`window`, `stride`, `shutter` and `fps` must be finite and greater than 0, but came as "
             f"window={window}, stride={stride}, shutter={shutter}, fps={fps}"
         )
-    return first * second / 2
+    first, second = given
+    return (first * second if shutter is not None else first / second) / 2

@@ -133,7 +133,7 @@ def _entries(max_flow: int, rasterisation: str) -> tuple[NDArray[np.int64], NDAr
     used = weight != 0
     tap = ((y + max_flow) * side + x + max_flow)[used].astype(np.int64)
     key, position = np.unique(entry[used] * side**2 + tap, return_inverse=True)
-    total = np.bincount(position, weights=weight[used])
+    total: Floats = np.bincount(position, weights=weight[used]).astype(np.float64)
     return key // side**2, key % side**2, total
 
 

@@ -48,6 +48,7 @@ def blur(
     if backend not in ("auto", *_MODULES):
         raise ArgumentError(f"`backend` must be one of {['auto', *_MODULES]}, but is {backend!r}")
     jacobian = torch.is_grad_enabled() and (flow_next.requires_grad or flow_prev.requires_grad)
+    blurred: Tensor
     blurred, _ = torch.ops.reblurkit.blur(image, flow_next, flow_prev, float(exposure), max_flow, backend, jacobian)
     return blurred
 
@@ -149,8 +150,8 @@ def _(
     need_flow: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     d_image = image.new_empty(image.shape if need_image else (0,))
-    flows = (flow.new_empty(flow.shape if need_flow else (0,)) for flow in (flow_next, flow_prev))
-    return d_image, *flows
+    d_next, d_prev = (flow.new_empty(flow.shape if need_flow else (0,)) for flow in (flow_next, flow_prev))
+    return d_image, d_next, d_prev
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

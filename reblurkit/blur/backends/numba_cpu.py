@@ -91,7 +91,8 @@ def _table_arguments(max_flow: int | None, dtype: torch.dtype, width: int) -> Ta
         return None
     cells = merged_cells(max_flow, dtype, torch.device("cpu"))
     ahead = cells.y.long() * width + cells.x
-    return max_flow, *(part.numpy() for part in (cells.start, cells.x, cells.y, ahead, cells.coefficients))
+    start, x, y, coefficients = (part.numpy() for part in (cells.start, cells.x, cells.y, cells.coefficients))
+    return max_flow, start, x, y, ahead.numpy(), coefficients
 
 
 def _reach(flow_next: Tensor, flow_prev: Tensor, exposure: float) -> int:
@@ -116,7 +117,7 @@ def _run(kernel: Any, *arguments: Any) -> None:
 _jit = numba.njit(parallel=True, cache=True)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _forward(
     image: Array,
     flow_next: Array,
@@ -165,7 +166,7 @@ def _forward(
                     blurred[b, 4 * group + i, y, x] = lane(total, i)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _flow_gradient(
     grad: Array, flow_next: Array, flow_prev: Array, exposure: float, limit: float, saved: Array, d_flow: Array
 ) -> None:
@@ -187,7 +188,7 @@ def _flow_gradient(
                 d_flow[side, b, 1, y, x] = d_v
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _scatter_bands(
     grad: Array,
     flow_next: Array,
@@ -220,7 +221,7 @@ def _scatter_bands(
                         )  # fmt: skip
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _sum_bands(buffers: Array, bands: int, depth: int, reach: int, total: Array) -> None:
     batch, channels, height, width = total.shape
     groups = (channels + 3) // 4
@@ -238,13 +239,13 @@ def _sum_bands(buffers: Array, bands: int, depth: int, reach: int, total: Array)
                     total[b, 4 * group + i, y, x] = lane(value, i)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _first_pixel(unit: int, band: int, depth: int, reach: int, width: int) -> int:
     """Where pixel (0, 0) of the image would be in the buffer of a band, which begins ``reach`` rows above the band."""
     return (unit * (depth + 2 * reach) - max(0, band * depth - reach)) * width
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _drawable(u: float, v: float, limit: float) -> bool:
     """False for NaN as well."""
     return abs(u) <= limit and abs(v) <= limit

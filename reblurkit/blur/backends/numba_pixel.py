@@ -17,18 +17,20 @@ Table = tuple[int, Array, Array, Array, Array, Array]
 _jit = numba.njit(cache=True, forceinline=True)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def gather(
     image: Array, groups: int, group: int, b: int, y: int, x: int, height: int, width: int, u: float, v: float,
     table: Table | None,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """Half the blur along (u, v), and its derivatives by u and v (without the range of the table)."""
     if table is None:
-        return _gather_line(image, groups, group, b, y, x, height, width, u, v)
-    return _gather_table(image, groups, group, b, y, x, height, width, u, v, table)
+        value, d_u, d_v = _gather_line(image, groups, group, b, y, x, height, width, u, v)
+    else:
+        value, d_u, d_v = _gather_table(image, groups, group, b, y, x, height, width, u, v, table)
+    return value, d_u, d_v
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def scatter(
     value: Any, buffers: Array, base: int, groups: int, group: int, y: int, x: int, height: int, width: int,
     u: float, v: float, table: Table | None,
@@ -40,7 +42,7 @@ def scatter(
         _scatter_table(value, buffers, base, groups, group, y, x, height, width, u, v, table)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _cell(u: float, v: float, max_flow: int) -> tuple[int, int, float, float]:
     """Cell of flows (column, row) and the place in it, for the flow clamped to the range."""
     u = min(max(u, type(u)(-max_flow)), type(u)(max_flow))
@@ -49,7 +51,7 @@ def _cell(u: float, v: float, max_flow: int) -> tuple[int, int, float, float]:
     return i, j, type(u)(u - i), type(v)(v - j)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _gather_table(
     image: Array, groups: int, group: int, b: int, y: int, x: int, height: int, width: int, u: float, v: float,
     table: Table,
@@ -76,7 +78,7 @@ def _gather_table(
     return value, add_scaled(sum_1, along_v, sum_3), add_scaled(sum_2, along_u, sum_3)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _scatter_table(
     value: Any, buffers: Array, base: int, groups: int, group: int, y: int, x: int, height: int, width: int,
     u: float, v: float, table: Table,
@@ -98,7 +100,7 @@ def _scatter_table(
         store(buffers, row, add_scaled(load(buffers, row), weight, value))
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _direction(u: float, v: float) -> tuple[bool, int, int, float, float]:
     """Longer axis (True: u), its sign, whole steps, length, and the change of the shorter axis per step."""
     horizontal = abs(u) >= abs(v)
@@ -108,7 +110,7 @@ def _direction(u: float, v: float) -> tuple[bool, int, int, float, float]:
     return horizontal, -1 if major < 0 else 1, int(length), length, slope
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _stays_inside(
     horizontal: bool, sign: int, whole: int, slope: float, y: int, x: int, height: int, width: int
 ) -> bool:  # fmt: skip
@@ -122,7 +124,7 @@ def _stays_inside(
     return y + back >= 0 and y + ahead < height and x + low >= 0 and x + high < width
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _node(
     step: int, inside: bool, horizontal: bool, sign: int, slope: float, y: int, x: int, height: int, width: int
 ) -> tuple[int, int, float]:  # fmt: skip
@@ -142,7 +144,7 @@ def _node(
     return line + _clamp(x + low, width), line + _clamp(x + low + 1, width), fraction
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _end_weights(whole: int, length: float) -> tuple[float, float, float]:
     """Half the weights of the nodes 0, ``whole`` and ``whole + 1``; the first is 0 where it is the second."""
     number = type(length)
@@ -153,7 +155,7 @@ def _end_weights(whole: int, length: float) -> tuple[float, float, float]:
     return quarter / length, (quarter + half * rest - quarter * rest * rest) / length, quarter * rest * rest / length
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _gather_line(
     image: Array, groups: int, group: int, b: int, y: int, x: int, height: int, width: int, u: float, v: float
 ) -> tuple[Any, Any, Any]:  # fmt: skip
@@ -202,7 +204,7 @@ def _gather_line(
     return value, turn, along
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _scatter_line(
     value: Any, buffers: Array, base: int, groups: int, group: int, y: int, x: int, height: int, width: int,
     u: float, v: float,
@@ -223,6 +225,6 @@ def _scatter_line(
         store(buffers, row, add_scaled(load(buffers, row), weight * fraction, value))
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _clamp(position: int, size: int) -> int:
     return min(max(position, 0), size - 1)

@@ -129,7 +129,7 @@ def _sort_by_cell(motion: Tensor, max_flow: int) -> _Cells:
     place = place[:, max_flow : max_flow + height, max_flow : max_flow + width].flatten()
 
     largest = _CHUNK // 64
-    present, counts = cell.unique_consecutive(return_counts=True)
+    present, counts = torch.unique_consecutive(cell, return_counts=True)
     chunks, first = [], 0
     for number, count in zip(present.tolist(), counts.tolist(), strict=True):
         last = first + count

@@ -18,22 +18,22 @@ LANES = 4
 Intrinsic = tuple[Any, Callable[..., Any]]
 
 
-class Vec4(types.Type):  # type: ignore[misc]  # numba has no type information
+class Vec4(types.Type):
     """Type of four numbers of one float type."""
 
-    def __init__(self, dtype: types.Float) -> None:
+    def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
         super().__init__(name=f"Vec4({dtype})")
 
 
-@register_model(Vec4)  # type: ignore[untyped-decorator]
-class _Model(models.PrimitiveModel):  # type: ignore[misc]
+@register_model(Vec4)
+class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, vec: Vec4) -> None:
         super().__init__(manager, vec, _vector(vec.dtype))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def zeros(typing: Any, like: types.Float) -> Intrinsic:
+@intrinsic
+def zeros(typing: Any, like: Any) -> Intrinsic:
     """``zeros(x)``: four zeros of x's type."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -42,8 +42,8 @@ def zeros(typing: Any, like: types.Float) -> Intrinsic:
     return Vec4(like)(like), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load(typing: Any, array: types.Array, row: types.Integer) -> Intrinsic:
+@intrinsic
+def load(typing: Any, array: Any, row: types.Integer) -> Intrinsic:
     """``load(array, row)``: the row of a contiguous ``(rows, 4)`` array; a row outside is undefined."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -54,8 +54,8 @@ def load(typing: Any, array: types.Array, row: types.Integer) -> Intrinsic:
     return Vec4(array.dtype)(array, types.intp), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def store(typing: Any, array: types.Array, row: types.Integer, value: Vec4) -> Intrinsic:
+@intrinsic
+def store(typing: Any, array: Any, row: types.Integer, value: Vec4) -> Intrinsic:
     """``store(array, row, value)``: overwrite the row of a contiguous ``(rows, 4)`` array."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -66,7 +66,7 @@ def store(typing: Any, array: types.Array, row: types.Integer, value: Vec4) -> I
     return types.void(array, types.intp, value), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add_scaled(typing: Any, total: Vec4, factor: types.Float, value: Vec4) -> Intrinsic:
     """``add_scaled(total, factor, value)``: total + factor * value, with one rounding where the processor can."""
 
@@ -82,7 +82,7 @@ def add_scaled(typing: Any, total: Vec4, factor: types.Float, value: Vec4) -> In
     return total(total, total.dtype, value), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def lane(typing: Any, value: Vec4, index: types.Integer) -> Intrinsic:
     """``lane(value, index)``: one of the four numbers."""
 
@@ -92,11 +92,11 @@ def lane(typing: Any, value: Vec4, index: types.Integer) -> Intrinsic:
     return value.dtype(value, types.intp), code
 
 
-def _vector(dtype: types.Float) -> ir.VectorType:
+def _vector(dtype: Any) -> ir.VectorType:
     return ir.VectorType(ir.DoubleType() if dtype.bitwidth == 64 else ir.FloatType(), LANES)
 
 
-def _address(context: Any, builder: Any, array: types.Array, value: Any, row: Any) -> Any:
+def _address(context: Any, builder: Any, array: Any, value: Any, row: Any) -> Any:
     data = context.make_array(array)(context, builder, value).data
     first = builder.gep(data, [builder.mul(row, ir.Constant(row.type, LANES))])
     return builder.bitcast(first, _vector(array.dtype).as_pointer())
