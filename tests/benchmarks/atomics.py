@@ -6,7 +6,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _add_rows_kernel(target, index, BLOCK: tl.constexpr):
+def _add_rows_kernel(target, index, BLOCK: tl.constexpr):  # noqa: N803
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     place = tl.load(index + row)[:, None] * 4 + tl.arange(0, 4)[None, :]
     tl.atomic_add(target + place, tl.full([BLOCK, 4], 1.0, tl.float32), sem="relaxed")

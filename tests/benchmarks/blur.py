@@ -1,7 +1,7 @@
 """Speed and memory of the blur models and their backends, against each other and against what others offer.
 
     python -m tests.benchmarks.blur                  # CPU, writes docs/results/blur_cpu.{json,md}
-    python -m tests.benchmarks.blur --device cuda    # GPU, also checks equality, atomics and, if installed, the sanitizer
+    python -m tests.benchmarks.blur --device cuda    # GPU; also equality, atomics, memory checker
 
 The blur from deepinv is measured where that package is installed.
 """
@@ -34,6 +34,11 @@ SIZES = {
 }
 SMALL = (1, 3, 128, 128)  # for peers that need a kernel per pixel or a filter per table entry
 Model = Callable[..., torch.Tensor]
+EXPLANATION = """\
+Times are medians in milliseconds with first and third quartile; all contestants of a table ran in turns in one process.
+Memory is what forward + backward takes beyond its inputs. A floor is the least time for forward + backward, the larger
+of bytes to move and instructions to issue; in brackets, how much of it is reached. Flows are smooth, up to 12 pixels.
+Made by `python -m tests.benchmarks.blur`."""
 
 
 def workload(size: tuple[int, ...], device: torch.device) -> list[torch.Tensor]:
@@ -94,10 +99,10 @@ def measure(size: tuple[int, ...], device: torch.device, repeats: int) -> dict[s
 def floors(inputs: list[torch.Tensor], device: torch.device) -> dict[str, dict[str, float]]:
     """Least milliseconds for forward + backward: by bytes that must move, and by instructions that must issue.
 
-    Bytes: forward reads the image and four flow components and writes the blur; backward reads the gradient, image and
-    flows again and writes three gradients. Instructions: per tap (table) or pair of taps (line) on CUDA those counted in
-    the compiled kernels (forward 32, image gradient 36, flow gradient 34 per tap and thread of a warp of 32); on the CPU
-    five vector operations of four channels forward (one load, four multiply-adds) and three backward, two per cycle.
+    Bytes: forward reads the image and four flow components and writes the blur; backward reads the gradient, image
+    and flows again and writes three gradients. Instructions: per tap on CUDA those counted in the compiled kernels
+    (forward 32, image gradient 36, flow gradient 34 per tap and thread of a warp of 32); on the CPU five vector
+    operations of four channels forward (one load, four multiply-adds) and three backward, two per cycle.
     """
     image, *flows = inputs
     batch, channels, height, width = image.shape
@@ -147,7 +152,7 @@ def peers(device: torch.device, repeats: int) -> dict[str, Any]:
     runs: dict[str, Callable[[], torch.Tensor]] = {
         f"table, {choose('auto', device)}": lambda: flow_kernel_blur(image, *flows),
         "table, torch": lambda: flow_kernel_blur(image, *flows, backend="torch"),
-        "unfold + einsum, kernels prebuilt (2.9 KB per pixel and channel)": unfold,
+        "unfold + einsum, kernels prebuilt": unfold,
     }
     if importlib.util.find_spec("deepinv"):
         from deepinv.physics.functional import product_convolution2d
@@ -197,17 +202,8 @@ def gpu_checks(device: torch.device) -> dict[str, Any]:
     errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in zip(results, wanted, strict=True)]
     checks: dict[str, Any] = {"relative error (output, image, flows)": errors, "v4 atomics GB/s": atomics(device)}
     if sanitizer := shutil.which("compute-sanitizer"):
-        command = [
-            sanitizer,
-            "--error-exitcode",
-            "9",
-            sys.executable,
-            "-m",
-            "pytest",
-            "tests/blur/test_gpu.py",
-            "-k",
-            "definition",
-        ]
+        tests = [sys.executable, "-m", "pytest", "tests/blur/test_gpu.py", "-k", "definition"]
+        command = [sanitizer, "--error-exitcode", "9", *tests]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         checks["compute-sanitizer"] = "clean" if done.returncode == 0 else done.stdout[-2000:]
     else:
@@ -230,10 +226,7 @@ def markdown(results: dict[str, Any]) -> str:
     """The tables, for people."""
     lines = ["# Blur models: speed and memory", ""]
     lines += [", ".join(f"{name} {value}" for name, value in results["machine"].items() if value), ""]
-    lines += ["Times are medians in milliseconds with first and third quartile; all contestants of a table ran in turns in",
-              "one process. Memory is what forward + backward takes beyond its inputs. A floor is the least time for",
-              "forward + backward, the larger of bytes to move and instructions to issue; in brackets, how much of it we",
-              "reach. Flows are smooth, up to 12 pixels. Made by `python -m tests.benchmarks.blur`.", ""]  # fmt: skip
+    lines += [EXPLANATION, ""]
     for size, rows in results["models"].items():
         baseline = rows.get("dense", rows["warp"])["forward + backward ms"]["median"]
         versus = "dense" if "dense" in rows else "warp"
