@@ -39,8 +39,22 @@ def run(session: nox.Session, program: str, *arguments: str, env: dict[str, str]
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the whole test suite; arguments after ``--`` go to pytest."""
+    """Run the whole test suite; arguments after ``--`` go to pytest, and then the Triton kernels are left out."""
     run(session, "python", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        interpret(session)
+
+
+@nox.session(venv_backend="none")
+def interpret(session: nox.Session) -> None:
+    """Run the Triton kernels on the CPU. Triton must know before it is imported: a process of its own."""
+    run(session, "python", "-m", "pytest", "tests/interpret", *session.posargs, env={"TRITON_INTERPRET": "1"})
+
+
+@nox.session(venv_backend="none")
+def kernels(session: nox.Session) -> None:
+    """Compile the Triton kernels for GPUs, without one (part of the test suite)."""
+    run(session, "python", "-m", "pytest", "tests/kernels", *session.posargs)
 
 
 @nox.session(venv_backend="none")

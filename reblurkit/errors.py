@@ -53,3 +53,7 @@ class ChecksumError(DownloadError):
 
 class TruncationError(DownloadError):
     """A download ended before the whole file had come."""
+
+
+class BackendError(ReblurkitError, RuntimeError):
+    """A backend was asked for by name and is not installed, or cannot work on the tensors' device."""

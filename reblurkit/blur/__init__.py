@@ -1,5 +1,24 @@
-"""From motion to blur: differentiable models of how blurry images come about."""
+"""Physics: from motion to blur, differentiable, in pure torch."""
 
+from reblurkit.blur.averaging import average_frames
+from reblurkit.blur.exposure import exposure_from
+from reblurkit.blur.kernel_blur import FlowKernelBlur, flow_kernel_blur
+from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
+from reblurkit.blur.mask import flow_kernel_mask
 from reblurkit.blur.shake import ShakeBlur
+from reblurkit.blur.table import kernel_table
+from reblurkit.blur.warp_blur import FlowWarpBlur, flow_warp_blur
 
-__all__ = ["ShakeBlur"]
+__all__ = [
+    "FlowKernelBlur",
+    "FlowLineBlur",
+    "FlowWarpBlur",
+    "ShakeBlur",
+    "average_frames",
+    "exposure_from",
+    "flow_kernel_blur",
+    "flow_kernel_mask",
+    "flow_line_blur",
+    "flow_warp_blur",
+    "kernel_table",
+]

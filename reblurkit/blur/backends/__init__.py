@@ -1,0 +1,172 @@
+"""One operator for the table and the line model, and the backends that compute it.
+
+A backend is a module with two functions:
+
+- ``forward(image, flow_next, flow_prev, exposure, max_flow, jacobian) -> (blurred, saved)``
+- ``backward(grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow)
+  -> (grad_image, grad_next, grad_prev)``
+
+``max_flow=None`` selects the line model. ``saved`` is the derivative of the output by the flows,
+``(2, B, H, W, C, 2)`` for (next, prev) and (u, v), where the backend keeps it for the backward pass and ``jacobian``
+asks for it, else empty. Gradients that are not needed are empty.
+
+The operator is registered with torch, so that ``torch.compile`` and ``torch.export`` keep it as one node.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reblurkit.blur.arguments import computing_type
+from reblurkit.errors import ArgumentError, BackendError
+
+_MODULES = {"torch": "torch_cpu", "numba": "numba_cpu", "triton": "triton_gpu"}
+_INSTALL = {"numba": "pip install 'reblurkit[cpu]'", "triton": "pip install triton (Linux, comes with torch)"}
+
+
+def blur(
+    image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, backend: str
+) -> Tensor:
+    """Blur with the chosen backend; differentiable in the image and both flows. Arguments are checked by the caller.
+
+    Args:
+        image: ``(B, C, H, W)``.
+        flow_next: ``(B, 2, H, W)``.
+        flow_prev: ``(B, 2, H, W)``.
+        exposure: Factor on both flows.
+        max_flow: Range of the table; None for the line model.
+        backend: ``"auto"``, ``"torch"``, ``"numba"`` or ``"triton"``.
+    """
+    if backend not in ("auto", *_MODULES):
+        raise ArgumentError(f"`backend` must be one of {['auto', *_MODULES]}, but is {backend!r}")
+    jacobian = torch.is_grad_enabled() and (flow_next.requires_grad or flow_prev.requires_grad)
+    blurred: Tensor
+    blurred, _ = torch.ops.reblurkit.blur(image, flow_next, flow_prev, float(exposure), max_flow, backend, jacobian)
+    return blurred
+
+
+def choose(backend: str, device: torch.device) -> str:
+    """Name of the backend to use: Triton on CUDA, Numba on the CPU where it is installed, plain torch elsewhere.
+
+    Raises:
+        BackendError: If a backend asked for by name is not installed or cannot work on the device.
+
+    Example:
+        >>> choose("torch", torch.device("cpu"))
+        'torch'
+    """
+    if backend == "auto":
+        preferred = {"cuda": "triton", "cpu": "numba"}.get(device.type, "torch")
+        return preferred if preferred == "torch" or _installed(preferred) else "torch"
+    if backend != "torch" and not _installed(backend):
+        raise BackendError(f"backend={backend!r} needs the package {backend}: {_INSTALL[backend]}, or backend='auto'")
+    if backend == "numba" and device.type != "cpu":
+        raise BackendError(f"backend='numba' works on CPU tensors, but these are on {device}; use backend='auto'")
+    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise BackendError(f"backend='triton' works on CUDA tensors, but these are on {device}; use backend='auto'")
+    return backend
+
+
+@functools.cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _module(backend: str, device: torch.device) -> ModuleType:
+    return importlib.import_module(f"reblurkit.blur.backends.{_MODULES[choose(backend, device)]}")
+
+
+@torch.library.custom_op("reblurkit::blur", mutates_args=())
+def _blur(
+    image: Tensor,
+    flow_next: Tensor,
+    flow_prev: Tensor,
+    exposure: float,
+    max_flow: int | None,
+    backend: str,
+    jacobian: bool,
+) -> tuple[Tensor, Tensor]:
+    module = _module(backend, image.device)
+    blurred, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, jacobian)
+    return blurred, saved
+
+
+@_blur.register_fake
+def _(
+    image: Tensor,
+    flow_next: Tensor,
+    flow_prev: Tensor,
+    exposure: float,
+    max_flow: int | None,
+    backend: str,
+    jacobian: bool,
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = image.shape
+    keeps = jacobian and choose(backend, image.device) != "triton"
+    shape = (2, batch, height, width, channels, 2) if keeps else (0,)
+    dtype = computing_type(image, flow_next, flow_prev)
+    return image.new_empty(image.shape), image.new_empty(shape, dtype=dtype)
+
+
+@torch.library.custom_op("reblurkit::blur_backward", mutates_args=())
+def _blur_backward(
+    grad: Tensor,
+    image: Tensor,
+    flow_next: Tensor,
+    flow_prev: Tensor,
+    saved: Tensor,
+    exposure: float,
+    max_flow: int | None,
+    backend: str,
+    need_image: bool,
+    need_flow: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    module = _module(backend, image.device)
+    d_image, d_next, d_prev = module.backward(
+        grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow
+    )
+    return d_image, d_next, d_prev
+
+
+@_blur_backward.register_fake
+def _(
+    grad: Tensor,
+    image: Tensor,
+    flow_next: Tensor,
+    flow_prev: Tensor,
+    saved: Tensor,
+    exposure: float,
+    max_flow: int | None,
+    backend: str,
+    need_image: bool,
+    need_flow: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    d_image = image.new_empty(image.shape if need_image else (0,))
+    d_next, d_prev = (flow.new_empty(flow.shape if need_flow else (0,)) for flow in (flow_next, flow_prev))
+    return d_image, d_next, d_prev
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    image, flow_next, flow_prev, ctx.exposure, ctx.max_flow, ctx.backend, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(image, flow_next, flow_prev, output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    need_image, need_next, need_prev = ctx.needs_input_grad[:3]
+    d_image, d_next, d_prev = torch.ops.reblurkit.blur_backward(
+        grad, *ctx.saved_tensors, ctx.exposure, ctx.max_flow, ctx.backend, need_image, need_next or need_prev
+    )
+    gradients = (d_image if need_image else None, d_next if need_next else None, d_prev if need_prev else None)
+    return *gradients, None, None, None, None
+
+
+_blur.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,126 @@
+"""How every benchmark of this package measures.
+
+Contestants of one table run in one process, in turns, after a warm-up: a machine that slows down slows all of them. The
+table gives the median and the spread (first to third quartile); comparisons are ratios of medians against a named
+baseline. Machine facts go into the JSON; losses are published with wins.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Run = Callable[[], Any]
+
+
+def interleaved(
+    runs: dict[str, Run], repeats: int, device: torch.device, seconds: float = 60
+) -> dict[str, list[float]]:
+    """Milliseconds of every run; slow ones are repeated less, within about ``seconds`` each."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(repeats):
+        for name, run in runs.items():
+            if sum(times[name]) < 1000 * seconds:
+                times[name].append(elapsed(run, device))
+    return times
+
+
+def elapsed(run: Run, device: torch.device) -> float:
+    """Milliseconds of one run, by the device's own clock on CUDA."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run()
+        return 1000 * (time.perf_counter() - start)
+    start_event, end_event = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start_event.record()
+    run()
+    end_event.record()
+    torch.cuda.synchronize()
+    return float(start_event.elapsed_time(end_event))
+
+
+def peak_memory(run: Run, device: torch.device) -> float:
+    """Megabytes that one run takes beyond what was in use before it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    if platform.system() != "Linux":
+        return float("nan")
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that malloc keeps would hide what the run takes
+    before = peak = _resident()
+    running = True
+
+    def watch() -> None:
+        nonlocal peak
+        while running:
+            peak = max(peak, _resident())
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    run()
+    running = False
+    watcher.join()
+    return (peak - before) / 1e6
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Median and quartiles in milliseconds."""
+    quartiles = statistics.quantiles(times, n=4) if len(times) > 1 else [times[0]] * 3
+    return {"median": statistics.median(times), "q1": quartiles[0], "q3": quartiles[2], "repeats": len(times)}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on."""
+    facts = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    }
+    facts |= {name: _version(name) for name in ("torch", "numba", "triton", "numpy", "deepinv")}
+    if device.type == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return facts
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":")[1].strip() if names else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def write(results: dict[str, Any], markdown: str, path: Path) -> None:
+    """``path.json`` and ``path.md``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown)

@@ -1,0 +1,112 @@
+"""Every Triton kernel compiles for real GPUs, without one, and stays within its budget of registers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+pytestmark = [
+    pytest.mark.kernels,
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"),
+]
+
+# Image and flow gradient: fused for the table, one after the other for the line; FIXED is the deterministic sum.
+VARIANTS = {
+    "forward, table": ("forward_kernel", {"MAX_FLOW": 16}),
+    "forward, line": ("forward_kernel", {"MAX_FLOW": 0}),
+    "both, table": ("backward_kernel", {"MAX_FLOW": 16, "NEED_IMAGE": True, "NEED_FLOW": True, "FIXED": False}),
+    "image, table": ("backward_kernel", {"MAX_FLOW": 16, "NEED_IMAGE": True, "NEED_FLOW": False, "FIXED": False}),
+    "flow, table": ("backward_kernel", {"MAX_FLOW": 16, "NEED_IMAGE": False, "NEED_FLOW": True, "FIXED": False}),
+    "image, line": ("backward_kernel", {"MAX_FLOW": 0, "NEED_IMAGE": True, "NEED_FLOW": False, "FIXED": False}),
+    "flow, line": ("backward_kernel", {"MAX_FLOW": 0, "NEED_IMAGE": False, "NEED_FLOW": True, "FIXED": False}),
+    "both, table, fixed": ("backward_kernel", {"MAX_FLOW": 16, "NEED_IMAGE": True, "NEED_FLOW": True, "FIXED": True}),
+    "image, line, fixed": ("backward_kernel", {"MAX_FLOW": 0, "NEED_IMAGE": True, "NEED_FLOW": False, "FIXED": True}),
+}
+POINTERS = [
+    "image",
+    "flow_next",
+    "flow_prev",
+    "blurred",
+    "coefficients",
+    "scale",
+    "grad",
+    "d_image",
+    "d_next",
+    "d_prev",
+]
+
+
+def compiled(variant, capability, sizes=None, wide=False):
+    """The kernel, built as a launch would build it; ``sizes`` of 1 are constants, as Triton makes them."""
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from reblurkit.blur.backends import triton_kernels as kernels
+
+    name, constants = VARIANTS[variant]
+    kernel = getattr(kernels, name)
+    constants = constants | {"TILE_HEIGHT": kernels.TILE_HEIGHT, "TILE_WIDTH": kernels.TILE_WIDTH}
+    constants |= {"WIDE": tl.int64 if wide else tl.int32}
+    pointers = dict.fromkeys(POINTERS, "*fp32") | {"start": "*i32", "taps": "*i32", "fixed": "*fp64"}
+    if name == "backward_kernel":
+        if constants["FIXED"]:
+            pointers["d_image"] = "*i64"
+        else:
+            constants["fixed"] = None
+    names = kernel.arg_names
+    scalars = [name for name in names if name not in pointers and name not in constants and name != "limit"]
+    if sizes is not None:
+        constants |= dict.fromkeys(scalars, sizes)
+    types = {"limit": "fp32"} | dict.fromkeys(scalars, "i64" if wide else "i32") | pointers
+    source = ASTSource(
+        fn=kernel,
+        signature={name: "constexpr" if name in constants else types[name] for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={
+            (names.index(name),): [["tt.divisibility", 16]]
+            for name in pointers
+            if name in names and name not in constants
+        },
+    )
+    options = {"num_warps": kernels.WARPS, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(kernel, folder):
+    """Registers and bytes of spilled memory, from the machine code."""
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    listing = subprocess.run([tool, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True).stdout
+    registers, stack, local = re.search(r"REG:(\d+) STACK:(\d+).*?LOCAL:(\d+)", listing).groups()
+    return int(registers), int(stack) + int(local)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_kernels_keep_to_registers(variant, capability, tmp_path):
+    kernel = compiled(variant, capability)
+    registers, spilled = resources(kernel, tmp_path)
+    assert spilled == 0
+    if "fixed" not in variant and capability >= 90:
+        assert registers <= 48
+    # Devices before sm_90 add four numbers with four instructions; half the threads of a multiprocessor still fit.
+    assert registers <= 72
+    code = kernel.asm["ptx"]
+    if not variant.startswith("image, line"):
+        assert "ld.global.v4" in code, "a row of four is one load"
+    if variant.startswith(("image", "both")) and "fixed" not in variant and capability >= 90:
+        assert re.search(r"(red|atom)\S*\.add\S*\.v4\.f32|(red|atom)\S*\.v4\.f32\.add", code), "and one atomic"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kernels_compile_for_sizes_of_one_and_for_huge_images(variant):
+    compiled(variant, 90, sizes=1)
+    compiled(variant, 90, wide=True)
