@@ -16,6 +16,7 @@ import torch
 
 from reblurkit.blur import flow_kernel_blur, flow_line_blur, flow_warp_blur, kernel_table
 
+plt.rcParams["figure.dpi"] = 75  # a small notebook
 sharp = torch.from_numpy(skimage.data.astronaut()[:384, 60:444]).permute(2, 0, 1)[None] / 255
 height, width = sharp.shape[2:]
 y, x = torch.meshgrid(torch.arange(height) - height / 2, torch.arange(width) - width / 2, indexing="ij")
