@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,9 +28,10 @@ Run = Callable[[], Any]
 def interleaved(
     runs: dict[str, Run], repeats: int, device: torch.device, seconds: float = 60
 ) -> dict[str, list[float]]:
-    """Milliseconds of every run; slow ones are repeated less, within about ``seconds`` each."""
+    """Milliseconds of every run; slow ones are repeated less, within about ``seconds`` each (but once at least)."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
+    for name, run in runs.items():
+        print(f"  {name}", file=sys.stderr, flush=True)
         run()
     for _ in range(repeats):
         for name, run in runs.items():

@@ -66,8 +66,9 @@ def backward(
         torch.empty_like(flow, memory_format=torch.contiguous_format) if need_flow else flow.new_empty(0)
         for flow in (flow_next, flow_prev)
     )
-    # Both gradients at once share the reading of the table; for the line that would only take more registers.
-    fused = need_image and need_flow and max_flow is not None
+    # Both gradients at once share the reading of the table. For the line, and in whole numbers, that would only take
+    # more registers.
+    fused = need_image and need_flow and max_flow is not None and not fixed
     passes = [(True, True)] if fused else [(True, False)] * need_image + [(False, True)] * need_flow
     source = rows_of_four(image, dtype) if need_flow else image
     for do_image, do_flow in passes:
