@@ -82,7 +82,9 @@ def notebooks(session: nox.Session) -> None:
     for example in sorted((ROOT / "examples").glob("*.py")):
         notebook = ROOT / "examples" / "notebooks" / f"{example.stem}.ipynb"
         run(session, "jupytext", "--to", "ipynb", "--output", str(notebook), str(example))
-        run(session, "jupyter", "nbconvert", "--to", "notebook", "--execute", "--inplace", str(notebook))
+        execute = ["nbconvert", "--to", "notebook", "--execute", "--inplace", str(notebook)]
+        # Warnings name paths of the machine that ran the notebook.
+        run(session, "jupyter", *execute, env={"PYTHONWARNINGS": "ignore"})
 
 
 @nox.session(venv_backend="none")

@@ -40,6 +40,7 @@ def test_notebook_is_the_example_with_its_pictures(example):
     assert [(cell.cell_type, cell.source) for cell in notebook.cells] == cells, "run `nox -s notebooks`"
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert "site-packages" not in str(outputs), "warnings with paths of a machine"
 
 
 def test_the_readmes_module_trains():
