@@ -95,7 +95,7 @@ def _decode(path: Path) -> NDArray[np.generic]:
 
             array = np.asarray(read_png(str(path)))
         elif colour and isinstance(image, TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ()):
-            from skimage.io import imread
+            from tifffile import imread
 
             array = np.asarray(imread(path, key=0))
         elif image.mode.startswith("I;16") or image.mode in {"I", "F"}:

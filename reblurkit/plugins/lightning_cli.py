@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
+import torch
 from lightning.fabric.utilities import rank_zero_only
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -121,6 +122,9 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
             auto_configure_optimizers=False,
             args=list(arguments),
         )
+        # A process group that is still alive when Python ends may abort the process.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     except ReblurkitError:
         raise
     except MisconfigurationException as error:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tifffile import imwrite
 
 from reblurkit.data import read_image, write_image
 from reblurkit.data.images import image_size
@@ -38,11 +39,9 @@ def test_8_bit_rgb(tmp_path):
 
 
 def test_16_bit_colour_png_and_tiff_keep_their_depth(tmp_path):
-    from skimage.io import imsave
-
     array = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
     png16(tmp_path / "a.png", array)
-    imsave(tmp_path / "a.tiff", array, check_contrast=False)
+    imwrite(tmp_path / "a.tiff", array, photometric="rgb")
     for name in ("a.png", "a.tiff"):
         torch.testing.assert_close(read_image(tmp_path / name), expected(array, 65535), rtol=0, atol=0)
 
@@ -87,10 +86,9 @@ def test_camera_orientation_is_applied(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_deep_files_is_that_of_pillow(tmp_path, orientation):
     from PIL import ImageOps
-    from skimage.io import imsave
 
     array = RGB.astype(np.uint16) * 257
-    imsave(tmp_path / "a.tiff", array, check_contrast=False, extratags=[(274, 3, 1, orientation)])
+    imwrite(tmp_path / "a.tiff", array, photometric="rgb", extratags=[(274, 3, 1, orientation)])
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
@@ -150,8 +148,6 @@ def test_bad_files_are_named(tmp_path):
 
 
 def test_floating_point_files_are_refused(tmp_path):
-    from skimage.io import imsave
-
-    imsave(tmp_path / "a.tiff", RGB[..., 0].astype(np.float32), check_contrast=False)
+    imwrite(tmp_path / "a.tiff", RGB[..., 0].astype(np.float32))
     with pytest.raises(ImageFileError, match="expected 8 or 16 bits per value, but it holds float32"):
         read_image(tmp_path / "a.tiff")

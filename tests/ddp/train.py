@@ -70,6 +70,8 @@ def main(folder: Path, processes: int) -> None:
     )
     trainer.fit(module)
     torch.save(module.state_dict(), folder / f"{processes}-{module.global_rank}.pt")
+    if processes > 1:
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
