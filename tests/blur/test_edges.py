@@ -183,3 +183,25 @@ def test_a_backend_asked_for_by_name_works_or_raises(monkeypatch):
 
 def test_numba_is_installed_for_these_tests():
     assert importlib.util.find_spec("numba") is not None
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("model", [flow_kernel_blur, flow_line_blur])
+def test_autocast_changes_no_number(model, backend):
+    tensors = [torch.rand(1, 3, 9, 8), *(6 * torch.randn(2, 1, 2, 9, 8))]
+    plain, cast = ([tensor.clone().requires_grad_() for tensor in tensors] for _ in range(2))
+    expected = model(*plain, backend=backend)
+    expected.sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        blurred = model(*cast, backend=backend)
+        blurred.sum().backward()
+    assert torch.equal(blurred, expected)
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(cast, plain, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_motion_that_rounds_to_the_limit_reaches_the_border(backend):
+    image, flow = torch.rand(1, 1, 64, 1, requires_grad=True), torch.zeros(1, 2, 64, 1)
+    flow[0, 1, 0] = 98304.0
+    flow_line_blur(image, flow, flow, exposure=32768.0005 / 98304, backend=backend)[0, 0, 0, 0].backward()
+    assert image.grad.flatten().argmax() == 63

@@ -95,7 +95,9 @@ def _blur(
     jacobian: bool,
 ) -> tuple[Tensor, Tensor]:
     module = _module(backend, image.device)
-    blurred, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, jacobian)
+    # The types are chosen already; autocast would compute the sums of the torch backend in half precision.
+    with torch.autocast(image.device.type, enabled=False):
+        blurred, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, jacobian)
     return blurred, saved
 
 
@@ -130,9 +132,10 @@ def _blur_backward(
     need_flow: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     module = _module(backend, image.device)
-    d_image, d_next, d_prev = module.backward(
-        grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow
-    )
+    with torch.autocast(image.device.type, enabled=False):
+        d_image, d_next, d_prev = module.backward(
+            grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow
+        )
     return d_image, d_next, d_prev
 
 

@@ -99,7 +99,8 @@ def _reach(flow_next: Tensor, flow_prev: Tensor, exposure: float) -> int:
     """How many rows up or down the line model takes a pixel at most."""
     flows = torch.stack([flow_next[:, 1], flow_prev[:, 1]])
     distance = (exposure * flows.double()).abs()
-    return int(torch.where(distance <= LONGEST, distance, 0).max()) + 3
+    # In single precision the kernels may round a product just beyond the limit down to it, and draw it.
+    return int(torch.where(distance <= LONGEST + 1, distance.clamp(max=LONGEST), 0).max()) + 3
 
 
 def _run(kernel: Any, *arguments: Any) -> None:
