@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Literal, get_args
@@ -191,11 +191,13 @@ class _FrozenFeatures:
             self.make = partial(VGGFeatures, features, layers, weights)
             self.name = f"{features!r}, layers={list(layers)}"
         if layers is not None and layer_weights is not None and len(layers) != len(layer_weights):
-            raise ArgumentError(f"{len(layers)} layers need as many `layer_weights`, but there are {len(layer_weights)}")
+            raise ArgumentError(
+                f"{len(layers)} layers need as many `layer_weights`, but there are {len(layer_weights)}"
+            )
         self.layer_weights = layer_weights
         self.normalize = normalize
 
-    def distance(self, image: Tensor, target: Tensor, distance: nn.Module | partial[Tensor]) -> Tensor:
+    def distance(self, image: Tensor, target: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """The weighted sum of the maps' distances; gradients reach ``image`` only."""
         maps = self.maps(image)
         with torch.no_grad():

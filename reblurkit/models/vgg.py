@@ -80,8 +80,8 @@ class VGGFeatures(nn.Module):
         smallest = 2 ** sum(isinstance(stage, nn.MaxPool2d) for stage in self.stages)
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < smallest:
             raise ShapeError(
-                f"{', '.join(self.taps)} of {self.network} need images (B, 3, H, W) of at least {smallest} x {smallest} "
-                f"pixels, but the shape is {tuple(image.shape)}"
+                f"{', '.join(self.taps)} of {self.network} need images (B, 3, H, W) of at least {smallest} x "
+                f"{smallest} pixels, but the shape is {tuple(image.shape)}"
             )
         found = {}
         for name, stage in self.stages.named_children():
@@ -106,8 +106,8 @@ def check_vgg_layers(network: str, layers: Sequence[str]) -> None:
             block = next((character for character in layer if character in "12345"), "5")
             last = _CONVOLUTIONS[network][int(block) - 1]
             raise ArgumentError(
-                f"{network} has no layer {layer!r}; block {block} has conv{block}_1 to conv{block}_{last}, relu{block}_1 "
-                f"to relu{block}_{last}, and pool{block}"
+                f"{network} has no layer {layer!r}; block {block} has conv{block}_1 to conv{block}_{last}, "
+                f"relu{block}_1 to relu{block}_{last}, and pool{block}"
             )
 
 
@@ -122,7 +122,7 @@ def _names(network: str) -> list[str]:
 
 
 def _stages(network: str, layers: Sequence[str]) -> nn.Sequential:
-    """torchvision's layers up to the last one asked for, without weights."""
+    """The layers of torchvision up to the last one asked for, without weights."""
     from torchvision import models  # takes a second to import, and few losses need it
 
     with torch.device("meta"):
