@@ -1,5 +1,7 @@
 """Losses of the papers, in pure PyTorch. All are means over all elements."""
 
+from reblurkit.losses.adversarial import AdversarialLoss, gradient_penalty
+from reblurkit.losses.perceptual import MultiScalePerceptualLoss, VGGLoss
 from reblurkit.losses.reblur import (
     ReblurLoss,
     blur_reconstruction_loss,
@@ -10,10 +12,14 @@ from reblurkit.losses.reblur import (
 from reblurkit.losses.reconstruction import CharbonnierLoss, FrequencyLoss
 
 __all__ = [
+    "AdversarialLoss",
     "CharbonnierLoss",
     "FrequencyLoss",
+    "MultiScalePerceptualLoss",
     "ReblurLoss",
+    "VGGLoss",
     "blur_reconstruction_loss",
+    "gradient_penalty",
     "reblur_loss",
     "self_reblur_loss",
     "sharpness_preservation_loss",

@@ -6,14 +6,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
     from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
     from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
     from reblurkit.plugins.finite_loss import FiniteLoss
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
-    from reblurkit.plugins.tasks import DeblurTask
+    from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
 
 _HOME = {
+    "AdversarialLossMixin": "adversarial_mixin",
     "AuxiliaryOptimizer": "auxiliary_optimizer",
     "DeblurTask": "tasks",
     "DemoDataModule": "datamodules",
@@ -22,9 +24,11 @@ _HOME = {
     "ImageWriter": "image_logger",
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
+    "WeightedLoss": "tasks",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
+    "AdversarialLossMixin",
     "AuxiliaryOptimizer",
     "DeblurTask",
     "DemoDataModule",
@@ -33,6 +37,7 @@ __all__ = [
     "ImageWriter",
     "PairedDataModule",
     "ReblurLossMixin",
+    "WeightedLoss",
     "strip_reblur",
 ]
 

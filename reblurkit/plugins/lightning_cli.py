@@ -17,8 +17,8 @@ from reblurkit.cli import COMMANDS
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 
 # Imported so that YAML files may name them without their package.
-from reblurkit.losses import CharbonnierLoss, FrequencyLoss
-from reblurkit.models import ReblurNet, UNet
+from reblurkit.losses import AdversarialLoss, CharbonnierLoss, FrequencyLoss, VGGLoss
+from reblurkit.models import PatchGAN, ReblurNet, UNet
 from reblurkit.models.checkpoints import read_lightning_checkpoint
 from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
@@ -29,13 +29,16 @@ from reblurkit.plugins.tasks import DeblurTask
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
 __all__ = [
+    "AdversarialLoss",
     "CharbonnierLoss",
     "DeblurTask",
     "DemoDataModule",
     "FrequencyLoss",
     "PairedDataModule",
+    "PatchGAN",
     "ReblurNet",
     "UNet",
+    "VGGLoss",
     "run_lightning_cli",
 ]
 
