@@ -113,12 +113,13 @@ class PairedDataModule(_PairedModule):
 
     Args:
         root: The data set's folder.
-        layout: ``"folders"`` or ``"gopro"``.
+        layout: ``"folders"``, ``"gopro"`` or another of them.
         blur: Name of the blurry images' folder, or a pattern such as ``"blur/*"`` or ``"blur_*.png"``.
         sharp: The same for the sharp images.
-        train_split: Folder of the training pairs, or ``null`` if the root has no split folders.
-        val_split: Folder of the validation pairs, likewise; not read with ``trainer.limit_val_batches=0``.
-        test_split: Folder of the test and prediction pairs, likewise.
+        list_file: A file that names the pairs to take, such as ``"lists/{split}.txt"``.
+        train_split: Split or folder of the training pairs, or ``null`` if the root has no split folders.
+        val_split: The same of the validation pairs; not read with ``trainer.limit_val_batches=0``.
+        test_split: The same of the test and prediction pairs.
         batch_size: Crops a batch and process.
         crop: Side of the training crops in pixels.
         augment: Augment the training crops: flips, turns, colours, noise.
@@ -133,6 +134,7 @@ class PairedDataModule(_PairedModule):
         *,
         blur: str | None = None,
         sharp: str | None = None,
+        list_file: str | None = None,
         train_split: str | None = "train",
         val_split: str | None = "val",
         test_split: str | None = "test",
@@ -147,6 +149,7 @@ class PairedDataModule(_PairedModule):
         self.layout = layout
         self.blur = blur
         self.sharp = sharp
+        self.list_file = list_file
         self.splits: dict[Stage, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self.crop = crop
         self.augment = augment
@@ -167,6 +170,7 @@ class PairedDataModule(_PairedModule):
             split=self.splits[stage],
             blur=self.blur,
             sharp=self.sharp,
+            list_file=self.list_file,
             crop=self.crop if training else None,
             augment=self.augment and training,
             seed=self.seed,
