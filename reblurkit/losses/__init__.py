@@ -1,5 +1,6 @@
 """Losses of the papers, in pure PyTorch. All are means over all elements."""
 
+from reblurkit.losses.flow_reblur import flow_reblur_loss
 from reblurkit.losses.reblur import (
     ReblurLoss,
     blur_reconstruction_loss,
@@ -14,6 +15,7 @@ __all__ = [
     "FrequencyLoss",
     "ReblurLoss",
     "blur_reconstruction_loss",
+    "flow_reblur_loss",
     "reblur_loss",
     "self_reblur_loss",
     "sharpness_preservation_loss",
