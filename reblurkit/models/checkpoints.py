@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from reblurkit.errors import ArgumentError
 
@@ -27,3 +28,8 @@ def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise ArgumentError(f"{path} is no Lightning checkpoint: it has no 'state_dict'")
     return checkpoint
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str], strict: bool = True) -> None:
+    """Placeholder until the real loader is merged."""
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=strict)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
     from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
     from reblurkit.plugins.finite_loss import FiniteLoss
+    from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
     from reblurkit.plugins.tasks import DeblurTask
@@ -18,6 +19,7 @@ _HOME = {
     "DeblurTask": "tasks",
     "DemoDataModule": "datamodules",
     "FiniteLoss": "finite_loss",
+    "FlowReblurFinetuneCallback": "flow_reblur",
     "ImageLogger": "image_logger",
     "ImageWriter": "image_logger",
     "PairedDataModule": "datamodules",
@@ -29,6 +31,7 @@ __all__ = [
     "DeblurTask",
     "DemoDataModule",
     "FiniteLoss",
+    "FlowReblurFinetuneCallback",
     "ImageLogger",
     "ImageWriter",
     "PairedDataModule",
