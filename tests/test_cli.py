@@ -10,8 +10,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from skimage.data import astronaut, coffee, rocket
 
 from reblurkit.cli import main
+from reblurkit.data import read_image
+from reblurkit.metrics import NIQE, fit_pristine
 
 ROOT = Path(__file__).parents[1]
 OWN = '''
@@ -281,7 +284,15 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert results.keys() == {"blurry", "l1", "reblur"}
     assert all(20 < result["psnr"] < 40 for result in results.values())
     rows = (folder / "metrics.csv").read_text().splitlines()
-    assert rows[0] == "version,psnr,ssim,gradient_ratio,gradient_distance,reblur_psnr"
+    assert rows[0] == "version,psnr,ssim,gradient_ratio,gradient_distance,reblur_psnr,niqe_demo_model"
+    # NIQE against the demo's own photos is named so, and is the library's with that model
+    assert "NIQE, demo's model" in shown
+    assert "not comparable" in " ".join(shown.split())
+    training = (torch.from_numpy(photo).permute(2, 0, 1) / 255 for photo in (astronaut(), coffee(), rocket()))
+    niqe = NIQE(fit_pristine(training, sharpness=0.25))
+    for photo in ("chelsea", "stereo_motorcycle"):
+        niqe.update(read_image(folder / "photos" / f"{photo}_blurry.png")[None])
+    assert results["blurry"]["niqe_demo_model"] == pytest.approx(float(niqe.compute()), rel=1e-6)
     assert len(rows) == 4
     with Image.open(folder / "comparison.png") as grid:
         assert grid.width > 4 * 300

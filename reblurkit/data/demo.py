@@ -55,9 +55,11 @@ class DemoPhotos(Dataset[PairedItem]):
         self.repeats = crops_per_photo if split == "train" else 1
         self.blur = blur or ShakeBlur()
         self.seed = seed
+        self.photos = [_photo(name) for name in self.names]
+        """The whole sharp photos, ``(3, H, W)``."""
         # A margin lets real surroundings, not a replicated border, blur into the crops.
         self._margin = self.blur.size // 2 if split == "train" else 0
-        self._photos = [F.pad(_photo(name), [self._margin] * 4, mode="reflect") for name in self.names]
+        self._padded = [F.pad(photo, [self._margin] * 4, mode="reflect") for photo in self.photos]
 
     def __len__(self) -> int:
         return len(self.names) * self.repeats
@@ -73,7 +75,7 @@ class DemoPhotos(Dataset[PairedItem]):
             raise IndexError(draw.item)
         generator = draw_generator(self.seed, draw)
         number = draw.item // self.repeats
-        sharp = self._photos[number]
+        sharp = self._padded[number]
         if self.crop is None:
             blurry = self.blur(sharp[None], generator)[0]
             return {"blurry": blurry, "sharp": sharp, "name": self.names[number]}

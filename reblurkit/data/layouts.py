@@ -1,150 +1,126 @@
-"""Where data sets keep their blurry and sharp images, and how files become pairs."""
+"""Where data sets keep their blurry and sharp images."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
-
-from reblurkit.data.images import SUFFIXES
-from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError
 
 
-class Pair(NamedTuple):
-    """A blurry and a sharp file, and the blurry file's path below the root without suffix."""
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
 
-    name: str
-    blurry: Path
-    sharp: Path
+    Args:
+        folder: What ``{split}`` stands for in the layout's patterns.
+        only: The videos that belong to it, what ``<video>`` stands for; None: all.
+        without: Videos that do not belong to it.
+        list_file: File below the root that names the pairs; see :func:`reblurkit.data.pairing.find_pairs`.
+    """
+
+    folder: str = ""
+    only: frozenset[str] | None = None
+    without: frozenset[str] = frozenset()
+    list_file: str | None = None
 
 
 @dataclass(frozen=True)
 class Layout:
     """A data set's folder structure.
 
-    Patterns are relative to the root. ``{split}`` stands for the split's folder, ``{folder}`` for the blurry or sharp
-    folder's name. ``*`` stands for any name, ``**/`` for any depth of folders; what they stand for pairs the files.
-    A pattern without a file suffix takes images of any kind.
+    Patterns are relative to the root, see :class:`reblurkit.data.patterns.Pattern`. ``{split}`` stands for the split's
+    folder, ``{folder}`` for the blurry or sharp folder's name. Two files are a pair if all wildcards without a name,
+    and those with a name that both patterns have, stand for the same; a sharp file may serve several blurry ones.
+
+    Args:
+        blurry: Pattern of the blurry images.
+        sharp: Pattern of the sharp images.
+        blur_folder: Default name of the blurry images' folder.
+        sharp_folder: Default name of the sharp images' folder.
+        splits: The splits; where the patterns have ``{split}``, any other name is a folder's.
+        note: What a user whose images were not found should know.
     """
 
     blurry: str
     sharp: str
     blur_folder: str
     sharp_folder: str
-    splits: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    note: str = ""
+
+
+# Su et al., Deep Video Deblurring for Hand-held Cameras (2017): the ten videos that the authors name for tests.
+_DVD_TEST = frozenset(["720p_240fps_2", *(f"IMG_{number:04}" for number in (3, 21, 30, 31, 32, 33, 37, 39, 49))])
+# Wang et al., EDVR (2019): the clips of the training set that most papers test on.
+_REDS4 = frozenset({"000", "011", "015", "020"})
+
+
+def _realblur(kind: str, folder: str) -> Layout:
+    """Rim et al., Real-World Blur Dataset (2020): the lists name 3758 pairs for training and 980 for tests."""
+    test = Split(list_file=f"RealBlur_{kind}_test_list.txt")
+    return Layout(
+        f"{folder}/<scene>/{{folder}}/blur_<number>",
+        f"{folder}/<scene>/{{folder}}/gt_<number>",
+        "blur",
+        "gt",
+        {"train": Split(list_file=f"RealBlur_{kind}_train_list.txt"), "val": test, "test": test},
+    )
 
 
 LAYOUTS = {
+    # MMagic's GoPro, and most people's own data
     "folders": Layout("{split}/{folder}/**/*", "{split}/{folder}/**/*", "blur", "sharp"),
-    "gopro": Layout(
-        "{split}/*/{folder}/*", "{split}/*/{folder}/*", "blur_gamma", "sharp", {"val": "test"}
-    ),  # the original GOPRO_Large: a folder per sequence, no validation split
+    # the form NAFNet, Restormer and other BasicSR users convert GoPro, HIDE and RealBlur to
+    "input-target": Layout("{split}/{folder}/**/*", "{split}/{folder}/**/*", "input", "target"),
+    # GOPRO_Large as released: a folder per video, no validation split
+    "gopro": Layout("{split}/*/{folder}/*", "{split}/*/{folder}/*", "blur_gamma", "sharp", {"val": Split("test")}),
+    "reds": Layout(
+        "{split}/{split}_{folder}/<video>/<frame>",
+        "{split}/{split}_{folder}/<video>/<frame>",
+        "blur",
+        "sharp",
+        {"reds4": Split("train", only=_REDS4), "train-without-reds4": Split("train", without=_REDS4)},
+        "REDS has no public sharp images of its test split: test on 'val' or 'reds4'",
+    ),
+    "realblur": _realblur("J", "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"),
+    "realblur-r": _realblur("R", "RealBlur-R_BM3D_ECC_IMCORR_centroid_itensity_ref"),
+    "rsblur": Layout(
+        "RSBlur/<scene>/<image>/{folder}/<blurry>",
+        "RSBlur/<scene>/<image>/{folder}/<sharp>",
+        "real_blur",
+        "gt",
+        {name: Split(list_file=f"RSBlur_real_{name}.txt") for name in ("train", "val", "test")},
+        "the root holds the folder RSBlur and the lists of the authors' repository, datalist/RSBlur/*.txt",
+    ),
+    # HIDE as released: one folder of sharp images for both splits, test images in test-close-ups and test-long-shot
+    "hide": Layout("{split}/<part/><name>", "{folder}/<name>", "", "GT", {"val": Split("test")}),
+    "dvd": Layout(
+        "quantitative_datasets/<video>/{folder}/<frame>",
+        "quantitative_datasets/<video>/{folder}/<frame>",
+        "input",
+        "GT",
+        {"train": Split(without=_DVD_TEST), "val": Split(only=_DVD_TEST), "test": Split(only=_DVD_TEST)},
+    ),
+    "bsd": Layout(
+        "{split}/*/{folder}/RGB/*",
+        "{split}/*/{folder}/RGB/*",
+        "Blur",
+        "Sharp",
+        {"val": Split("valid")},
+        "the root is the folder of one exposure time, such as BSD_3ms24ms",
+    ),
+    "lai": Layout(
+        "{folder}/<scene>_<shake>_<number>",  # manmade_01_kernel_02, manmade_01_gyro_02
+        "{folder}/<scene>",
+        "uniform",
+        "ground_truth",
+        {"val": Split(), "test": Split()},
+        "the real images of this set have no ground truth",
+    ),
+    "kohler": Layout(
+        "<blurry/>Blurry<image>_<kernel>",
+        "<sharp/>GroundTruth<image>_<kernel>_{folder}",
+        "",
+        "100",  # the middle one: all trajectories have 198 to 200 frames
+        {"val": Split(), "test": Split()},
+    ),
 }
-
-
-def find_pairs(
-    root: Path, layout: str, *, split: str | None, blur: str | None = None, sharp: str | None = None
-) -> list[Pair]:
-    """List the pairs of a data set, sorted by name.
-
-    Args:
-        root: The data set's folder.
-        layout: A key of ``LAYOUTS``.
-        split: ``"train"``, ``"val"``, ``"test"`` or a folder's name; ``None``: the root has no split folders.
-        blur: The blurry images' folder where it is not the layout's, or, with a ``*`` in it, a whole pattern.
-        sharp: The same for sharp images.
-
-    Raises:
-        ArgumentError: If the layout is unknown.
-        DatasetNotFoundError: If the root or all images are missing.
-        PairingError: If an image has no partner, or two have the same.
-    """
-    if layout not in LAYOUTS:
-        raise ArgumentError(f"unknown layout {layout!r}; known layouts: {', '.join(LAYOUTS)}")
-    if not root.is_dir():
-        raise DatasetNotFoundError(f"no data set folder {root}" + (" (it is a file)" if root.is_file() else ""))
-    preset = LAYOUTS[layout]
-    blurry_pattern = _pattern(preset.blurry, blur or preset.blur_folder, split, preset.splits)
-    sharp_pattern = _pattern(preset.sharp, sharp or preset.sharp_folder, split, preset.splits)
-    for pattern in (blurry_pattern, sharp_pattern):
-        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            raise ArgumentError(f"folders and patterns of a data set lie below its root, but one is {pattern!r}")
-    if blurry_pattern == sharp_pattern:
-        raise PairingError(f"{root}: blurry and sharp images are the same files, {blurry_pattern!r}")
-    blurry_files = _files(root, blurry_pattern)
-    sharp_files = _files(root, sharp_pattern)
-    lonely_blurry, lonely_sharp = blurry_files.keys() - sharp_files.keys(), sharp_files.keys() - blurry_files.keys()
-    if lonely_blurry or lonely_sharp:
-        raise PairingError(
-            f"{root}: {len(lonely_blurry)} of {len(blurry_files)} images of {blurry_pattern!r} have no partner"
-            f"{_some(blurry_files[key].name for key in lonely_blurry)}, {len(lonely_sharp)} of {len(sharp_files)} of "
-            f"{sharp_pattern!r} have none{_some(sharp_files[key].name for key in lonely_sharp)}; pairs need equal names"
-        )
-    return [
-        Pair(blurry_files[key].relative_to(root).with_suffix("").as_posix(), blurry_files[key], sharp_files[key])
-        for key in sorted(blurry_files)
-    ]
-
-
-def _pattern(preset: str, name: str, split: str | None, splits: Mapping[str, str]) -> str:
-    pattern = name if "*" in name else preset.replace("{folder}", name)
-    if split is None:
-        return pattern.replace("{split}/", "")
-    return pattern.replace("{split}", splits.get(split, split))
-
-
-def _files(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
-    """The images that match, by what the pattern's wildcards stand for."""
-    any_suffix = Path(pattern).suffix == ""
-    expression = re.compile(_expression(pattern))
-    files: dict[tuple[str, ...], Path] = {}
-    for path in _walk(root / _fixed_part(pattern)):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        relative = path.relative_to(root)
-        match = expression.fullmatch((relative.with_suffix("") if any_suffix else relative).as_posix())
-        if match is None:
-            continue
-        if match.groups() in files:
-            raise PairingError(f"{path} and {files[match.groups()]} have the same name; which is the one to pair?")
-        files[match.groups()] = path
-    if not files:
-        found = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
-        raise DatasetNotFoundError(
-            f"no images match {pattern!r} in {root}, which holds: {found}; name the folders with blur= and sharp=, "
-            "as 'NAME' in each split's folder or as patterns ('blur/*'); a root that is not divided has the split null"
-        )
-    return files
-
-
-def _fixed_part(pattern: str) -> Path:
-    """The folders before the first wildcard."""
-    return Path(*itertools.takewhile(lambda part: "*" not in part, Path(pattern).parts[:-1]))
-
-
-def _walk(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; links to folders are followed, each folder once."""
-    files: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        files += [Path(place, name) for name in names]
-    return sorted(files)
-
-
-def _expression(pattern: str) -> str:
-    parts = re.split(r"(\*\*/|\*)", pattern)
-    wildcards = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)"}
-    return "".join(wildcards.get(part, re.escape(part)) for part in parts)
-
-
-def _some(names: Iterable[str]) -> str:
-    first = sorted(names)[:3]
-    return f" ({', '.join(first)}{', ...' if len(first) == 3 else ''})" if first else ""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from reblurkit.data.augmentation import augment_pair, random_crop
 from reblurkit.data.images import image_size, read_image
-from reblurkit.data.layouts import find_pairs
+from reblurkit.data.pairing import find_pairs
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.errors import ArgumentError, ShapeError
 
@@ -28,12 +28,16 @@ class PairedItem(TypedDict):
 class PairedFolder(Dataset[PairedItem]):
     """Pairs of blurry and sharp image files.
 
-    Layouts:
+    Layouts (their trees, splits and test protocols: ``docs/data.md``):
 
     - ``"folders"``: ``root/SPLIT/blur/**`` and ``root/SPLIT/sharp/**``, files of equal names (suffixes may differ).
+    - ``"input-target"``: the same with ``input`` and ``target``, to which users of BasicSR convert GoPro, HIDE and
+      RealBlur.
     - ``"gopro"``: the original GOPRO_Large, ``root/SPLIT/SEQUENCE/{blur,blur_gamma,sharp}/FRAME.png``; ``"val"`` reads
       the test split. ``blur="blur_gamma"``, averaged in linear light, is the default, as in the authors' library; most
       other deblurring code trains on ``blur="blur"``.
+    - ``"reds"``, ``"realblur"``, ``"realblur-r"``, ``"rsblur"``, ``"hide"``, ``"dvd"``, ``"bsd"``, ``"lai"``,
+      ``"kohler"``: these data sets as released.
 
     Items are dicts with ``blurry`` and ``sharp``, each ``(3, H, W)`` in [0, 1], and ``name``, the blurry file's path
     below the root without suffix. Sizes are checked when the set is built, from the files' headers.
@@ -41,20 +45,24 @@ class PairedFolder(Dataset[PairedItem]):
     Args:
         root: The data set's folder.
         layout: One of the above.
-        split: ``"train"``, ``"val"``, ``"test"`` or a folder's name; ``None`` where the root is not divided.
+        split: ``"train"``, ``"val"``, ``"test"``, another split of the layout or a folder's name; ``None`` where the
+            root is not divided.
         blur: Name of the blurry images' folder, or a pattern with ``*`` relative to the root that overrides the
             layout's, for instance ``"blur_*.png"``; what ``*`` stands for pairs the files.
         sharp: The same for the sharp images.
+        list_file: A file that names the pairs to take, one a line: sharp, white space, blurry, relative to the root;
+            ``{split}`` in its name stands for the split. Default: the layout's; only RealBlur and RSBlur have any.
         crop: Side of random square crops; default: whole images.
         augment: Augment as in :func:`reblurkit.data.augmentation.augment_pair`; needs ``crop``.
         seed: Crop and augmentation are a function of (seed, epoch, index).
 
     Raises:
-        DatasetNotFoundError: If the folder or its images are missing.
-        PairingError: If a file has no partner.
+        DatasetNotFoundError: If the folder, its images or files of a list are missing.
+        PairingError: If a file has no partner, or a line of a list names no pair of the layout.
         ImageFileError: If a file is empty or no image.
         ShapeError: If the two images of a pair differ in size, or are smaller than the crop.
-        ArgumentError: If the layout is unknown, or ``augment`` is asked for without ``crop``.
+        ArgumentError: If the layout or its split is unknown, a path leads out of the root, or ``augment`` is asked for
+            without ``crop``.
 
     Example:
         >>> import tempfile
@@ -75,13 +83,14 @@ class PairedFolder(Dataset[PairedItem]):
         split: str | None = "train",
         blur: str | None = None,
         sharp: str | None = None,
+        list_file: str | None = None,
         crop: int | None = None,
         augment: bool = False,
         seed: int = 0,
     ) -> None:
         if (crop is not None and crop < 1) or (augment and crop is None):
             raise ArgumentError(f"`crop` must be at least 1 pixel, and given with `augment`, but is {crop}")
-        self.pairs = find_pairs(Path(root), layout, split=split, blur=blur, sharp=sharp)
+        self.pairs = find_pairs(Path(root), layout, split=split, blur=blur, sharp=sharp, list_file=list_file)
         self.crop = crop
         self.augment = augment
         self.seed = seed

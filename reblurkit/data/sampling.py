@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from reblurkit.networks import preserved_rng
 
 
 class Draw(NamedTuple):
@@ -26,8 +29,39 @@ def draw_generator(seed: int, draw: Draw) -> torch.Generator:
         >>> bool(a == b)
         False
     """
-    (state,) = np.random.SeedSequence((seed, *draw)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state >> 1))
+    return torch.Generator().manual_seed(_mix(seed, *draw))
+
+
+@contextmanager
+def seeded(entropy: Iterable[int], device: torch.device) -> Iterator[None]:
+    """Code that draws from torch's global random numbers draws from a stream of its own, on the CPU and a device.
+
+    Their states are afterwards as they were before.
+
+    Args:
+        entropy: Non-negative integers, of any size, that the stream is a function of.
+        device: The device.
+
+    Example:
+        >>> with seeded((1, 2), torch.device("cpu")):
+        ...     a = torch.rand(1)
+        >>> with seeded((1, 2), torch.device("cpu")):
+        ...     bool(a == torch.rand(1))
+        True
+    """
+    seed = _mix(*entropy)
+    with preserved_rng(device):
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            accelerator = torch.get_device_module(device)
+            with accelerator.device(device):  # `torch.manual_seed` would reach the other devices too
+                accelerator.manual_seed(seed)
+        yield
+
+
+def _mix(*entropy: int) -> int:
+    (state,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    return int(state >> 1)
 
 
 class DrawSampler(DistributedSampler[Any]):

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.paired import PairedFolder
-from reblurkit.data.sampling import DrawSampler, TrainLoader
-from reblurkit.errors import ArgumentError
+from reblurkit.data.sampling import DrawSampler, TrainLoader, seeded
+from reblurkit.errors import ArgumentError, ShapeError
 
 Stage = Literal["train", "val", "test"]
+PairAugmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | list[Tensor]]
 
 
 class _PairedModule(L.LightningDataModule, ABC):
     """Loaders of paired data: shuffled, resumable crops for training, whole images one by one elsewhere."""
 
-    def __init__(self, batch_size: int, num_workers: int, seed: int) -> None:
+    def __init__(
+        self, batch_size: int, num_workers: int, seed: int, device_augmentation: PairAugmentation | None
+    ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0 or seed < 0:
             raise ArgumentError(
@@ -34,6 +40,10 @@ class _PairedModule(L.LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.device_augmentation = device_augmentation
+        if device_augmentation is not None:
+            # Only then: a hook of the class would keep Lightning from calling the LightningModule's hook of this name.
+            self.on_after_batch_transfer = self._augment  # type: ignore[method-assign]
         self._sets: dict[Stage, Dataset[Any]] = {}
         self._loader: TrainLoader | None = None
         self._restored: dict[str, int] | None = None
@@ -87,6 +97,29 @@ class _PairedModule(L.LightningDataModule, ABC):
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._restored = state_dict.get("loader")
 
+    def _augment(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment a training batch on its device, from random numbers of its own.
+
+        They follow from seed, epoch and the names in the batch, whatever was drawn before.
+        """
+        if self.trainer is None or not self.trainer.training or self.device_augmentation is None:
+            return batch
+        blurry, sharp = batch["blurry"], batch["sharp"]
+        if isinstance(self.device_augmentation, nn.Module):
+            self.device_augmentation.to(blurry.device)
+        # The batches of `overfit_batches` are those of epoch 0 in every epoch.
+        epoch = 0 if getattr(self.trainer, "overfit_batches", 0) else self.trainer.current_epoch
+        names = int.from_bytes(hashlib.sha256("\n".join(batch["name"]).encode()).digest())
+        with torch.no_grad(), seeded((self.seed, epoch, names), blurry.device):
+            augmented = tuple(self.device_augmentation(blurry, sharp))
+        if len(augmented) != 2 or augmented[0].shape != augmented[1].shape or len(augmented[0]) != len(blurry):
+            raise ShapeError(
+                "`device_augmentation` must return the blurry and the sharp images of the batch, of one shape, but "
+                f"returned {', '.join(str(tuple(image.shape)) for image in augmented)}; kornia's "
+                'AugmentationSequential takes data_keys=["input", "input"]'
+            )
+        return {**batch, "blurry": augmented[0], "sharp": augmented[1]}
+
     def val_dataloader(self) -> DataLoader[Any]:
         """Whole images of the validation set, one a batch: sizes may differ."""
         return self._one_by_one("val")
@@ -113,15 +146,20 @@ class PairedDataModule(_PairedModule):
 
     Args:
         root: The data set's folder.
-        layout: ``"folders"`` or ``"gopro"``.
+        layout: ``"folders"``, ``"gopro"`` or another of them.
         blur: Name of the blurry images' folder, or a pattern such as ``"blur/*"`` or ``"blur_*.png"``.
         sharp: The same for the sharp images.
-        train_split: Folder of the training pairs, or ``null`` if the root has no split folders.
-        val_split: Folder of the validation pairs, likewise; not read with ``trainer.limit_val_batches=0``.
-        test_split: Folder of the test and prediction pairs, likewise.
+        list_file: A file that names the pairs to take, such as ``"lists/{split}.txt"``.
+        train_split: Split or folder of the training pairs, or ``null`` if the root has no split folders.
+        val_split: The same of the validation pairs; not read with ``trainer.limit_val_batches=0``.
+        test_split: The same of the test and prediction pairs.
         batch_size: Crops a batch and process.
         crop: Side of the training crops in pixels.
         augment: Augment the training crops: flips, turns, colours, noise.
+        device_augmentation: Augments training batches on their device, after ``augment``: called with the blurry and
+            the sharp images, each ``(B, 3, crop, crop)``, it returns both, treated alike, as Kornia's
+            ``AugmentationSequential`` with ``data_keys=["input", "input"]`` does. What it draws from torch's random
+            numbers is a function of (seed, epoch, names in the batch).
         num_workers: Processes that read and augment.
         seed: Order, crops and augmentation are a function of (seed, epoch, index).
     """
@@ -133,20 +171,23 @@ class PairedDataModule(_PairedModule):
         *,
         blur: str | None = None,
         sharp: str | None = None,
+        list_file: str | None = None,
         train_split: str | None = "train",
         val_split: str | None = "val",
         test_split: str | None = "test",
         batch_size: int = 16,
         crop: int = 256,
         augment: bool = True,
+        device_augmentation: PairAugmentation | None = None,
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, device_augmentation)
         self.root = root
         self.layout = layout
         self.blur = blur
         self.sharp = sharp
+        self.list_file = list_file
         self.splits: dict[Stage, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self.crop = crop
         self.augment = augment
@@ -167,6 +208,7 @@ class PairedDataModule(_PairedModule):
             split=self.splits[stage],
             blur=self.blur,
             sharp=self.sharp,
+            list_file=self.list_file,
             crop=self.crop if training else None,
             augment=self.augment and training,
             seed=self.seed,
@@ -183,6 +225,7 @@ class DemoDataModule(_PairedModule):
         crop: Side of the training crops in pixels.
         crops_per_photo: Training crops of each photo in an epoch.
         blur: The camera shake.
+        device_augmentation: Augments training batches on their device; as of :class:`PairedDataModule`.
         num_workers: Processes that blur and augment.
         seed: Order, crops, kernels and augmentation are a function of (seed, epoch, index).
     """
@@ -194,10 +237,11 @@ class DemoDataModule(_PairedModule):
         crop: int = 96,
         crops_per_photo: int = 64,
         blur: ShakeBlur | None = None,
+        device_augmentation: PairAugmentation | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, device_augmentation)
         self.crop = crop
         self.crops_per_photo = crops_per_photo
         self.blur = blur or ShakeBlur()

@@ -127,7 +127,7 @@ def test_missing_and_empty_folders(tmp_path, folders):
         PairedFolder(folders / "train" / "blur" / "0.png")
     with pytest.raises(DatasetNotFoundError, match=r"match 'val/blur/\*\*/\*' in .*, which holds: test, train"):
         PairedFolder(folders, split="val")
-    with pytest.raises(ArgumentError, match="unknown layout 'goprp'; known layouts: folders, gopro"):
+    with pytest.raises(ArgumentError, match="unknown layout 'goprp'; known layouts: folders, input-target, gopro"):
         PairedFolder(folders, "goprp")
     with pytest.raises(ArgumentError, match="`crop` must be at least 1 pixel"):
         PairedFolder(folders, augment=True)

@@ -1,0 +1,105 @@
+"""Patterns of file names, whose wildcards say which files belong together."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from reblurkit.data.images import SUFFIXES
+from reblurkit.errors import PairingError
+
+_WILDCARD = re.compile(r"(\*\*/|\*|<[a-z]\w*/?>)")
+
+Captured = Mapping[str, str]
+
+
+class Pattern:
+    """A pattern of paths below a folder.
+
+    ``*`` stands for any name, ``**/`` for any depth of folders; ``<name>`` and ``<name/>`` are the same with a name. A
+    pattern without a file suffix takes images of any kind.
+
+    Args:
+        text: The pattern, with ``/`` between folders.
+
+    Example:
+        >>> Pattern("Blurry<image>_<kernel>").match(Path("Blurry1_12.png"))
+        {'image': '1', 'kernel': '12'}
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.wildcards: set[str] = set()
+        """Names of the wildcards; those without one are numbered."""
+        self.places: set[str] = set()
+        """Those of the form ``<name/>``: they say where a file may lie, and tell no files apart."""
+        expression, numbers = "", itertools.count(1)
+        for part in _WILDCARD.split(text):
+            if not _WILDCARD.fullmatch(part):
+                expression += re.escape(part)
+                continue
+            name = part.strip("<>/") if part.startswith("<") else f"_{next(numbers)}"
+            if name in self.wildcards:
+                expression += f"(?P={name})"
+                continue
+            self.wildcards.add(name)
+            if part.endswith("/>"):
+                self.places.add(name)
+            expression += f"(?P<{name}>{'(?:[^/]+/)*' if '/' in part else '[^/]*'})"
+        self._expression = re.compile(expression)
+        self._any_suffix = Path(text).suffix == ""
+
+    def match(self, path: Path) -> dict[str, str] | None:
+        """What the wildcards stand for in a relative path; None if it is no image or does not match."""
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            return None
+        match = self._expression.fullmatch((path.with_suffix("") if self._any_suffix else path).as_posix())
+        return match.groupdict() if match else None
+
+    def files(self, root: Path) -> list[tuple[Path, dict[str, str]]]:
+        """The images below a folder that match, sorted, each with what the wildcards stand for."""
+        fixed = _WILDCARD.split(self.text)[0].rpartition("/")[0]  # the folders before the first wildcard
+        candidates = ((path, self.match(path.relative_to(root))) for path in _walk(root / fixed))
+        return [(path, captured) for path, captured in candidates if captured is not None]
+
+
+def common_wildcards(blurry: Pattern, sharp: Pattern) -> list[str]:
+    """The wildcards that pair files of two patterns: all without a name, and the names that are in both.
+
+    Raises:
+        PairingError: If one pattern has more wildcards without a name than the other.
+    """
+    if any(name.startswith("_") for name in blurry.wildcards ^ sharp.wildcards):
+        raise PairingError(f"{blurry.text!r} and {sharp.text!r} cannot pair files: they have not equally many '*'")
+    return sorted(blurry.wildcards & sharp.wildcards)
+
+
+def index_files(files: Iterable[tuple[Path, Captured]], wildcards: Iterable[str]) -> dict[tuple[str, ...], Path]:
+    """Files by what some wildcards stand for.
+
+    Raises:
+        PairingError: If two files agree in all of them.
+    """
+    wildcards = list(wildcards)
+    index: dict[tuple[str, ...], Path] = {}
+    for path, captured in files:
+        first = index.setdefault(tuple(captured[name] for name in wildcards), path)
+        if first != path:
+            raise PairingError(f"{path} and {first} have the same name; which is the one to pair?")
+    return index
+
+
+def _walk(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; links to folders are followed, each folder once."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [Path(place, name) for name in names]
+    return sorted(files)
