@@ -10,7 +10,8 @@ from reblurkit.blur import ShakeBlur
 from reblurkit.data.sampling import DrawSampler, TrainLoader
 from reblurkit.errors import ArgumentError
 from reblurkit.models import ReblurNet, UNet
-from reblurkit.plugins import DeblurTask, DemoDataModule, FiniteLoss
+from reblurkit.plugins import DeblurTask, DemoDataModule, FiniteLoss, PairedDataModule
+from tests.data.test_layouts import realblur
 
 
 def data(**options):
@@ -115,6 +116,22 @@ def test_small_sets_make_one_batch():
     items = list(range(3))
     loader = TrainLoader(items, DrawSampler(items), batch_size=8)
     assert len(loader) == 1
+
+
+def test_every_split_of_a_layout_is_read_by_its_list(tmp_path):
+    realblur(tmp_path)
+    for split in ("train", "test"):
+        lines = (tmp_path / f"RealBlur_J_{split}_list.txt").read_text().splitlines()
+        (tmp_path / f"first_{split}.txt").write_text(lines[0])
+    options = {"crop": 4, "augment": False, "num_workers": 0, "batch_size": 1}
+    for choice, count in (({}, 2), ({"list_file": "first_{split}.txt", "val_split": "test"}, 1)):
+        module = PairedDataModule(tmp_path, "realblur", **options, **choice)
+        module.setup("fit")
+        module.setup("test")
+        loaders = module.train_dataloader(), module.val_dataloader(), module.test_dataloader()
+        assert [len(loader) for loader in loaders] == [count] * 3
+        scenes = [{name.split("/")[1] for batch in loader for name in batch["name"]} for loader in loaders]
+        assert scenes == [{"scene001"}, {"scene230"}, {"scene230"}]
 
 
 def test_bad_numbers():
