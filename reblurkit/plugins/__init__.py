@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
-    from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
+    from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
     from reblurkit.plugins.finite_loss import FiniteLoss
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
@@ -24,6 +24,7 @@ _HOME = {
     "ImageWriter": "image_logger",
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
+    "VideoDataModule": "datamodules",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ImageWriter",
     "PairedDataModule",
     "ReblurLossMixin",
+    "VideoDataModule",
     "strip_reblur",
 ]
 
