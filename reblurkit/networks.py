@@ -101,3 +101,25 @@ def call_frozen(network: nn.Module, image: Tensor) -> Tensor:
     frozen |= {name: buffer.clone() for name, buffer in network.named_buffers()}
     output: Tensor = functional_call(network, frozen, (image,))
     return output
+
+
+def check_attached(network: nn.Module, deblurred: Tensor, loss: str) -> None:
+    """Check that a network can learn from a loss of its output.
+
+    Raises:
+        ArgumentError: If the output has no graph, so that the network would silently learn nothing; a frozen network
+            has none by right.
+    """
+    if not torch.is_grad_enabled() or deblurred.requires_grad:
+        return
+    if any(parameter.requires_grad for parameter in network.parameters()):
+        raise ArgumentError(
+            "`deblurred` must be the network's output with its graph, but has been detached: the network would learn "
+            f"nothing from the {loss}; pass the output itself, or use weight=0"
+        )
+
+
+def check_two_networks(network: nn.Module, other: nn.Module, name: str) -> None:
+    """Raise ArgumentError if two networks share parameters: their gradients could not be told apart."""
+    if {*network.parameters()} & {*other.parameters()}:
+        raise ArgumentError(f"the deblurring and the {name} network must not share parameters, but do")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import torch
 import yaml
 from PIL import Image
 from skimage.data import astronaut, coffee, rocket
+from torchvision import models
 
 from reblurkit.cli import main
 from reblurkit.data import read_image
+from reblurkit.downloads import RemoteFile
 from reblurkit.metrics import NIQE, fit_pristine
+from reblurkit.models.vgg import VGG_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 OWN = '''
@@ -171,15 +175,61 @@ def test_what_was_written_and_what_was_not_loaded_is_said(project, capsys):
     assert "images: out" in said
 
 
+def put_vgg_into_the_cache(monkeypatch):
+    """VGG-19 with random weights, where its download would be put; there is no network."""
+    with torch.device("meta"):
+        features = models.vgg19(init_weights=False).features
+    state = {f"features.{key}": torch.randn(value.shape) / 50 for key, value in features.state_dict().items()}
+    monkeypatch.setitem(VGG_WEIGHTS, "vgg19", RemoteFile("http://127.0.0.1:9/vgg19.pth", "0" * 64))
+    path = VGG_WEIGHTS["vgg19"].path()
+    path.parent.mkdir(parents=True)
+    torch.save(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(VGG_WEIGHTS, "vgg19", RemoteFile("http://127.0.0.1:9/vgg19.pth", digest))
+    return path
+
+
 @pytest.mark.parametrize("config", sorted((ROOT / "examples" / "configs").glob("*.yaml")), ids=lambda path: path.name)
-def test_example_configurations_train_and_test(project, config):
+def test_example_configurations_train_and_test(project, hub_cache, monkeypatch, config):
     for split in ("train", "test"):
         for kind in ("blur_gamma", "sharp"):
             save(project / "GOPRO_Large" / split / "GOPR0372_07_00" / kind / "000047.png")
-    small = ["--data.crop=16", "--data.num_workers=0", "--trainer.fast_dev_run=true", "--trainer.precision=32-true"]
+    small = ["--data.crop=24", "--data.num_workers=0", "--trainer.fast_dev_run=true", "--trainer.precision=32-true"]
     small += ["--model.network.widths=[4, 4, 4]", "--trainer.accelerator=cpu"]
+    vgg = put_vgg_into_the_cache(monkeypatch) if "VGGLoss" in config.read_text() else None
     assert main(["fit", "--config", str(config), *small]) == 0
+    if vgg:
+        vgg.unlink()  # testing does without
     assert main(["test", "--config", str(config), *small]) == 0
+
+
+def test_every_loss_is_logged_from_yaml_alone(project):
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config["model"]["init_args"] |= {
+        "extra_losses": {
+            "vgg": {"weight": 0.3, "loss": {"class_path": "VGGLoss", "init_args": {"features": "own.MyNet"}}},
+            "frequency": {"weight": 0.1, "loss": "FrequencyLoss"},
+        },
+        "discriminator": {"class_path": "PatchGAN", "init_args": {"width": 4, "layers": 2}},
+        "adversarial": "hinge",
+        "adversarial_weight": 0.001,
+        "gradient_penalty": 0.1,
+    }
+    config["trainer"] |= {
+        "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "run"}},
+        "log_every_n_steps": 1,
+    }
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run("fit") == 0
+    (table,) = project.glob("run/**/metrics.csv")
+    logged = set(table.read_text().splitlines()[0].split(","))
+    assert {f"train/loss_{name}" for name in ("vgg", "frequency", "adversarial", "discriminator", "reblur")} <= logged
+    assert {"train/gradient_penalty", "lr-discriminator"} <= logged
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert {key.split(".")[0] for key in saved["state_dict"]} == {"network", "reblur", "discriminator"}
+    assert set(saved["callbacks"]["AuxiliaryOptimizer"]) == {"reblur", "discriminator"}
+    assert run("test", "--ckpt_path", str(checkpoint)) == 0
 
 
 def test_bad_folders(project, capsys):
@@ -224,6 +274,8 @@ def test_bad_networks(project, capsys):
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
         (["--model.reblur_weight", "-1"], "`weight` of the reblurring loss must be at least 0, but is -1.0"),
         (["--model.reblur_net.blocks", "-1"], "`blocks` must be at least 0 and `width` at least 1, but are -1 and 4"),
+        (["--model.adversarial", "lsgan"], "model.adversarial"),
+        (["--model.extra_losses", "{vgg: {weigh: 1, loss: VGGLoss}}"], "Option 'weigh' is not accepted"),
         (["--data.batch_size", "0"], "`batch_size` must be at least 1"),
         (["--data.crop", "-1"], "`crop` must be at least 1 pixel"),
         (["--nope", "3"], "unrecognized arguments: --nope 3"),

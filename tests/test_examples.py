@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch.nn import functional as F
 
-from reblurkit import losses
+from reblurkit import losses, models, plugins
 from reblurkit.models import ReblurNet
 from tests.conftest import PlainNet
 
@@ -66,6 +66,18 @@ def test_the_loop_without_lightning_trains():
     exec(code, names)
     after = [parameter for net in (network, reblur_net) for parameter in net.parameters()]
     assert all(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_the_code_of_the_page_on_losses_runs():
+    task, loop = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "losses.md").read_text(), re.DOTALL)
+    names = {name: getattr(module, name) for module in (losses, models, plugins) for name in module.__all__}
+    names |= {"F": F, "network": PlainNet(), "discriminator": models.PatchGAN(width=4, layers=1)}
+    exec(task, names)
+    assert names["task"].extra_losses.keys() == {"vgg"}
+    names |= {"deblurred": names["network"](torch.rand(1, 3, 8, 8)), "sharp": torch.rand(1, 3, 8, 8)}
+    exec(loop, names)
+    for net in ("network", "discriminator"):
+        assert all(parameter.grad is not None for parameter in names[net].parameters())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -1,6 +1,8 @@
 """Losses of the papers, in pure PyTorch. All are means over all elements."""
 
+from reblurkit.losses.adversarial import AdversarialLoss, gradient_penalty
 from reblurkit.losses.flow_reblur import flow_reblur_loss
+from reblurkit.losses.perceptual import MultiScalePerceptualLoss, VGGLoss
 from reblurkit.losses.reblur import (
     ReblurLoss,
     blur_reconstruction_loss,
@@ -11,11 +13,15 @@ from reblurkit.losses.reblur import (
 from reblurkit.losses.reconstruction import CharbonnierLoss, FrequencyLoss
 
 __all__ = [
+    "AdversarialLoss",
     "CharbonnierLoss",
     "FrequencyLoss",
+    "MultiScalePerceptualLoss",
     "ReblurLoss",
+    "VGGLoss",
     "blur_reconstruction_loss",
     "flow_reblur_loss",
+    "gradient_penalty",
     "reblur_loss",
     "self_reblur_loss",
     "sharpness_preservation_loss",

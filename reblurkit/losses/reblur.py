@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from reblurkit.checks import check_images
 from reblurkit.errors import ArgumentError
-from reblurkit.networks import call_frozen, call_untouched, finest_scale
+from reblurkit.networks import call_frozen, call_untouched, check_attached, check_two_networks, finest_scale
 
 Sharpness = Literal["pseudo", "real"] | None
 
@@ -109,8 +109,8 @@ def routed_reblur_loss(
     """
     deblurred = finest_scale(deblurred)
     check_images(deblurred=deblurred, sharp=sharp, blurry=blurry)
-    if weight and torch.is_grad_enabled() and not deblurred.requires_grad:
-        _check_frozen(network)
+    if weight:
+        check_attached(network, deblurred, "reblurring loss")
     with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
         reblur = reblur_loss(reblur_net, deblurred, sharp)
         loss = weight * reblur if weight else torch.zeros_like(reblur)
@@ -172,7 +172,7 @@ class ReblurLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reblur_options(weight, sharpness)
-        check_two_networks(network, reblur_net)
+        check_two_networks(network, reblur_net, "reblurring")
         self.network = network
         self.reblur_net = reblur_net
         self.weight = weight
@@ -187,21 +187,6 @@ class ReblurLoss(nn.Module):
     def extra_repr(self) -> str:
         """The options, for ``repr``."""
         return f"weight={self.weight}, sharpness={self.sharpness!r}"
-
-
-def _check_frozen(network: nn.Module) -> None:
-    """Without a graph on L the network would silently learn nothing; only a frozen network has none by right."""
-    if any(parameter.requires_grad for parameter in network.parameters()):
-        raise ArgumentError(
-            "`deblurred` must be the network's output with its graph, but has been detached: the network would learn "
-            "nothing from the reblurring loss; pass the output itself, or use weight=0"
-        )
-
-
-def check_two_networks(network: nn.Module, reblur_net: nn.Module | None) -> None:
-    """Raise ArgumentError if the two networks share parameters: their gradients could not be told apart."""
-    if reblur_net is not None and {*network.parameters()} & {*reblur_net.parameters()}:
-        raise ArgumentError("the deblurring and the reblurring network must not share parameters, but do")
 
 
 def check_reblur_options(weight: float, sharpness: Sharpness) -> None:

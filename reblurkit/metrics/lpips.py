@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
 from reblurkit.metrics.per_image import PerImageMetric
+from reblurkit.models.checkpoints import read_tensors
+from reblurkit.models.vgg import VGG_WEIGHTS
 
 # torchvision's ImageNet weights: AlexNet, VGG-16 and SqueezeNet 1.1. The digits in the names begin the checksums.
 BACKBONES = {
@@ -22,10 +24,7 @@ BACKBONES = {
         "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
     ),
-    "vgg": RemoteFile(
-        "https://download.pytorch.org/models/vgg16-397923af.pth",
-        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-    ),
+    "vgg": VGG_WEIGHTS["vgg16"],
     "squeeze": RemoteFile(
         "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
         "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
@@ -100,8 +99,8 @@ def _load(net: str, weights: Path) -> nn.Module:
         warnings.simplefilter("ignore", UserWarning)  # the package uses an argument that torchvision renamed
         module: nn.Module = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
     with as_file(files(lpips) / "weights" / "v0.1" / f"{net}.pth") as heads:
-        state = _read(heads)
-    backbone = _read(weights)
+        state = read_tensors(heads)
+    backbone = read_tensors(weights)
     try:
         # "net.slice2.3.weight" is torchvision's "features.3.weight"
         for name in (name for name in module.state_dict() if name.startswith("net.")):
@@ -112,13 +111,3 @@ def _load(net: str, weights: Path) -> nn.Module:
         reason = f"misses {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
         raise WeightsError(f"{weights} must hold torchvision's weights for LPIPS({net!r}), but {reason}") from error
     return module.requires_grad_(False).eval()
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        raise WeightsError(f"{path} cannot be read as a file of weights: {error}".splitlines()[0]) from error
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {type(state).__name__}")
-    return state

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, WeightsError
 
 
 def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -33,3 +33,18 @@ def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]
 def load_weights(model: nn.Module, path: str | os.PathLike[str], strict: bool = True) -> None:
     """Placeholder until the real loader is merged."""
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=strict)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a file that holds a plain dictionary of tensors, onto the CPU, with ``weights_only=True``.
+
+    Raises:
+        WeightsError: If the file is missing or damaged, or holds something else.
+    """
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
+        raise WeightsError(f"{path} cannot be read as a file of weights: {error}".splitlines()[0]) from error
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {type(state).__name__}")
+    return state

@@ -31,6 +31,7 @@ _MODELS = {
         f"reblur-n{blocks}": _Entry("reblur", "reblurkit.models.reblur_net", "ReblurNet", {"blocks": blocks})
         for blocks in (1, 2, 3, 4)
     },
+    "patchgan": _Entry("discriminator", "reblurkit.models.patchgan", "PatchGAN", {}),
 }
 
 

@@ -6,15 +6,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
     from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
     from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
     from reblurkit.plugins.finite_loss import FiniteLoss
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
-    from reblurkit.plugins.tasks import DeblurTask
+    from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
 
 _HOME = {
+    "AdversarialLossMixin": "adversarial_mixin",
     "AuxiliaryOptimizer": "auxiliary_optimizer",
     "DeblurTask": "tasks",
     "DemoDataModule": "datamodules",
@@ -25,9 +27,11 @@ _HOME = {
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
     "VideoDataModule": "datamodules",
+    "WeightedLoss": "tasks",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
+    "AdversarialLossMixin",
     "AuxiliaryOptimizer",
     "DeblurTask",
     "DemoDataModule",
@@ -38,6 +42,7 @@ __all__ = [
     "PairedDataModule",
     "ReblurLossMixin",
     "VideoDataModule",
+    "WeightedLoss",
     "strip_reblur",
 ]
 

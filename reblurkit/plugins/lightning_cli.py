@@ -17,8 +17,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
 from reblurkit.cli import COMMANDS
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
-from reblurkit.losses import CharbonnierLoss, FrequencyLoss
-from reblurkit.models import ReblurNet, UNet
+from reblurkit.losses import AdversarialLoss, CharbonnierLoss, FrequencyLoss, VGGLoss
+from reblurkit.models import PatchGAN, ReblurNet, UNet
 from reblurkit.models.checkpoints import read_lightning_checkpoint
 from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
@@ -30,6 +30,7 @@ from reblurkit.plugins.tasks import DeblurTask
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
 __all__ = [
+    "AdversarialLoss",
     "CharbonnierLoss",
     "DeblurTask",
     "DemoDataModule",
@@ -39,8 +40,10 @@ __all__ = [
     "FlowWarpBlur",
     "FrequencyLoss",
     "PairedDataModule",
+    "PatchGAN",
     "ReblurNet",
     "UNet",
+    "VGGLoss",
     "VideoDataModule",
     "run_lightning_cli",
 ]

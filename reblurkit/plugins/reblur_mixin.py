@@ -5,25 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
 from reblurkit.checks import check_range
 from reblurkit.errors import ArgumentError, PluginError
-from reblurkit.losses.reblur import Sharpness, check_reblur_options, check_two_networks, routed_reblur_loss
+from reblurkit.losses.reblur import Sharpness, check_reblur_options, routed_reblur_loss
 from reblurkit.models.checkpoints import read_lightning_checkpoint
 from reblurkit.models.reblur_net import ReblurNet
-from reblurkit.networks import find_network, preserved_rng
-from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer, OptimizerFactory, SchedulerFactory
-
-if TYPE_CHECKING:
-    _Module = L.LightningModule
-else:
-    _Module = object  # a mixin: the user's class brings LightningModule
+from reblurkit.networks import check_two_networks, find_network, preserved_rng
+from reblurkit.plugins.auxiliary_networks import AuxiliaryNetworks
+from reblurkit.plugins.auxiliary_optimizer import OptimizerFactory, SchedulerFactory
 
 
 @dataclass
@@ -35,7 +29,7 @@ class _Options:
     range_checked: bool = False
 
 
-class ReblurLossMixin(_Module):
+class ReblurLossMixin(AuxiliaryNetworks):
     """Adds the reblurring loss of Nah et al., *Clean Images are Hard to Reblur* (2021), to a LightningModule.
 
     A reblurring network M_R is trained beside the module's deblurring network. It learns to bring back the blur that
@@ -63,16 +57,6 @@ class ReblurLossMixin(_Module):
     """
 
     reblur: nn.Module
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a base-class order in which the mixin's hooks would never be called."""
-        super().__init_subclass__(**kwargs)
-        order = cls.__mro__
-        if L.LightningModule in order and order.index(L.LightningModule) < order.index(ReblurLossMixin):
-            raise PluginError(
-                f"{cls.__name__} must name ReblurLossMixin before LightningModule: "
-                f"class {cls.__name__}(ReblurLossMixin, LightningModule)"
-            )
 
     def configure_reblur(
         self,
@@ -103,44 +87,19 @@ class ReblurLossMixin(_Module):
             PluginError: If this is not a LightningModule, ``network`` names nothing, or ``self.reblur`` is taken.
             ArgumentError: If an argument is out of range or of the wrong kind, or both networks share parameters.
         """
-        if not isinstance(self, L.LightningModule):
-            raise PluginError(
-                f"{type(self).__name__} must also derive from lightning.pytorch.LightningModule "
-                f"(`import lightning`, not `import pytorch_lightning`)"
-            )
-        if "_modules" not in self.__dict__:
-            raise PluginError("call `super().__init__()` before `self.configure_reblur()`")
-        if hasattr(self, "reblur"):
-            raise PluginError(
-                f"{type(self).__name__} has an attribute `reblur` already; is configure_reblur called twice?"
-            )
+        self._check_host("configure_reblur", "reblur", optimizer, scheduler)
         if not isinstance(reblur_net, nn.Module | None):
             raise ArgumentError(f"`reblur_net` must be an nn.Module, but is {type(reblur_net).__name__}")
-        for name, factory in {"optimizer": optimizer, "scheduler": scheduler}.items():
-            if factory is not None and not callable(factory):
-                raise ArgumentError(
-                    f"`{name}` must be a function that builds one, but is a {type(factory).__name__} object; "
-                    f"write {name}=lambda {'parameters' if name == 'optimizer' else 'optimizer'}: ..."
-                )
         check_reblur_options(weight, sharpness)
         if warmup < 0:
             raise ArgumentError(f"`warmup` must be at least 0 steps, but is {warmup}")
         deblur_net = find_network(self, network)
-        check_two_networks(deblur_net, reblur_net)
         if reblur_net is None:
             with preserved_rng(torch.get_default_device()):
                 reblur_net = ReblurNet(blocks=1)
-        self.reblur = reblur_net
+        check_two_networks(deblur_net, reblur_net, "reblurring")
         self._reblur_options = _Options(network, weight, sharpness, warmup)
-        # Kept for the module's lifetime: a fresh callback per entry point would save an empty state after `test`.
-        self._auxiliary = AuxiliaryOptimizer()
-        self._auxiliary.add(
-            "reblur",
-            reblur_net,
-            beside=deblur_net,
-            optimizer=optimizer or partial(torch.optim.Adam, lr=1e-4),
-            scheduler=scheduler,
-        )
+        self._add_auxiliary("reblur", reblur_net, network, optimizer, scheduler)
 
     def reblur_loss(self, deblurred: Tensor, sharp: Tensor, blurry: Tensor) -> Tensor:
         """The term to add to the training loss; call it in every training step.
@@ -169,12 +128,7 @@ class ReblurLossMixin(_Module):
             check_range(sharp=sharp, blurry=blurry)
             options.range_checked = True
 
-        fitting = _is_fitting(self)
-        if fitting and not self._auxiliary.attached:
-            raise PluginError(
-                f"{type(self).__name__}.configure_callbacks must return what `super().configure_callbacks()` returns, "
-                "with your callbacks appended: the reblurring network would not be trained"
-            )
+        fitting = self._is_fitting()
         warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup
         terms = routed_reblur_loss(
             find_network(self, options.network),
@@ -189,28 +143,6 @@ class ReblurLossMixin(_Module):
             values = {"reblur": terms.reblur, "blur": terms.blur, "sharp": terms.sharp}
             self.log_dict({f"train/loss_{name}": value for name, value in values.items() if value is not None})
         return terms.loss
-
-    def configure_callbacks(self) -> list[L.Callback]:
-        """Attach the callback that trains M_R; an override must extend what this returns."""
-        inherited = super().configure_callbacks()
-        callbacks = [inherited] if isinstance(inherited, L.Callback) else list(inherited)
-        if "_auxiliary" in self.__dict__:
-            self._auxiliary.update("reblur", self.reblur, find_network(self, self._reblur_options.network))
-            callbacks.append(self._auxiliary)
-        return callbacks
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note in the checkpoint where the deblurring network sits, for :func:`strip_reblur`."""
-        super().on_save_checkpoint(checkpoint)
-        if "_reblur_options" in self.__dict__:
-            checkpoint["reblurkit"] = {"network": self._reblur_options.network}
-
-
-def _is_fitting(module: L.LightningModule) -> bool:
-    try:
-        return bool(module.trainer.training)
-    except RuntimeError:  # not attached to a Trainer
-        return False
 
 
 def strip_reblur(

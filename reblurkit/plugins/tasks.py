@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -16,19 +17,38 @@ from torchmetrics import Metric
 
 from reblurkit.checks import check_images, check_range
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.networks import finest_scale
+from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
 from reblurkit.plugins.reblur_mixin import ReblurLossMixin
 
 
-class DeblurTask(ReblurLossMixin, L.LightningModule):
-    """Trains any deblurring network, with or without the reblurring loss.
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A loss that :class:`DeblurTask` adds to its reconstruction loss.
+
+    Args:
+        loss: Called with the deblurred and the sharp images, for instance ``reblurkit.losses.VGGLoss``.
+        weight: Its factor.
+
+    Example:
+        >>> WeightedLoss(nn.MSELoss(), 0.1).weight
+        0.1
+    """
+
+    loss: nn.Module
+    weight: float = 1.0
+
+
+class DeblurTask(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
+    """Trains any deblurring network, with or without the reblurring loss, and with any other losses.
 
     The defaults are the recipe of Nah et al., *Clean Images are Hard to Reblur* (2021), section S1: L1, Adam with
-    learning rate 1e-4, halved at 50, 75 and 90 % of the training. Logs ``train/loss``, and over validation and test
-    images ``psnr`` and ``ssim``, over test images also the gradient statistics, of the output clamped to [0, 1];
-    with a reblurring network also ``reblur_psnr``.
+    learning rate 1e-4, halved at 50, 75 and 90 % of the training. Logs ``train/loss`` and every other loss by its
+    name, without weights; over validation and test images ``psnr`` and ``ssim``, over test images also the gradient
+    statistics, of the output clamped to [0, 1]; with a reblurring network also ``reblur_psnr``.
 
     Batches are dicts with ``blurry``, ``sharp`` and ``name``.
 
@@ -41,13 +61,19 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
         reblur_weight: Weight of the reblurring loss; with 0 the reblurring network trains along without a say.
         reblur_sharpness: What the reblurring network must preserve: ``pseudo``, ``real`` or ``null``.
         reblur_warmup: Steps at the start during which the weight is 0.
-        optimizer: Called with the parameters, of each of the two networks; default Adam with learning rate 1e-4.
-        scheduler: Called with the optimizer, steps every epoch; default: the paper's halving. The reblurring
-            network's learning rate always follows the paper's.
+        extra_losses: Further losses and their weights by name, for instance ``vgg`` with weight 0.3 (Tables 5, S5).
+        discriminator: A discriminator, for instance ``reblurkit.models.PatchGAN``; ``null`` trains without an
+            adversarial loss (Tables 5, S6).
+        adversarial: Kind of the adversarial loss: ``vanilla``, ``hinge``, ``wgan``, or an ``AdversarialLoss``.
+        adversarial_weight: Weight of the adversarial loss.
+        gradient_penalty: Weight of the gradient penalty in the discriminator's loss.
+        optimizer: Called with the parameters, of each network; default Adam with learning rate 1e-4.
+        scheduler: Called with the optimizer, steps every epoch; default: the paper's halving. The learning rates of
+            the reblurring network and the discriminator always follow the paper's.
 
     Raises:
         ShapeError: If the network's output has another shape than its input.
-        ArgumentError: If a batch lacks a key, or the first batch is not in [0, 1].
+        ArgumentError: If an option is out of range, a batch lacks a key, or the first batch is not in [0, 1].
     """
 
     def __init__(
@@ -59,12 +85,21 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
         reblur_weight: float = 1.0,
         reblur_sharpness: Sharpness = "pseudo",
         reblur_warmup: int = 0,
+        extra_losses: dict[str, WeightedLoss] | None = None,
+        discriminator: nn.Module | None = None,
+        adversarial: AdversarialLoss | AdversarialKind = "vanilla",
+        adversarial_weight: float = 0.001,
+        gradient_penalty: float = 0.0,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss or nn.L1Loss()
+        extra_losses = extra_losses or {}
+        _check_extra_losses(extra_losses)
+        self.extra_losses = nn.ModuleDict({name: extra.loss for name, extra in extra_losses.items()})
+        self._extra_weights = {name: extra.weight for name, extra in extra_losses.items()}
         self._make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-4)
         self._make_scheduler = scheduler
         if reblur_net is not None:
@@ -76,6 +111,15 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
                 optimizer=self._make_optimizer,
                 scheduler=self._halving,
             )
+        if discriminator is not None:
+            self.configure_adversarial(
+                discriminator,
+                adversarial=adversarial,
+                weight=adversarial_weight,
+                gradient_penalty=gradient_penalty,
+                optimizer=self._make_optimizer,
+                scheduler=self._halving,
+            )
         self.metrics = nn.ModuleDict({stage: _metrics(stage, self._reblurs) for stage in ("val", "test")})
         self._first_batch = True
 
@@ -84,12 +128,18 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
         return self._deblur(blurry)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        """The loss of a batch: reconstruction, and reblurring if there is a reblurring network."""
+        """The loss of a batch: reconstruction and whatever else is asked for."""
         blurry, sharp = self._images(batch)
         deblurred = self._deblur(blurry)
         loss: Tensor = self.loss(deblurred, sharp)
+        for name, extra in self.extra_losses.items():
+            value = extra(deblurred, sharp)
+            self.log(f"train/loss_{name}", value)
+            loss = loss + self._extra_weights[name] * value
         if self._reblurs:
             loss = loss + self.reblur_loss(deblurred, sharp, blurry)
+        if hasattr(self, "discriminator"):
+            loss = loss + self.adversarial_loss(deblurred, sharp)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -114,7 +164,7 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
         self._report("test")
 
     def configure_optimizers(self) -> Any:
-        """One optimizer for the deblurring network; the reblurring network has its own."""
+        """One optimizer for the deblurring network; the other networks have their own."""
         optimizer = self._make_optimizer(self.network.parameters())
         if self._make_scheduler is None:
             return [optimizer], [{"scheduler": self._halving(optimizer), "interval": "step"}]
@@ -177,6 +227,16 @@ class DeblurTask(ReblurLossMixin, L.LightningModule):
 
     def _stage_metrics(self, stage: str) -> dict[str, Metric]:
         return cast("dict[str, Metric]", self.metrics[stage])
+
+
+def _check_extra_losses(losses: Mapping[str, WeightedLoss]) -> None:
+    for name, extra in losses.items():
+        if not name.isidentifier() or name in {"reblur", "blur", "sharp", "adversarial", "discriminator"}:
+            raise ArgumentError(
+                f"the name of an extra loss must be one word that no other loss is logged by, but is {name!r}"
+            )
+        if not isinstance(extra, WeightedLoss):
+            raise ArgumentError(f"the extra loss {name!r} must be a WeightedLoss(loss, weight), but is {extra!r}")
 
 
 def _metrics(stage: str, reblurs: bool) -> nn.ModuleDict:

@@ -1,4 +1,4 @@
-"""Trains a module with the mixin on one or two processes; the caller compares the weights that every rank writes.
+"""Trains a module with both mixins on one or two processes; the caller compares the weights that every rank writes.
 
 Each process takes its rows of every joined batch of four, so that one process and two see the same data.
 """
@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from reblurkit import ReblurLossMixin
-from reblurkit.models import ReblurNet
+from reblurkit.models import PatchGAN, ReblurNet
+from reblurkit.plugins import AdversarialLossMixin
 from tests.conftest import PlainNet
 
 
@@ -30,17 +31,19 @@ class Rows(Dataset):
         return {"blurry": self.blurry[index], "sharp": self.sharp[index]}
 
 
-class Module(ReblurLossMixin, L.LightningModule):
+class Module(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
     def __init__(self, processes):
         super().__init__()
         self.processes = processes
         self.network = PlainNet()
         self.configure_reblur(ReblurNet(width=4), warmup=2)
+        self.configure_adversarial(PatchGAN(width=4, layers=1), adversarial="hinge", weight=0.1)
         self.double()
 
     def training_step(self, batch, batch_idx):
         deblurred = self.network(batch["blurry"])
         loss = torch.nn.functional.l1_loss(deblurred, batch["sharp"])
+        loss = loss + self.adversarial_loss(deblurred, batch["sharp"])
         return loss + self.reblur_loss(deblurred, batch["sharp"], batch["blurry"])
 
     def train_dataloader(self):
