@@ -15,12 +15,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reblurkit import blur, data, losses, metrics, models, plugins
+    from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
 
 __version__ = "0.1.0"
-__all__ = ["ReblurLossMixin", "__version__", "blur", "data", "losses", "metrics", "models", "plugins", "strip_reblur"]
+__all__ = [
+    "FlowReblurFinetuneCallback",
+    "ReblurLossMixin",
+    "__version__",
+    "blur",
+    "data",
+    "losses",
+    "metrics",
+    "models",
+    "plugins",
+    "strip_reblur",
+]
 
 _ENTRY_POINTS = {
+    "FlowReblurFinetuneCallback": "reblurkit.plugins.flow_reblur",
     "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
     "strip_reblur": "reblurkit.plugins.reblur_mixin",
 }

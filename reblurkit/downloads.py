@@ -24,7 +24,8 @@ class RemoteFile:
 
     Args:
         url: Where it is; the last part of the address is its name in the cache.
-        sha256: SHA-256 of its content, 64 hexadecimal digits.
+        sha256: SHA-256 of its content, 64 hexadecimal digits; or the first 8 of them, where the publisher gives no
+            more than these.
 
     Example:
         >>> RemoteFile("https://example.org/model.pth", "0" * 64).path().name
@@ -95,5 +96,6 @@ class RemoteFile:
             raise TruncationError(f"{self.url} ended after {received} of {length} bytes; try again, or {otherwise}")
 
     def _check(self, found: str, what: str, otherwise: str) -> None:
-        if found != self.sha256:
-            raise ChecksumError(f"{what}: its SHA-256 is {found}, not {self.sha256}; {otherwise}")
+        if not found.startswith(self.sha256):
+            wanted = self.sha256 if len(self.sha256) == 64 else f"{self.sha256}..."
+            raise ChecksumError(f"{what}: its SHA-256 is {found}, not {wanted}; {otherwise}")

@@ -61,22 +61,28 @@ def preserved_rng(device: torch.device) -> Iterator[None]:
             yield
 
 
-def call_untouched(network: nn.Module, image: Tensor) -> Tensor:
-    """Run a network without gradients and without a change to its buffers or to the random state.
+def call_without_trace(network: nn.Module, image: Tensor) -> Tensor:
+    """Run a network with gradients, but without a change to its buffers or to the random state.
 
     BatchNorm statistics are updated in copies, and dropout draws from a fork of the random stream, so that training
     goes on as if the call had not been made.
 
     Args:
         network: Any deblurring network, in training or evaluation mode.
-        image: Its input, ``(B, C, H, W)``.
+        image: Its input, ``(B, C, H, W)``; for a network of several frames ``(B, T, C, H, W)``.
 
     Returns:
-        The full-size output, without a graph.
+        The full-size output.
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    with preserved_rng(image.device), torch.no_grad():
+    with preserved_rng(image.device):
         return finest_scale(functional_call(network, buffers, (image,)))
+
+
+def call_untouched(network: nn.Module, image: Tensor) -> Tensor:
+    """As :func:`call_without_trace`, and without a graph."""
+    with torch.no_grad():
+        return call_without_trace(network, image)
 
 
 def call_frozen(network: nn.Module, image: Tensor) -> Tensor:

@@ -49,23 +49,35 @@ def flow_warp_blur(
     if samples != int(samples) or samples < 1:
         raise ArgumentError(f"`samples` must be a whole number, at least 1, but is {samples}")
     dtype = computing_type(image, flow_next, flow_prev)
-    height, width = image.shape[2:]
-    columns = torch.arange(width, dtype=dtype, device=image.device)
-    rows = torch.arange(height, dtype=dtype, device=image.device)
-    here = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
-    size = torch.tensor([width, height], dtype=dtype, device=image.device)
-
     motions = [exposure * flow.to(dtype) for flow in (flow_next, flow_prev)]
     drawable = (motions[0].isfinite() & motions[1].isfinite()).all(dim=1, keepdim=True)
     source = image.to(dtype)
     total = torch.zeros_like(source)
     for motion in motions:
-        offset = torch.where(drawable, motion, 0).permute(0, 2, 3, 1)
+        offset = torch.where(drawable, motion, 0)
         for sample in range(1, int(samples) + 1):
-            # grid_sample counts from the outer edge of the first pixel (-1) to that of the last (1).
-            place = (2 * (here + offset * (sample / samples)) + 1) / size - 1
-            total = total + F.grid_sample(source, place, padding_mode="border", align_corners=False)
+            total = total + sample_along(source, offset * (sample / samples))
     return torch.where(drawable, total / (2 * samples), torch.nan).to(image.dtype)
+
+
+def sample_along(image: Tensor, flow: Tensor) -> Tensor:
+    """``image(p + flow(p))``, read bilinearly, with the border repeated.
+
+    Args:
+        image: ``(B, C, H, W)``.
+        flow: ``(B, 2, H, W)``, in pixels, of the image's type.
+
+    Returns:
+        ``(B, C, H, W)``; gradients reach both.
+    """
+    height, width = image.shape[2:]
+    columns = torch.arange(width, dtype=flow.dtype, device=flow.device)
+    rows = torch.arange(height, dtype=flow.dtype, device=flow.device)
+    here = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    size = torch.tensor([width, height], dtype=flow.dtype, device=flow.device)
+    # grid_sample counts from the outer edge of the first pixel (-1) to that of the last (1).
+    place = (2 * (here + flow.permute(0, 2, 3, 1)) + 1) / size - 1
+    return F.grid_sample(image, place, padding_mode="border", align_corners=False)
 
 
 class FlowWarpBlur(nn.Module):

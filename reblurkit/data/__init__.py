@@ -3,5 +3,6 @@
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import read_image, write_image
 from reblurkit.data.paired import PairedFolder
+from reblurkit.data.video import VideoFolder
 
-__all__ = ["DemoPhotos", "PairedFolder", "read_image", "write_image"]
+__all__ = ["DemoPhotos", "PairedFolder", "VideoFolder", "read_image", "write_image"]

@@ -1,6 +1,7 @@
 """Losses of the papers, in pure PyTorch. All are means over all elements."""
 
 from reblurkit.losses.adversarial import AdversarialLoss, gradient_penalty
+from reblurkit.losses.flow_reblur import flow_reblur_loss
 from reblurkit.losses.perceptual import MultiScalePerceptualLoss, VGGLoss
 from reblurkit.losses.reblur import (
     ReblurLoss,
@@ -19,6 +20,7 @@ __all__ = [
     "ReblurLoss",
     "VGGLoss",
     "blur_reconstruction_loss",
+    "flow_reblur_loss",
     "gradient_penalty",
     "reblur_loss",
     "self_reblur_loss",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reblurkit.errors import ArgumentError, WeightsError
 
@@ -28,6 +28,11 @@ def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise ArgumentError(f"{path} is no Lightning checkpoint: it has no 'state_dict'")
     return checkpoint
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str], strict: bool = True) -> None:
+    """Placeholder until the real loader is merged."""
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=strict)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:

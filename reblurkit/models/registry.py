@@ -22,6 +22,11 @@ class _Entry(NamedTuple):
 
 _MODELS = {
     "unet": _Entry("deblur", "reblurkit.models.deblur.unet", "UNet", {}),
+    "flownet-s": _Entry("flow", "reblurkit.models.flow.flownet_s", "FlowNetS", {}),
+    "pwc-net": _Entry("flow", "reblurkit.models.flow.pwc_net", "PWCNet", {}),
+    "raft-small": _Entry("flow", "reblurkit.models.flow.raft", "RAFT", {"size": "small"}),
+    "raft-large": _Entry("flow", "reblurkit.models.flow.raft", "RAFT", {"size": "large"}),
+    "tvl1": _Entry("flow", "reblurkit.models.flow.tvl1", "TVL1", {}),
     **{
         f"reblur-n{blocks}": _Entry("reblur", "reblurkit.models.reblur_net", "ReblurNet", {"blocks": blocks})
         for blocks in (1, 2, 3, 4)

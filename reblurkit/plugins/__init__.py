@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
     from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
-    from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
+    from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
     from reblurkit.plugins.finite_loss import FiniteLoss
+    from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
     from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
@@ -20,10 +21,12 @@ _HOME = {
     "DeblurTask": "tasks",
     "DemoDataModule": "datamodules",
     "FiniteLoss": "finite_loss",
+    "FlowReblurFinetuneCallback": "flow_reblur",
     "ImageLogger": "image_logger",
     "ImageWriter": "image_logger",
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
+    "VideoDataModule": "datamodules",
     "WeightedLoss": "tasks",
     "strip_reblur": "reblur_mixin",
 }
@@ -33,10 +36,12 @@ __all__ = [
     "DeblurTask",
     "DemoDataModule",
     "FiniteLoss",
+    "FlowReblurFinetuneCallback",
     "ImageLogger",
     "ImageWriter",
     "PairedDataModule",
     "ReblurLossMixin",
+    "VideoDataModule",
     "WeightedLoss",
     "strip_reblur",
 ]

@@ -26,6 +26,7 @@ class _Auxiliary:
     beside: nn.Module
     make_optimizer: OptimizerFactory
     make_scheduler: SchedulerFactory | None
+    outside: bool
     optimizer: Optimizer | None = None
     scheduler: LRScheduler | None = None
     leader: Optimizer | None = None
@@ -70,6 +71,7 @@ class AuxiliaryOptimizer(L.Callback):
         beside: nn.Module,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
+        outside: bool = False,
     ) -> None:
         """Register an auxiliary network.
 
@@ -79,13 +81,18 @@ class AuxiliaryOptimizer(L.Callback):
             beside: The user's network; the auxiliary one steps with the first optimizer that holds a part of it.
             optimizer: Called with the parameters when ``fit`` starts.
             scheduler: Called with the optimizer when ``fit`` starts; steps with it.
+            outside: The network is no part of the LightningModule, so that DDP does not average its gradients over the
+                processes; they are averaged here.
 
         Raises:
             PluginError: If the name is taken.
         """
         if name in self._networks:
             raise PluginError(f"an auxiliary network named {name!r} is registered already")
-        self._networks[name] = _Auxiliary(module, beside, optimizer, scheduler)
+        self._networks[name] = _Auxiliary(module, beside, optimizer, scheduler, outside)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._networks
 
     def update(self, name: str, module: nn.Module, beside: nn.Module) -> None:
         """Follow networks that have been replaced since they were registered."""
@@ -111,7 +118,7 @@ class AuxiliaryOptimizer(L.Callback):
             self._restored = {}  # a checkpoint that `validate` or `test` has read is not resumed from
         for name, auxiliary in self._networks.items():
             _claim(name, auxiliary.module, trainer.optimizers)
-            auxiliary.leader = _leader(auxiliary.beside, trainer.optimizers)
+            auxiliary.leader = leading_optimizer(auxiliary.beside, trainer.optimizers)
             if isinstance(auxiliary.leader, torch.optim.LBFGS):
                 raise PluginError(
                     f"{name}: LBFGS evaluates the loss several times a step; nothing can be trained beside it"
@@ -161,6 +168,10 @@ class AuxiliaryOptimizer(L.Callback):
         # Adam moves weights even on a zero gradient: no gradient, no step.
         if all(parameter.grad is None for parameter in auxiliary.module.parameters()):
             return
+        if auxiliary.outside and trainer.world_size > 1:
+            for parameter in auxiliary.module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             scaler.unscale_(own)
@@ -228,7 +239,7 @@ def _has_gradient(optimizer: Optimizer) -> bool:
     return any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in parameters)
 
 
-def _leader(network: nn.Module, optimizers: list[Optimizer]) -> Optimizer | None:
+def leading_optimizer(network: nn.Module, optimizers: list[Optimizer]) -> Optimizer | None:
     """The first optimizer that holds a part of the network; the first of all while the network is frozen."""
     parameters = {id(parameter) for parameter in network.parameters()}
     for optimizer in optimizers:

@@ -19,6 +19,7 @@ from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.paired import PairedFolder
 from reblurkit.data.sampling import DrawSampler, TrainLoader, seeded
+from reblurkit.data.video import VideoFolder
 from reblurkit.errors import ArgumentError, ShapeError
 
 Stage = Literal["train", "val", "test"]
@@ -255,3 +256,68 @@ class DemoDataModule(_PairedModule):
             blur=self.blur,
             seed=self.seed,
         )
+
+
+class VideoDataModule(_PairedModule):
+    """Clips of one folder of video; see :class:`reblurkit.data.VideoFolder` for the kinds of video.
+
+    Training gives crops of clips, for :class:`reblurkit.FlowReblurFinetuneCallback`. Everything else gives frame after
+    frame under ``blurry``, with ``sharp`` where it is known, as a network of single frames is measured and used.
+
+    Args:
+        root: The folder; for ``"frames"`` also one video file.
+        layout: ``"frames"``: folders of frames and video files; or a data set with blurry and sharp frames.
+        blur: For data sets, the folder of the blurry frames where it is not the layout's.
+        train_split: A split of the data set, or a folder below the root; ``null``: all of it.
+        val_split: The same for validation.
+        test_split: The same for test and prediction.
+        frames: Length of the training clips.
+        stride: Frames from one training clip to the next.
+        window: Sharp frames in one blurry frame; odd; ``null``: the video is blurry.
+        spacing: Sharp frames from one blurry frame to the next; default ``window``.
+        gamma: Exponent of the curve that averaging takes into account.
+        batch_size: Clips a batch and process.
+        crop: Side of the training crops in pixels; ``null``: whole frames.
+        augment: Flip and turn the training crops.
+        num_workers: Processes that read and augment.
+        seed: Order, crops and augmentation are a function of (seed, epoch, index).
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        layout: str = "frames",
+        *,
+        blur: str | None = None,
+        train_split: str | None = None,
+        val_split: str | None = None,
+        test_split: str | None = None,
+        frames: int = 3,
+        stride: int = 1,
+        window: int | None = None,
+        spacing: int | None = None,
+        gamma: float | None = None,
+        batch_size: int = 8,
+        crop: int | None = 128,
+        augment: bool = True,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed, None)
+        self.splits: dict[Stage, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+        self._source = {
+            "root": root,
+            "layout": layout,
+            "blur": blur,
+            "window": window,
+            "spacing": spacing,
+            "gamma": gamma,
+            "seed": seed,
+        }
+        self._training = {"frames": frames, "stride": stride, "crop": crop, "augment": augment}
+
+    def dataset(self, stage: Stage) -> VideoFolder:
+        """Clips for training, else single frames."""
+        clips: dict[str, Any] = self._training if stage == "train" else {"frames": 1}
+        source: dict[str, Any] = self._source
+        return VideoFolder(**source, split=self.splits[stage], **clips)

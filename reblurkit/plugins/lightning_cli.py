@@ -13,15 +13,16 @@ from lightning.fabric.utilities import rank_zero_only
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+# Imported so that YAML files may name them without their package.
+from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
 from reblurkit.cli import COMMANDS
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
-
-# Imported so that YAML files may name them without their package.
 from reblurkit.losses import AdversarialLoss, CharbonnierLoss, FrequencyLoss, VGGLoss
 from reblurkit.models import PatchGAN, ReblurNet, UNet
 from reblurkit.models.checkpoints import read_lightning_checkpoint
-from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
+from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
+from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.tasks import DeblurTask
@@ -33,12 +34,17 @@ __all__ = [
     "CharbonnierLoss",
     "DeblurTask",
     "DemoDataModule",
+    "FlowKernelBlur",
+    "FlowLineBlur",
+    "FlowReblurFinetuneCallback",
+    "FlowWarpBlur",
     "FrequencyLoss",
     "PairedDataModule",
     "PatchGAN",
     "ReblurNet",
     "UNet",
     "VGGLoss",
+    "VideoDataModule",
     "run_lightning_cli",
 ]
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
@@ -18,14 +19,15 @@ def run(*words):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def train(folder, processes):
-    run(ROOT / "tests" / "ddp" / "train.py", folder, processes)
+def train(script, folder, processes):
+    run(ROOT / "tests" / "ddp" / script, folder, processes)
     return [torch.load(folder / f"{processes}-{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
-def test_two_processes_agree_and_equal_one_with_the_joined_batch(tmp_path):
-    first, second = train(tmp_path, 2)
-    (joined,) = train(tmp_path, 1)
+@pytest.mark.parametrize("script", ["train.py", "finetune.py"])
+def test_two_processes_agree_and_equal_one_with_the_joined_batch(tmp_path, script):
+    first, second = train(script, tmp_path, 2)
+    (joined,) = train(script, tmp_path, 1)
     assert first.keys() == joined.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name

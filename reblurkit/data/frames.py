@@ -1,0 +1,186 @@
+"""The frames of one video, from a folder of images or a video file."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reblurkit.data.images import SUFFIXES, image_size, read_image
+from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, ShapeError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
+
+
+class Frames(ABC):
+    """Frames of one video, all of one size.
+
+    Attributes:
+        name: The video's path below the data's root, without suffix.
+        size: Height and width in pixels.
+    """
+
+    name: str
+    size: tuple[int, int]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Tensor:
+        """Frames ``start`` to ``stop - 1``, ``(T, 3, H, W)`` in [0, 1]."""
+
+    @abstractmethod
+    def frame_name(self, index: int) -> str:
+        """A frame's name within its video."""
+
+
+class FrameFiles(Frames):
+    """Image files in the order of the video.
+
+    Raises:
+        ImageFileError: If a file is no image.
+        ShapeError: If their sizes differ.
+    """
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        self.name = name
+        self.paths = list(paths)
+        self.size = image_size(self.paths[0])
+        for path in self.paths:
+            if (size := image_size(path)) != self.size:
+                raise ShapeError(
+                    f"all frames of a video must have one size, but {path} has {_x(size)} pixels and {self.paths[0]} "
+                    f"{_x(self.size)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Frames ``start`` to ``stop - 1``, ``(T, 3, H, W)`` in [0, 1]."""
+        return torch.stack([read_image(path) for path in self.paths[start:stop]])
+
+    def frame_name(self, index: int) -> str:
+        """The file's name without suffix."""
+        return self.paths[index].stem
+
+
+class VideoFile(Frames):
+    """A video file of any kind that PyAV decodes (extra ``[video]``); its first video stream.
+
+    Frames are found by their time stamps, and only the stretch from a key frame before the first one wanted is decoded.
+
+    Raises:
+        BackendError: If PyAV is not installed.
+        ImageFileError: If the file cannot be decoded.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        try:
+            import av
+        except ImportError:
+            raise BackendError(
+                f"reading the video file {path} needs PyAV: pip install 'reblurkit[video]', or extract its frames to a "
+                "folder of image files"
+            ) from None
+        self._av = av
+        self.name = name
+        self.path = path
+        try:
+            with av.open(path) as container:
+                stream = container.streams.video[0]
+                self.size = (stream.codec_context.height, stream.codec_context.width)
+                packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+                self._stamps = sorted(int(packet.pts or 0) for packet in packets)
+                self._keys = [
+                    (int(packet.pts or 0), int(packet.dts if packet.dts is not None else packet.pts or 0))
+                    for packet in packets
+                    if packet.is_keyframe
+                ]
+        except (av.error.FFmpegError, IndexError, OSError) as error:
+            raise ImageFileError(f"cannot read video {path}: {error}") from error
+        if not self._stamps:
+            raise ImageFileError(f"cannot read video {path}: it has no frames")
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Frames ``start`` to ``stop - 1``, ``(T, 3, H, W)`` in [0, 1]."""
+        wanted = self._stamps[start:stop]
+        before = [decoding for shown, decoding in self._keys if shown <= wanted[0]]
+        frames: dict[int, NDArray[np.uint8]] = {}
+        # Frames shown right after a key frame may refer to the one before it.
+        for key in reversed(before):
+            frames = self._decode(key, wanted)
+            if len(frames) == len(wanted):
+                array = np.stack([frames[stamp] for stamp in wanted])
+                return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous() / 255
+        raise ImageFileError(
+            f"cannot read video {self.path}: of frames {start} to {stop - 1} only {len(frames)} can be decoded"
+        )
+
+    def _decode(self, key: int, wanted: list[int]) -> dict[int, NDArray[np.uint8]]:
+        """Decode from a key frame on; what is found of the wanted frames, by time stamp."""
+        frames: dict[int, NDArray[np.uint8]] = {}
+        missing = set(wanted)
+        try:
+            with self._av.open(self.path) as container:
+                stream = container.streams.video[0]
+                container.seek(key, stream=stream, backward=True)
+                for frame in container.decode(stream):
+                    if frame.pts in missing:
+                        frames[frame.pts] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                        missing.remove(frame.pts)
+                    if not missing:
+                        break
+        except (self._av.error.FFmpegError, OSError) as error:
+            raise ImageFileError(f"cannot read video {self.path}: {error}") from error
+        return frames
+
+    def frame_name(self, index: int) -> str:
+        """The frame's number, from 0."""
+        return f"{index:06}"
+
+
+def find_videos(root: Path) -> list[Frames]:
+    """All videos below a folder, sorted by name: folders that hold images, and video files.
+
+    Args:
+        root: A folder, or one video file.
+
+    Raises:
+        DatasetNotFoundError: If there is none.
+    """
+    if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
+        return [VideoFile(root.stem, root)]
+    if not root.is_dir():
+        raise DatasetNotFoundError(f"no folder of video {root}" + (" (it is no video file)" if root.is_file() else ""))
+    videos: list[Frames] = []
+    for place, _, names in sorted(os.walk(root, followlinks=True)):
+        folder = Path(place)
+        name = folder.relative_to(root).as_posix()
+        files = sorted(folder / each for each in names if not each.startswith("."))
+        images = [path for path in files if path.suffix.lower() in SUFFIXES]
+        if images:
+            videos.append(FrameFiles(root.name if name == "." else name, images))
+        for path in files:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                videos.append(VideoFile(path.relative_to(root).with_suffix("").as_posix(), path))
+    if not videos:
+        raise DatasetNotFoundError(
+            f"no video in {root}: looked for folders of image files and for {', '.join(sorted(VIDEO_SUFFIXES))} files"
+        )
+    return videos
+
+
+def _x(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"

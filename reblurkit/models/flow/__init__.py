@@ -1,0 +1,1 @@
+"""Optical flow networks, all called as ``(source, target) -> flow``."""

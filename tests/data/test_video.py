@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+
+from reblurkit.blur import average_frames
+from reblurkit.data import VideoFolder, write_image
+from reblurkit.data.sampling import Draw
+from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, ShapeError
+
+
+def levels(index, size=(6, 8)):
+    """A frame that tells its index: every value is exact in 8 bits."""
+    generator = torch.Generator().manual_seed(index)
+    return torch.randint(0, 256, (3, *size), generator=generator) / 255
+
+
+def folder_of_frames(folder, count, **options):
+    for index in range(count):
+        write_image(levels(index, **options), folder / f"{index:03}.png")
+
+
+def test_clips_of_every_folder(tmp_path):
+    folder_of_frames(tmp_path / "b" / "left", 5)
+    folder_of_frames(tmp_path / "a", 4)
+    folder_of_frames(tmp_path / "short", 2)
+    videos = VideoFolder(tmp_path)
+    assert [videos[index]["name"] for index in range(len(videos))] == [
+        "a/001",
+        "a/002",
+        "b/left/001",
+        "b/left/002",
+        "b/left/003",
+    ]
+    item = videos[3]
+    assert set(item) == {"frames", "blurry", "name"}
+    assert torch.equal(item["frames"], torch.stack([levels(index) for index in (1, 2, 3)]))
+    assert torch.equal(item["blurry"], levels(2))
+    assert [VideoFolder(tmp_path, stride=2)[index]["name"] for index in range(3)] == [
+        "a/001",
+        "b/left/001",
+        "b/left/003",
+    ]
+    assert len(VideoFolder(tmp_path, frames=1)) == 11
+    assert len(VideoFolder(tmp_path, split="b")) == 3
+
+
+@pytest.mark.parametrize("spacing", [None, 2, 5])
+@pytest.mark.parametrize("gamma", [None, 2.2])
+def test_blur_from_sharp_frames(tmp_path, spacing, gamma):
+    folder_of_frames(tmp_path / "v", 16)
+    videos = VideoFolder(tmp_path, frames=3, window=5, spacing=spacing, gamma=gamma, stride=2)
+    step = spacing or 5
+    assert len(videos) == len(range(0, (16 - 5) // step + 1 - 3 + 1, 2))
+    start = 2 if len(videos) > 1 else 0
+    item = videos[len(videos) - 1 if len(videos) == 1 else 1]
+    expected = [
+        average_frames(torch.stack([levels(k * step + j) for j in range(5)])[None], gamma)[0]
+        for k in range(start, start + 3)
+    ]
+    torch.testing.assert_close(item["frames"], torch.stack(expected))
+    centre = (start + 1) * step + 2
+    assert torch.equal(item["sharp"], levels(centre))
+    torch.testing.assert_close(item["blurry"], expected[1])
+    assert item["name"] == f"v/{centre:03}"
+
+
+def test_data_sets_bring_their_truth(tmp_path):
+    for video in ("GOPR1", "GOPR2"):
+        for kind, first in (("blur", 0), ("sharp", 50)):
+            for index in range(4):
+                write_image(levels(first + index), tmp_path / "train" / video / kind / f"{index:06}.png")
+    videos = VideoFolder(tmp_path, "gopro", split="train", blur="blur")
+    assert len(videos) == 4
+    item = videos[3]
+    assert item["name"] == "train/GOPR2/blur/000002"
+    assert torch.equal(item["frames"], torch.stack([levels(index) for index in (1, 2, 3)]))
+    assert torch.equal(item["sharp"], levels(52))
+
+
+def test_crops_are_the_same_in_all_frames_and_a_function_of_the_draw(tmp_path):
+    for index in range(3):
+        write_image(torch.arange(20.0).expand(3, 10, 20) / 255 + index / 5, tmp_path / "v" / f"{index}.png")
+    videos = VideoFolder(tmp_path, crop=5, augment=True)
+    first, again, later = (videos[draw]["frames"] for draw in (0, Draw(0), Draw(0, 1)))
+    assert first.shape == (3, 3, 5, 5)
+    assert torch.equal(first, again)
+    differences = {videos[Draw(0, epoch)]["frames"][0, 0, 0, 0].item() for epoch in range(9)}
+    assert len(differences) > 3
+    torch.testing.assert_close(first[1] - first[0], torch.full((3, 5, 5), 51 / 255))
+    torch.testing.assert_close(later[2] - later[1], torch.full((3, 5, 5), 51 / 255))
+
+
+@pytest.fixture
+def video_file(tmp_path):
+    """Eleven frames of one grey level each, with key frames four apart and frames that refer to later ones."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "holiday.mp4"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size, stream.max_b_frames = 48, 32, "yuv420p", 4, 2
+        for index in range(11):
+            image = np.full((32, 48, 3), 20 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_video_files(video_file):
+    videos = VideoFolder(video_file.parent)
+    assert len(videos) == 9
+    for index in (0, 3, 4, 8):
+        item = videos[index]
+        assert item["frames"].shape == (3, 3, 32, 48)
+        grey = 255 * item["frames"].mean((1, 2, 3))
+        torch.testing.assert_close(grey, 20.0 * torch.arange(index, index + 3), rtol=0, atol=3)
+        assert item["name"] == f"holiday/{index + 1:06}"
+    assert len(VideoFolder(video_file, frames=1)) == 11
+    averaged = VideoFolder(video_file, window=3, frames=1)
+    assert len(averaged) == 3
+    torch.testing.assert_close(255 * averaged[1]["frames"].mean(), torch.tensor(80.0), rtol=0, atol=3)
+
+
+def test_video_without_pyav(video_file, monkeypatch):
+    original = builtins.__import__
+
+    def without(name, *rest):
+        if name == "av":
+            raise ImportError(name)
+        return original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(BackendError, match=r"pip install 'reblurkit\[video\]', or extract"):
+        VideoFolder(video_file)
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all", None])
+def test_video_that_cannot_be_read(video_file, content):
+    video_file.write_bytes(video_file.read_bytes()[:800] if content is None else content)
+    with pytest.raises(ImageFileError, match=r"cannot read video .*holiday\.mp4"):
+        VideoFolder(video_file)[0]
+
+
+def test_real_sequences(shared_data):
+    assert len(VideoFolder(shared_data / "sequences" / "selfdeblur_real")) == 5
+    tram = VideoFolder(shared_data / "sequences" / "tram", window=5, spacing=5)
+    assert len(tram) == 4
+    assert tram[0]["frames"].shape == (3, 3, 180, 320)
+    pytest.importorskip("av")
+    film = VideoFolder(shared_data / "sequences" / "bigbuckbunny.mp4")
+    assert len(film) == 130
+    assert film[129]["frames"].shape == (3, 3, 720, 1280)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 0}, "`frames` must be a whole number"),
+        ({"stride": 1.5}, "`stride` must be a whole number"),
+        ({"window": 4}, "`window` must be odd"),
+        ({"window": 3, "layout": "gopro"}, "goes with layout='frames'"),
+        ({"spacing": 3}, "give `window` with them"),
+        ({"gamma": 2.2}, "give `window` with them"),
+        ({"augment": True}, "give `crop`"),
+        ({"blur": "blur"}, "name its layout"),
+        ({"layout": "goprow"}, "unknown layout 'goprow'"),
+    ],
+)
+def test_wrong_arguments(tmp_path, options, message):
+    folder_of_frames(tmp_path, 3)
+    with pytest.raises(ArgumentError, match=message):
+        VideoFolder(tmp_path, **options)
+
+
+def test_wrong_folders(tmp_path):
+    with pytest.raises(DatasetNotFoundError, match="no folder of video"):
+        VideoFolder(tmp_path / "none")
+    with pytest.raises(DatasetNotFoundError, match=r"no video in .* looked for folders of image files"):
+        VideoFolder(tmp_path)
+    folder_of_frames(tmp_path / "v", 2)
+    with pytest.raises(DatasetNotFoundError, match=r"no clip of 3 frames .* has 2 blurry frames; frames=2 takes pairs"):
+        VideoFolder(tmp_path)
+    with pytest.raises(ShapeError, match="8 x 6 pixels, fewer than the crop of 7 x 7"):
+        VideoFolder(tmp_path, frames=2, crop=7)
+    write_image(levels(9, (6, 9)), tmp_path / "v" / "z.png")
+    with pytest.raises(ShapeError, match=r"must have one size, but .*z\.png has 9 x 6 pixels"):
+        VideoFolder(tmp_path)
+    (tmp_path / "v" / "z.png").write_bytes(b"")
+    with pytest.raises(ImageFileError, match=r"z\.png"):
+        VideoFolder(tmp_path)
