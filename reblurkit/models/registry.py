@@ -22,6 +22,13 @@ class _Entry(NamedTuple):
 
 _MODELS = {
     "unet": _Entry("deblur", "reblurkit.models.deblur.unet", "UNet", {}),
+    "srn": _Entry("deblur", "reblurkit.models.deblur.srn", "SRN", {}),
+    "dhn": _Entry("deblur", "reblurkit.models.deblur.dmphn", "DMPHN", {"patches": False}),
+    "dmphn-1-2-4": _Entry("deblur", "reblurkit.models.deblur.dmphn", "DMPHN", {"levels": (1, 2, 4)}),
+    "dmphn-1-2-4-8": _Entry("deblur", "reblurkit.models.deblur.dmphn", "DMPHN", {"levels": (1, 2, 4, 8)}),
+    "msresnet": _Entry("deblur", "reblurkit.models.deblur.msresnet", "MSResNet", {}),
+    "dbn": _Entry("deblur", "reblurkit.models.deblur.dbn", "DBN", {}),
+    "deblurgan": _Entry("deblur", "reblurkit.models.deblur.deblurgan", "DeblurGAN", {}),
     **{
         f"reblur-n{blocks}": _Entry("reblur", "reblurkit.models.reblur_net", "ReblurNet", {"blocks": blocks})
         for blocks in (1, 2, 3, 4)
