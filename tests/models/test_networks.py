@@ -103,7 +103,7 @@ def test_names():
         create_model("reblur-n9")
     with pytest.raises(ArgumentError, match="unknown kind 'foo' of model; known kinds: deblur, flow"):
         list_models("foo")
-    with pytest.raises(ArgumentError, match="known names: .*reblur-n1"):
+    with pytest.raises(ArgumentError, match=r"known names: .*reblur-n1"):
         create_model("zzz")
 
 

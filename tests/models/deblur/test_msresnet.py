@@ -43,7 +43,7 @@ def test_computes_the_authors_network():
     network = MSResNet(blocks=2, width=4).double()
     blurry = torch.rand(1, 3, 20, 28, dtype=torch.float64)
     expected = authors_network(network.state_dict(), 2, 3, blurry)
-    # scikit-image resizes in double precision, torch.exp starts from float32 constants
+    # the kernel of the pyramid is a float32 buffer
     torch.testing.assert_close(network(blurry), expected, rtol=0, atol=1e-6)
 
 
