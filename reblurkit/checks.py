@@ -57,3 +57,38 @@ def check_range(**images: Tensor) -> None:
                 f"`{name}` must lie in [0, 1], but its values span [{low:.4g}, {high:.4g}]; "
                 "divide 8-bit images by 255, map [-1, 1] images by (x + 1) / 2"
             )
+
+
+def check_size(blurry: Tensor, multiple: int, smallest: int = 1, channels: int = 3) -> None:
+    """Check that a network can take images of this size.
+
+    Args:
+        blurry: The network's input.
+        multiple: What height and width must divide by.
+        smallest: The least height and width.
+        channels: The channels that the network was made for.
+
+    Raises:
+        ShapeError: If not.
+
+    Example:
+        >>> import torch
+        >>> check_size(torch.zeros(1, 3, 16, 20), multiple=8)
+        Traceback (most recent call last):
+        reblurkit.errors.ShapeError: `blurry` must have height and width that divide by 8, but they are 16 and 20; ...
+    """
+    if blurry.ndim != 4 or blurry.shape[1] != channels:
+        raise ShapeError(
+            f"`blurry` must be a batch of images (B, {channels}, H, W), but its shape is {tuple(blurry.shape)}"
+        )
+    height, width = blurry.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ShapeError(
+            f"`blurry` must have height and width that divide by {multiple}, but they are {height} and {width}; "
+            "wrap the network in FullSize, which pads and crops"
+        )
+    if height < smallest or width < smallest:
+        raise ShapeError(
+            f"`blurry` must have height and width of at least {smallest}, but they are {height} and {width}; "
+            "pad it before"
+        )

@@ -27,6 +27,13 @@ _MODELS = {
     "raft-small": _Entry("flow", "reblurkit.models.flow.raft", "RAFT", {"size": "small"}),
     "raft-large": _Entry("flow", "reblurkit.models.flow.raft", "RAFT", {"size": "large"}),
     "tvl1": _Entry("flow", "reblurkit.models.flow.tvl1", "TVL1", {}),
+    "srn": _Entry("deblur", "reblurkit.models.deblur.srn", "SRN", {}),
+    "dhn": _Entry("deblur", "reblurkit.models.deblur.dmphn", "DMPHN", {"patches": False}),
+    "dmphn-1-2-4": _Entry("deblur", "reblurkit.models.deblur.dmphn", "DMPHN", {"levels": (1, 2, 4)}),
+    "dmphn-1-2-4-8": _Entry("deblur", "reblurkit.models.deblur.dmphn", "DMPHN", {"levels": (1, 2, 4, 8)}),
+    "msresnet": _Entry("deblur", "reblurkit.models.deblur.msresnet", "MSResNet", {}),
+    "dbn": _Entry("deblur", "reblurkit.models.deblur.dbn", "DBN", {}),
+    "deblurgan": _Entry("deblur", "reblurkit.models.deblur.deblurgan", "DeblurGAN", {}),
     **{
         f"reblur-n{blocks}": _Entry("reblur", "reblurkit.models.reblur_net", "ReblurNet", {"blocks": blocks})
         for blocks in (1, 2, 3, 4)
