@@ -42,6 +42,54 @@ def check_images(**images: Tensor) -> None:
             )
 
 
+def check_multiple(
+    image: Tensor, multiple: int, advice: str = "wrap the network as FullSize(network), which pads and crops"
+) -> None:
+    """Check that an image has sides that a network can halve as often as it does.
+
+    Args:
+        image: ``(B, 3, H, W)``.
+        multiple: What height and width must divide by.
+        advice: The end of the message.
+
+    Raises:
+        ShapeError: If it is no batch of RGB images, or a side does not fit.
+
+    Example:
+        >>> import torch
+        >>> check_multiple(torch.zeros(1, 3, 720, 1280), 32)
+        Traceback (most recent call last):
+        reblurkit.errors.ShapeError: height and width must divide by 32, but the image is 720 x 1280; wrap the network \
+        as FullSize(network), which pads and crops
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ShapeError(f"an image must be a batch (B, 3, H, W), but its shape is {tuple(image.shape)}")
+    height, width = image.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ShapeError(f"height and width must divide by {multiple}, but the image is {height} x {width}; {advice}")
+
+
+def check_least(image: Tensor, least: int) -> None:
+    """Check that nothing is left over of an image that a network makes ever smaller.
+
+    Args:
+        image: ``(B, C, H, W)``.
+        least: The smallest height and width.
+
+    Raises:
+        ShapeError: If a side is shorter.
+
+    Example:
+        >>> import torch
+        >>> check_least(torch.zeros(1, 3, 96, 1280), 128)
+        Traceback (most recent call last):
+        reblurkit.errors.ShapeError: height and width must be at least 128, but the image is 96 x 1280; pad it
+    """
+    height, width = image.shape[-2:]
+    if min(height, width) < least:
+        raise ShapeError(f"height and width must be at least {least}, but the image is {height} x {width}; pad it")
+
+
 def check_range(**images: Tensor) -> None:
     """Check that images lie in [0, 1], with a little room for noise and ringing.
 
