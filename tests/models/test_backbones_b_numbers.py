@@ -49,7 +49,7 @@ def random(network):
     with torch.no_grad():
         for parameter in network.parameters():
             spread = 1 / math.sqrt(parameter[0].numel()) if parameter.ndim > 1 else 1
-            parameter.copy_(0.5 * spread * torch.randn_like(parameter) + (parameter.ndim == 1))
+            parameter.copy_(spread * torch.randn_like(parameter))
     network.double().eval()
     return network, Weights(network.state_dict())
 
