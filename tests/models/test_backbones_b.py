@@ -213,11 +213,11 @@ def inception_keys():
 
 
 @pytest.mark.parametrize(("encoder", "keys"), [("mobilenet", mobilenet_keys()), ("inception", inception_keys())])
-def test_published_keys_of_deblurgan_v2_are_translated(encoder, keys):
+def test_published_keys_of_deblurgan_v2_are_converted(encoder, keys):
     with torch.device("meta"):
         network = create_model(f"deblurgan-v2-{encoder}")
-    assert set(network.translate(dict.fromkeys(keys, torch.zeros(0)))) == set(network.state_dict())
-    assert set(network.translate(network.state_dict())) == set(network.state_dict())
+    assert set(network.convert_state_dict(dict.fromkeys(keys, torch.zeros(0)))) == set(network.state_dict())
+    assert set(network.convert_state_dict(network.state_dict())) == set(network.state_dict())
 
 
 def test_deblurgan_v2_has_what_the_layer_tables_say():

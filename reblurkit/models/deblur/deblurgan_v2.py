@@ -32,7 +32,7 @@ class DeblurGANv2(nn.Module):
     batch do not depend on each other. There are no running statistics.
 
     The state dict of a published file (``file["model"]``, without ``module.``) loads as it is:
-    ``load_state_dict`` passes it through :meth:`translate`.
+    ``load_state_dict`` passes it through :meth:`convert_state_dict`.
 
     Args:
         encoder: ``"inception"`` or ``"mobilenet"``.
@@ -92,7 +92,7 @@ class DeblurGANv2(nn.Module):
         return deblurred
 
     @staticmethod
-    def translate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Keys of the published files to those of :class:`DeblurGANv2`; its own keys stay as they are.
 
         A published file holds the whole classifier beside the stages cut from it, and running statistics, of which the
@@ -102,11 +102,11 @@ class DeblurGANv2(nn.Module):
             state_dict: Weights by name, without ``module.``.
 
         Example:
-            >>> weight = torch.zeros(1)
-            >>> list(DeblurGANv2.translate({"fpn.features.0.0.weight": weight, "fpn.enc1.0.conv.6.weight": weight}))
+            >>> file = dict.fromkeys(["fpn.features.0.0.weight", "fpn.enc1.0.conv.6.weight"], torch.zeros(1))
+            >>> list(DeblurGANv2.convert_state_dict(file))
             ['fpn.enc1.0.conv_pwl.weight']
         """
-        translated = {}
+        converted = {}
         for key, value in state_dict.items():
             if key.startswith(("fpn.inception.", "fpn.features.")) or key.endswith(RUNNING):
                 continue
@@ -114,14 +114,14 @@ class DeblurGANv2(nn.Module):
             if block:
                 names = FIRST_BLOCK if block[1] == "fpn.enc0.1" else OTHER_BLOCKS
                 key = f"{block[1]}.{names[int(block[2])]}{block[3]}"
-            translated[key] = value
-        return translated
+            converted[key] = value
+        return converted
 
     def _accept_published_keys(
         self, module: nn.Module, state_dict: MutableMapping[str, Tensor], prefix: str, *_: object
     ) -> None:
         own = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
-        state_dict.update({prefix + key: value for key, value in self.translate(own).items()})
+        state_dict.update({prefix + key: value for key, value in self.convert_state_dict(own).items()})
 
 
 class Pyramid(nn.Module):
