@@ -6,6 +6,8 @@ from torch import Tensor
 
 from reblurkit.errors import ArgumentError, ShapeError
 
+_FULL_SIZE = "wrap the network as FullSize(network), which pads and crops"
+
 
 def check_images(**images: Tensor) -> None:
     """Check that every argument is a batch of images and that all have one shape, dtype kind and device.
@@ -59,36 +61,29 @@ def check_range(**images: Tensor) -> None:
             )
 
 
-def check_size(blurry: Tensor, multiple: int, smallest: int = 1, channels: int = 3) -> None:
+def check_size(image: Tensor, multiple: int, smallest: int = 1, channels: int = 3, advice: str = _FULL_SIZE) -> None:
     """Check that a network can take images of this size.
 
     Args:
-        blurry: The network's input.
+        image: The network's input.
         multiple: What height and width must divide by.
         smallest: The least height and width.
         channels: The channels that the network was made for.
+        advice: What to do about a wrong height or width, for the message.
 
     Raises:
         ShapeError: If not.
 
     Example:
         >>> import torch
-        >>> check_size(torch.zeros(1, 3, 16, 20), multiple=8)
+        >>> check_size(torch.zeros(1, 3, 720, 1280), multiple=32)
         Traceback (most recent call last):
-        reblurkit.errors.ShapeError: `blurry` must have height and width that divide by 8, but they are 16 and 20; ...
+        reblurkit.errors.ShapeError: height and width must divide by 32, but the image is 720 x 1280; wrap the network ...
     """
-    if blurry.ndim != 4 or blurry.shape[1] != channels:
-        raise ShapeError(
-            f"`blurry` must be a batch of images (B, {channels}, H, W), but its shape is {tuple(blurry.shape)}"
-        )
-    height, width = blurry.shape[-2:]
+    if image.ndim != 4 or image.shape[1] != channels:
+        raise ShapeError(f"an image must be a batch (B, {channels}, H, W), but its shape is {tuple(image.shape)}")
+    height, width = image.shape[-2:]
     if height % multiple or width % multiple:
-        raise ShapeError(
-            f"`blurry` must have height and width that divide by {multiple}, but they are {height} and {width}; "
-            "wrap the network in FullSize, which pads and crops"
-        )
-    if height < smallest or width < smallest:
-        raise ShapeError(
-            f"`blurry` must have height and width of at least {smallest}, but they are {height} and {width}; "
-            "pad it before"
-        )
+        raise ShapeError(f"height and width must divide by {multiple}, but the image is {height} x {width}; {advice}")
+    if min(height, width) < smallest:
+        raise ShapeError(f"height and width must be at least {smallest}, but the image is {height} x {width}; {advice}")

@@ -35,6 +35,20 @@ _MODELS = {
     "dbn": _Entry("deblur", "reblurkit.models.deblur.dbn", "DBN", {}),
     "deblurgan": _Entry("deblur", "reblurkit.models.deblur.deblurgan", "DeblurGAN", {}),
     **{
+        f"nafnet-width{width}": _Entry("deblur", "reblurkit.models.deblur.nafnet", "NAFNet", {"width": width})
+        for width in (32, 64)
+    },
+    "mimo-unet": _Entry("deblur", "reblurkit.models.deblur.mimo_unet", "MIMOUNet", {"blocks": 8}),
+    "mimo-unet-plus": _Entry("deblur", "reblurkit.models.deblur.mimo_unet", "MIMOUNet", {"blocks": 20, "dropout": 0.1}),
+    "restormer": _Entry("deblur", "reblurkit.models.deblur.restormer", "Restormer", {}),
+    **{
+        f"deblurgan-v2-{encoder}": _Entry(
+            "deblur", "reblurkit.models.deblur.deblurgan_v2", "DeblurGANv2", {"encoder": encoder, "width": width}
+        )
+        for encoder, width in (("inception", 128), ("mobilenet", 64))
+    },
+    "kernel-wizard": _Entry("transfer", "reblurkit.models.kernel_wizard", "KernelWizard", {}),
+    **{
         f"reblur-n{blocks}": _Entry("reblur", "reblurkit.models.reblur_net", "ReblurNet", {"blocks": blocks})
         for blocks in (1, 2, 3, 4)
     },

@@ -27,6 +27,9 @@ def test_parameter_counts_of_the_papers_tables(name, count):
     assert parameters(create_model(name)) == count
 
 
+ANY_SIZE = ["unet", *list_models("reblur")]  # the others, which ask for multiples, are in test_backbones*.py
+
+
 def small(name):
     return create_model(name, **({"widths": (4, 6, 8), "blocks": 1} if name == "unet" else {"width": 4}))
 

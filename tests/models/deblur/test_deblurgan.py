@@ -98,5 +98,5 @@ def test_starts_as_the_authors():
 
 
 def test_images_that_are_too_small_are_refused():
-    with pytest.raises(ShapeError, match="at least 8, but they are 4 and 8"):
+    with pytest.raises(ShapeError, match="at least 8, but the image is 4 x 8"):
         DeblurGAN(blocks=1, width=2)(torch.rand(1, 3, 4, 8))
