@@ -78,10 +78,10 @@ def check_size(image: Tensor, multiple: int, smallest: int = 1, channels: int = 
         >>> import torch
         >>> check_size(torch.zeros(1, 3, 720, 1280), multiple=32)
         Traceback (most recent call last):
-        reblurkit.errors.ShapeError: height and width must divide by 32, but the image is 720 x 1280; wrap the network ...
+        reblurkit.errors.ShapeError: height and width must divide by 32, but the image is 720 x 1280; wrap ...
     """
     if image.ndim != 4 or image.shape[1] != channels:
-        raise ShapeError(f"an image must be a batch (B, {channels}, H, W), but its shape is {tuple(image.shape)}")
+        raise ShapeError(f"expected a batch of images (B, {channels}, H, W), but its shape is {tuple(image.shape)}")
     height, width = image.shape[-2:]
     if height % multiple or width % multiple:
         raise ShapeError(f"height and width must divide by {multiple}, but the image is {height} x {width}; {advice}")

@@ -156,5 +156,5 @@ def test_wrong_arguments(name, wrong):
 
 @pytest.mark.parametrize("name", ["srn", "dhn", "msresnet", "deblurgan"])
 def test_other_tensors_than_rgb_images_are_refused(name):
-    with pytest.raises(ShapeError, match=r"must be a batch of images \(B, 3, H, W\)"):
+    with pytest.raises(ShapeError, match=r"expected a batch of images \(B, 3, H, W\)"):
         small(name)(torch.rand(1, 1, 16, 16))
