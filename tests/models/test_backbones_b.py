@@ -334,7 +334,7 @@ def test_sizes_that_do_not_fit(name):
     for other in (image[..., :-1], image[..., 1:, :]):
         with pytest.raises(ShapeError, match=rf"must divide by {network.multiple}.*{advice}"):
             call(network, other)
-    with pytest.raises(ShapeError, match="must be a batch"):
+    with pytest.raises(ShapeError, match="a batch of images"):
         call(network, image[0])
 
 
