@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
 from reblurkit.metrics.per_image import PerImageMetric
+from reblurkit.models.weight_files import read_state
 
 # torchvision's ImageNet weights: AlexNet, VGG-16 and SqueezeNet 1.1. The digits in the names begin the checksums.
 BACKBONES = {
@@ -100,8 +101,8 @@ def _load(net: str, weights: Path) -> nn.Module:
         warnings.simplefilter("ignore", UserWarning)  # the package uses an argument that torchvision renamed
         module: nn.Module = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
     with as_file(files(lpips) / "weights" / "v0.1" / f"{net}.pth") as heads:
-        state = _read(heads)
-    backbone = _read(weights)
+        state = read_state(heads)
+    backbone = read_state(weights)
     try:
         # "net.slice2.3.weight" is torchvision's "features.3.weight"
         for name in (name for name in module.state_dict() if name.startswith("net.")):
@@ -112,13 +113,3 @@ def _load(net: str, weights: Path) -> nn.Module:
         reason = f"misses {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
         raise WeightsError(f"{weights} must hold torchvision's weights for LPIPS({net!r}), but {reason}") from error
     return module.requires_grad_(False).eval()
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        raise WeightsError(f"{path} cannot be read as a file of weights: {error}".splitlines()[0]) from error
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {type(state).__name__}")
-    return state
