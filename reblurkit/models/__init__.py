@@ -2,8 +2,9 @@
 
 from reblurkit.models.checkpoints import load_weights
 from reblurkit.models.deblur.unet import UNet
+from reblurkit.models.full_size import FullSize
 from reblurkit.models.reblur_net import ReblurNet
 from reblurkit.models.registry import create_model, list_models
 from reblurkit.models.weight_files import save_weights
 
-__all__ = ["ReblurNet", "UNet", "create_model", "list_models", "load_weights", "save_weights"]
+__all__ = ["FullSize", "ReblurNet", "UNet", "create_model", "list_models", "load_weights", "save_weights"]
