@@ -153,7 +153,8 @@ def _fit(
     tensors = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
     own = without_wrappers({name: (name, value) for name, value in tensors.items()})
     state = _submodule(published, {name: value.shape for name, (_, value) in own.items()}, network)
-    state = {name: value for name, value in state.items() if name not in _stale_statistics(model) or name in own}
+    stale = _stale_statistics(model) - own.keys()
+    state = {name: value for name, value in state.items() if name not in stale}
     fitting = {name: value for name, value in state.items() if name in own and own[name][1].shape == value.shape}
     set_along = {id(own[name][1]) for name in fitting}
     report = LoadReport(
@@ -182,8 +183,9 @@ def _submodule(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], ne
             for start in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
                 if name[start:] in shapes:
                     fits[name[:start]] += 1 + (shapes[name[start:]] == value.shape)
-        best = [prefix for prefix, fit in fits.items() if fit == max(fits.values())]
-        if len(best) > 1 and "" not in best and fits[best[0]] == 2 * len(shapes):
+        most = max(fits.values(), default=0)
+        best = [prefix for prefix, fit in fits.items() if fit == most]
+        if len(best) > 1 and "" not in best and most == 2 * len(shapes):
             found = " and ".join(repr(prefix.removesuffix(".")) for prefix in best)
             raise WeightsError(f"several networks in it fit, {found}; choose one by `network=`")
         prefix = best[0] if best and "" not in best else ""
