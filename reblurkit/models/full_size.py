@@ -26,7 +26,8 @@ class FullSize(nn.Module):
         network: Any network that keeps the size of its input, from one image or clip, or from several of the same
             size. Of a list of scales the last is used.
         multiple: What height and width must divide by. None: what the network's attribute ``multiple`` says, and 1,
-            no padding, where it says nothing.
+            no padding, where it says nothing. Its attribute ``smallest``, if it has one, is the shortest side that
+            it takes.
         tile: Side of the square tiles in pixels, divisible by ``multiple``. None: the whole image at once.
         overlap: Pixels at which a tile's border makes no difference any more; neighbouring tiles share half as many
             again, if the tile is large enough, to blend over.
@@ -56,11 +57,13 @@ class FullSize(nn.Module):
             raise ArgumentError(f"`multiple` must be a whole number of at least 1, but is {multiple}")
         if overlap < 0:
             raise ArgumentError(f"`overlap` must be at least 0, but is {overlap}")
+        self.smallest: int = getattr(network, "smallest", 1)
         if tile is not None and (tile < multiple or tile % multiple):
             near = max(tile // multiple, 1) * multiple
             raise ArgumentError(f"`tile` must divide by {multiple}, which the network needs, but is {tile}; try {near}")
-        if tile is not None and tile < overlap + multiple:
-            raise ArgumentError(f"`tile` must be at least {overlap + multiple}, more than the overlap, but is {tile}")
+        shortest = max(overlap + multiple, self.smallest)
+        if tile is not None and tile < shortest:
+            raise ArgumentError(f"`tile` must be at least {shortest} with this overlap and network, but is {tile}")
         self.network = network
         self.multiple = multiple
         self.tile = tile
@@ -79,7 +82,8 @@ class FullSize(nn.Module):
 
     def _cover(self, length: int) -> list[_Span]:
         """The spans along one axis that the network sees one after the other."""
-        padded = length + -length % self.multiple
+        padded = max(length, self.smallest)
+        padded += -padded % self.multiple
         if self.tile is None or padded <= self.tile:
             return [_Span(0, padded, torch.ones(length))]
         ramp = min(self.overlap // 2, self.tile - self.overlap - self.multiple)

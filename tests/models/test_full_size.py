@@ -79,6 +79,18 @@ def test_the_network_says_what_it_needs():
     assert FullSize(network).multiple == 12
 
 
+def test_networks_with_a_shortest_side():
+    network = Declared()
+    network.smallest = 30
+    image = torch.rand(1, 3, 9, 50)
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), (0, 0), (0, 23), (0, 2)], mode="reflect"))
+    assert torch.equal(FullSize(network)(image), network(padded)[..., :9, :50])
+    assert FullSize(network, tile=32, overlap=8)(image).shape == image.shape
+    assert network.sizes == [(32, 52)] * 2 + [(32, 32)] * 2
+    with pytest.raises(ArgumentError, match="`tile` must be at least 30 with this"):
+        FullSize(network, tile=28, overlap=8)
+
+
 def test_the_last_of_several_scales():
     network, image = MultiScaleNet(), torch.rand(1, 3, 10, 9)
     padded = nn.functional.pad(image, (0, 3, 0, 2), mode="reflect")
@@ -224,7 +236,7 @@ def test_it_is_transparent():
         ({"overlap": -1}, "`overlap` must be at least 0"),
         ({"multiple": 16, "tile": 500}, "`tile` must divide by 16, .* but is 500; try 496"),
         ({"multiple": 16, "tile": 8}, "`tile` must divide by 16, .* but is 8; try 16"),
-        ({"tile": 32}, "`tile` must be at least 33, more than the overlap, but is 32"),
+        ({"tile": 32}, "`tile` must be at least 33 with this overlap and network, but is 32"),
         ({"tile": 32, "multiple": 16, "overlap": 20}, "at least 36"),
         ({"tile": 0}, "`tile`"),
     ],
