@@ -45,6 +45,7 @@ class DeblurGAN(nn.Module):
     """
 
     multiple = 4
+    smallest = 8
 
     def __init__(self, blocks: int = 9, width: int = 64, dropout: float = 0.5, global_residual: bool = True) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class DeblurGAN(nn.Module):
 
     def forward(self, blurry: Tensor) -> Tensor:
         """Return the deblurred image."""
-        check_size(blurry, self.multiple, smallest=8)
+        check_size(blurry, self.multiple, self.smallest)
         centred = 2 * blurry - 1
         deblurred: Tensor = self.model(centred)
         if self.global_residual:
