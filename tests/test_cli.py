@@ -193,8 +193,17 @@ def put_vgg_into_the_cache(monkeypatch):
 def test_example_configurations_train_and_test(project, hub_cache, monkeypatch, config):
     for split in ("train", "test"):
         for kind in ("blur_gamma", "sharp"):
-            save(project / "GOPRO_Large" / split / "GOPR0372_07_00" / kind / "000047.png")
-    small = ["--data.crop=24", "--data.num_workers=0", "--trainer.fast_dev_run=true", "--trainer.precision=32-true"]
+            save(project / "GOPRO_Large" / split / "GOPR0372_07_00" / kind / "000047.png", size=(32, 48))
+    for split in ("train", "val"):
+        for kind in ("blur", "sharp"):
+            save(project / "REDS" / split / f"{split}_{kind}" / "000" / "00000000.png", size=(32, 48))
+    small = [
+        "--data.crop=32",
+        "--data.batch_size=1",
+        "--data.num_workers=0",
+        "--trainer.fast_dev_run=true",
+        "--trainer.precision=32-true",
+    ]
     small += ["--model.network.widths=[4, 4, 4]", "--trainer.accelerator=cpu"]
     vgg = put_vgg_into_the_cache(monkeypatch) if "VGGLoss" in config.read_text() else None
     assert main(["fit", "--config", str(config), *small]) == 0

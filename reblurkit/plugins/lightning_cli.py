@@ -17,8 +17,21 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
 from reblurkit.cli import COMMANDS
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
-from reblurkit.losses import AdversarialLoss, CharbonnierLoss, FrequencyLoss, VGGLoss
-from reblurkit.models import PatchGAN, ReblurNet, UNet
+from reblurkit.losses import AdversarialLoss, CharbonnierLoss, FrequencyLoss, MultiScaleLoss, VGGLoss
+from reblurkit.models import (
+    DBN,
+    DMPHN,
+    SRN,
+    DeblurGAN,
+    FullSize,
+    MIMOUNet,
+    MSResNet,
+    NAFNet,
+    PatchGAN,
+    ReblurNet,
+    Restormer,
+    UNet,
+)
 from reblurkit.models.checkpoints import read_lightning_checkpoint
 from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
@@ -30,8 +43,12 @@ from reblurkit.plugins.tasks import DeblurTask
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
 __all__ = [
+    "DBN",
+    "DMPHN",
+    "SRN",
     "AdversarialLoss",
     "CharbonnierLoss",
+    "DeblurGAN",
     "DeblurTask",
     "DemoDataModule",
     "FlowKernelBlur",
@@ -39,9 +56,15 @@ __all__ = [
     "FlowReblurFinetuneCallback",
     "FlowWarpBlur",
     "FrequencyLoss",
+    "FullSize",
+    "MIMOUNet",
+    "MSResNet",
+    "MultiScaleLoss",
+    "NAFNet",
     "PairedDataModule",
     "PatchGAN",
     "ReblurNet",
+    "Restormer",
     "UNet",
     "VGGLoss",
     "VideoDataModule",

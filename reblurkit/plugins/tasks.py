@@ -19,6 +19,7 @@ from reblurkit.checks import check_images, check_range
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness
+from reblurkit.losses.reconstruction import MultiScaleLoss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.networks import finest_scale
 from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
@@ -57,7 +58,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
             from coarse to fine, of which the last is used.
         reblur_net: The reblurring network, for instance ``reblurkit.models.ReblurNet``; ``null`` trains without the
             reblurring loss.
-        loss: Called with the deblurred and the sharp images; default L1.
+        loss: Called with the deblurred and the sharp images; default L1. A ``MultiScaleLoss`` is given all scales
+            of a multi-scale network, any other loss the full-size image.
         reblur_weight: Weight of the reblurring loss; with 0 the reblurring network trains along without a say.
         reblur_sharpness: What the reblurring network must preserve: ``pseudo``, ``real`` or ``null``.
         reblur_warmup: Steps at the start during which the weight is 0.
@@ -130,8 +132,9 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The loss of a batch: reconstruction and whatever else is asked for."""
         blurry, sharp = self._images(batch)
-        deblurred = self._deblur(blurry)
-        loss: Tensor = self.loss(deblurred, sharp)
+        scales = self.network(blurry)
+        deblurred = self._finest(scales, blurry)
+        loss: Tensor = self.loss(scales if isinstance(self.loss, MultiScaleLoss) else deblurred, sharp)
         for name, extra in self.extra_losses.items():
             value = extra(deblurred, sharp)
             self.log(f"train/loss_{name}", value)
@@ -196,7 +199,10 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
         return blurry, sharp
 
     def _deblur(self, blurry: Tensor) -> Tensor:
-        deblurred = finest_scale(self.network(blurry))
+        return self._finest(self.network(blurry), blurry)
+
+    def _finest(self, scales: Tensor | list[Tensor], blurry: Tensor) -> Tensor:
+        deblurred = finest_scale(scales)
         if deblurred.shape != blurry.shape:
             raise ShapeError(
                 f"the network {type(self.network).__name__} must keep the shape of its input, {tuple(blurry.shape)}, "

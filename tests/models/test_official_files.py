@@ -81,7 +81,9 @@ def test_deblurgan_with_old_running_statistics_and_without_dropout(tmp_path):
     broken = {key: value for key, value in state.items() if "conv_block.5" not in key}
     torch.save(broken, tmp_path / "broken.pth")
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"one convolution in each residual block.* README links to, which are older"):
+    with pytest.raises(
+        WeightsError, match=r"one convolution in each residual block.* README links to, which are older"
+    ):
         load_weights(network, tmp_path / "broken.pth")
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
 
