@@ -84,6 +84,33 @@ def self_reblur_loss(reblur_net: nn.Module, deblurred: Tensor) -> Tensor:
     return F.l1_loss(call_frozen(reblur_net, deblurred), deblurred.detach())
 
 
+class ReblurNetTerms(NamedTuple):
+    """One evaluation of L_R: the ``loss`` to minimise, and each term's value for the log."""
+
+    loss: Tensor
+    blur: Tensor
+    sharp: Tensor | None
+
+
+def reblur_net_loss(
+    network: nn.Module,
+    reblur_net: nn.Module,
+    deblurred: Tensor,
+    sharp: Tensor,
+    blurry: Tensor,
+    *,
+    sharpness: Sharpness,
+) -> ReblurNetTerms:
+    """L_R = L_Blur + L_Sharp (equation 4), what M_R is trained with; M_D gives S^ and is left untouched."""
+    blur = blur_reconstruction_loss(reblur_net, deblurred, blurry)
+    if sharpness is None:
+        return ReblurNetTerms(blur, blur, None)
+    preserved = sharpness_preservation_loss(
+        reblur_net, call_untouched(network, sharp) if sharpness == "pseudo" else sharp
+    )
+    return ReblurNetTerms(blur + preserved, blur, preserved)
+
+
 class ReblurTerms(NamedTuple):
     """One evaluation of the reblurring losses: the routed ``loss`` to add, and each term's value for the log."""
 
@@ -117,15 +144,9 @@ def routed_reblur_loss(
     if not torch.is_grad_enabled():
         return ReblurTerms(loss, reblur, None, None)
 
-    blur = reblur_net_loss = blur_reconstruction_loss(reblur_net, deblurred, blurry)
-    preserved = None
-    if sharpness is not None:
-        preserved = sharpness_preservation_loss(
-            reblur_net, call_untouched(network, sharp) if sharpness == "pseudo" else sharp
-        )
-        reblur_net_loss = blur + preserved
+    own = reblur_net_loss(network, reblur_net, deblurred, sharp, blurry, sharpness=sharpness)
     # L_R joins with its gradient, not with its value: the sum stays the paper's L_D (equation 6).
-    return ReblurTerms(loss + (reblur_net_loss - reblur_net_loss.detach()), reblur, blur, preserved)
+    return ReblurTerms(loss + (own.loss - own.loss.detach()), reblur, own.blur, own.sharp)
 
 
 class ReblurLoss(nn.Module):

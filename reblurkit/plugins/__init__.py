@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from reblurkit.plugins.finite_loss import FiniteLoss
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.reblur_task import ReblurTask
     from reblurkit.plugins.tasks import DeblurTask
 
 _HOME = {
@@ -22,6 +23,7 @@ _HOME = {
     "ImageWriter": "image_logger",
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
+    "ReblurTask": "reblur_task",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "ImageWriter",
     "PairedDataModule",
     "ReblurLossMixin",
+    "ReblurTask",
     "strip_reblur",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
+from reblurkit.plugins.reblur_task import ReblurTask
 from reblurkit.plugins.tasks import DeblurTask
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
@@ -35,6 +37,7 @@ __all__ = [
     "FrequencyLoss",
     "PairedDataModule",
     "ReblurNet",
+    "ReblurTask",
     "UNet",
     "run_lightning_cli",
 ]
@@ -60,6 +63,12 @@ class _ReblurkitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ImageLogger, "image_logger")
         parser.add_lightning_class_args(ImageWriter, "image_writer")
+
+    def before_fit(self) -> None:
+        if isinstance(self.model, ReblurTask):
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
+            if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
+                _say("no --model.weights: the deblurring network keeps the weights that it was built with")
 
     def after_fit(self) -> None:
         checkpoint = self.trainer.checkpoint_callback
