@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from reblurkit.checks import check_images
 from reblurkit.errors import ArgumentError
-from reblurkit.networks import call_frozen, call_untouched, finest_scale
+from reblurkit.networks import call_frozen, call_routed, call_untouched, finest_scale
 
 Sharpness = Literal["pseudo", "real"] | None
 
@@ -105,10 +105,13 @@ def reblur_net_loss(
     blur = blur_reconstruction_loss(reblur_net, deblurred, blurry)
     if sharpness is None:
         return ReblurNetTerms(blur, blur, None)
-    preserved = sharpness_preservation_loss(
-        reblur_net, call_untouched(network, sharp) if sharpness == "pseudo" else sharp
-    )
+    preserved = _preservation(network, reblur_net, sharp, sharpness)
     return ReblurNetTerms(blur + preserved, blur, preserved)
+
+
+def _preservation(network: nn.Module, reblur_net: nn.Module, sharp: Tensor, sharpness: Sharpness) -> Tensor:
+    preserved = call_untouched(network, sharp) if sharpness == "pseudo" else sharp
+    return sharpness_preservation_loss(reblur_net, preserved)
 
 
 class ReblurTerms(NamedTuple):
@@ -138,15 +141,23 @@ def routed_reblur_loss(
     check_images(deblurred=deblurred, sharp=sharp, blurry=blurry)
     if weight and torch.is_grad_enabled() and not deblurred.requires_grad:
         _check_frozen(network)
-    with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-        reblur = reblur_loss(reblur_net, deblurred, sharp)
-        loss = weight * reblur if weight else torch.zeros_like(reblur)
     if not torch.is_grad_enabled():
-        return ReblurTerms(loss, reblur, None, None)
+        reblur = reblur_loss(reblur_net, deblurred, sharp)
+        return ReblurTerms(weight * reblur, reblur, None, None)
 
-    own = reblur_net_loss(network, reblur_net, deblurred, sharp, blurry, sharpness=sharpness)
+    # Equations 5 and 2 share the forward pass M_R(L), each with the gradient of its own function above.
+    for_network, for_reblur_net = call_routed(reblur_net, deblurred if weight else deblurred.detach())
+    with torch.no_grad():
+        target = call_frozen(reblur_net, sharp)
+    reblur = F.l1_loss(for_network, target)
+    blur = F.l1_loss(for_reblur_net, blurry)
+    own, preserved = blur, None
+    if sharpness is not None:
+        preserved = _preservation(network, reblur_net, sharp, sharpness)
+        own = blur + preserved
     # L_R joins with its gradient, not with its value: the sum stays the paper's L_D (equation 6).
-    return ReblurTerms(loss + (own.loss - own.loss.detach()), reblur, own.blur, own.sharp)
+    loss = weight * reblur if weight else torch.zeros_like(reblur)
+    return ReblurTerms(loss + (own - own.detach()), reblur, blur, preserved)
 
 
 class ReblurLoss(nn.Module):
