@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
@@ -73,7 +74,7 @@ class _ReblurkitCLI(LightningCLI):
     def after_fit(self) -> None:
         checkpoint = self.trainer.checkpoint_callback
         saved = getattr(checkpoint, "best_model_path", "")
-        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {saved}" if saved else ""))
+        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
 
     def before_validate(self) -> None:
         self._warn_of_fresh_weights()
