@@ -11,6 +11,7 @@
 # line. The network here is a DnCNN (Zhang et al., 2017), which knows grey images only.
 
 # %%
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -85,8 +86,7 @@ assert main(f"test {task} --ckpt_path={folder}/reblur.ckpt".split()) == 0
 # The checkpoint holds both networks, as test-time adaptation wants them: `network` and `reblur`.
 
 # %%
-from my_dncnn import ColourDnCNN  # noqa: E402
-
+ColourDnCNN = importlib.import_module("my_dncnn").ColourDnCNN
 module = ReblurTask.load_from_checkpoint(
     folder / "reblur.ckpt", network=ColourDnCNN(**shape), reblur_net=ReblurNet(width=16), weights_only=True
 )

@@ -102,7 +102,8 @@ def call_frozen(network: nn.Module, image: Tensor) -> Tensor:
 def call_routed(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
     """Run a network once for two losses, of which one trains what made the image, and the other the network.
 
-    Equal to ``call_frozen(network, image), network(image.detach())``, with one forward pass less.
+    Equal to ``call_frozen(network, image), network(image.detach())``, with one forward pass less; not differentiable
+    twice.
 
     Args:
         network: Any network. One that is compiled runs twice: its backward graph can neither be used twice nor

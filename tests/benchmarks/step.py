@@ -36,7 +36,7 @@ what a step takes beyond networks and optimizers.
 - **joined**: as separate, with M_R's own passes on L and Ŝ in one batch.
 - **careless**: the loop one writes first: M_R not frozen while M_D learns, a graph kept for M_R(S), L computed twice.
 - **channels_last**: both networks `.to(memory_format=torch.channels_last)`.
-- **compiled**: both networks `.compile()`, warmed up; the package then computes M_R(L) twice.
+- **compiled** (with `--compile`): both networks `.compile()`; the package then computes M_R(L) twice.
 
 Made by `python -m tests.benchmarks.step`."""
 
