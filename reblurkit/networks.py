@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from reblurkit.errors import ArgumentError, PluginError
@@ -123,3 +125,56 @@ def check_two_networks(network: nn.Module, other: nn.Module, name: str) -> None:
     """Raise ArgumentError if two networks share parameters: their gradients could not be told apart."""
     if {*network.parameters()} & {*other.parameters()}:
         raise ArgumentError(f"the deblurring and the {name} network must not share parameters, but do")
+
+
+def call_routed(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a network once for two losses, of which one trains what made the image, and the other the network.
+
+    Equal to ``call_frozen(network, image), network(image.detach())``, with one forward pass less; not differentiable
+    twice.
+
+    Args:
+        network: Any network. One that is compiled runs twice: its backward graph can neither be used twice nor
+            leave out what is not asked for.
+        image: Its input, ``(B, C, H, W)``.
+
+    Returns:
+        The output twice: gradients of the first pass to the image alone, those of the second to the parameters alone.
+    """
+    if torch.compiler.is_compiling() or any(_is_compiled(module) for module in network.modules()):
+        return call_frozen(network, image), network(image.detach())
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    for_image, for_parameters = _RoutedCall.apply(network, names, image, *parameters)
+    return for_image, for_parameters
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
+
+
+class _RoutedCall(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, network: nn.Module, names: tuple[str, ...], image: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in (image, *parameters)]
+        with torch.enable_grad():
+            # A view: hooks on what a module is called with, such as a FLOP counter's, must not meet a leaf.
+            output = functional_call(network, dict(zip(names, leaves[1:], strict=True)), (leaves[0].view_as(image),))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output, *leaves)  # with the output its graph, for as long as the caller's graph lives
+        return output.detach(), output.detach().clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, for_image: Tensor | None, for_parameters: Tensor | None) -> tuple[Tensor | None, ...]:
+        output, image, *parameters = ctx.saved_tensors
+
+        def gradients(grad: Tensor | None, leaves: list[Tensor]) -> list[Tensor | None]:
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            if grad is None or not wanted:
+                return [None] * len(leaves)
+            found = iter(torch.autograd.grad(output, wanted, grad, retain_graph=True, allow_unused=True))
+            return [next(found) if leaf.requires_grad else None for leaf in leaves]
+
+        return None, None, *gradients(for_image, [image]), *gradients(for_parameters, parameters)

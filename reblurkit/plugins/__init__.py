@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.reblur_task import ReblurTask
     from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
 
 _HOME = {
@@ -28,6 +29,7 @@ _HOME = {
     "ReblurLossMixin": "reblur_mixin",
     "VideoDataModule": "datamodules",
     "WeightedLoss": "tasks",
+    "ReblurTask": "reblur_task",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "ImageWriter",
     "PairedDataModule",
     "ReblurLossMixin",
+    "ReblurTask",
     "VideoDataModule",
     "WeightedLoss",
     "strip_reblur",

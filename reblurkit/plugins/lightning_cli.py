@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -38,6 +40,7 @@ from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
+from reblurkit.plugins.reblur_task import ReblurTask
 from reblurkit.plugins.tasks import DeblurTask
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
@@ -64,6 +67,7 @@ __all__ = [
     "PairedDataModule",
     "PatchGAN",
     "ReblurNet",
+    "ReblurTask",
     "Restormer",
     "UNet",
     "VGGLoss",
@@ -93,10 +97,16 @@ class _ReblurkitCLI(LightningCLI):
         parser.add_lightning_class_args(ImageLogger, "image_logger")
         parser.add_lightning_class_args(ImageWriter, "image_writer")
 
+    def before_fit(self) -> None:
+        if isinstance(self.model, ReblurTask):
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
+            if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
+                _say("no --model.weights: the deblurring network keeps the weights that it was built with")
+
     def after_fit(self) -> None:
         checkpoint = self.trainer.checkpoint_callback
         saved = getattr(checkpoint, "best_model_path", "")
-        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {saved}" if saved else ""))
+        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
 
     def before_validate(self) -> None:
         self._warn_of_fresh_weights()
