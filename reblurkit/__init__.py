@@ -14,14 +14,28 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reblurkit import blur, data, losses, metrics, models, plugins
+    from reblurkit import adaptation, blur, data, losses, metrics, models, plugins
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 __version__ = "0.1.0"
-__all__ = ["ReblurLossMixin", "__version__", "blur", "data", "losses", "metrics", "models", "plugins", "strip_reblur"]
+__all__ = [
+    "ReblurLossMixin",
+    "TestTimeAdaptCallback",
+    "__version__",
+    "adaptation",
+    "blur",
+    "data",
+    "losses",
+    "metrics",
+    "models",
+    "plugins",
+    "strip_reblur",
+]
 
 _ENTRY_POINTS = {
     "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
+    "TestTimeAdaptCallback": "reblurkit.plugins.test_time_adapt",
     "strip_reblur": "reblurkit.plugins.reblur_mixin",
 }
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
     from reblurkit.plugins.tasks import DeblurTask
+    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 _HOME = {
     "AuxiliaryOptimizer": "auxiliary_optimizer",
@@ -22,6 +23,7 @@ _HOME = {
     "ImageWriter": "image_logger",
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
+    "TestTimeAdaptCallback": "test_time_adapt",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "ImageWriter",
     "PairedDataModule",
     "ReblurLossMixin",
+    "TestTimeAdaptCallback",
     "strip_reblur",
 ]
 
