@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from reblurkit import histogram
 from reblurkit.checks import check_images
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError, ShapeError
-from reblurkit.losses.reblur import check_two_networks, self_reblur_loss
-from reblurkit.networks import finest_scale, preserved_rng
+from reblurkit.losses.reblur import self_reblur_loss
+from reblurkit.networks import buffer_places, finest_scale, parameter_places, preserved_rng
 from reblurkit.slicing import each_image, each_tile, first_image, join, map_tensors, replace_finest
 
 OptimizerFactory = Callable[[list[Tensor]], Optimizer]
@@ -197,8 +197,10 @@ def adapt_call(
         options: The options.
         report: Called with the image's place in the batch, the number of steps done, and the loss.
     """
-    check_two_networks(network, reblur_net)
-    names = _chosen_parameters(network, options.parameters)
+    with _SWAPPING:
+        if {*network.parameters()} & {*reblur_net.parameters()}:
+            raise ArgumentError("the deblurring and the reblurring network must not share parameters, but do")
+        names = _chosen_parameters(network, options.parameters)
     inputs = (tuple(arguments), dict(keywords))
     device = first_image(inputs).device
     outputs, plain, losses, seconds = [], [], [], []
@@ -222,7 +224,7 @@ def adapt_call(
             outputs.append(after)
             losses.append(image_losses)
             seconds.append(time.perf_counter() - start)
-    return AdaptedCall(join(outputs), torch.cat(plain), torch.stack(losses), seconds)
+        return AdaptedCall(join(outputs), torch.cat(plain), torch.stack(losses), seconds)
 
 
 class _Image:
@@ -234,11 +236,14 @@ class _Image:
         self.network, self.reblur_net, self.options = network, reblur_net, options
         # Tensors made in inference mode can take no part in a backward pass; their copies made here can.
         self.inputs = map_tensors(lambda tensor: tensor.detach().clone(), inputs)
-        parameters = {name: _normal(parameter) for name, parameter in network.named_parameters()}
-        self.originals = [parameters[name] for name in names]
+        with _SWAPPING:
+            parameters = dict(network.named_parameters())
+            places = [*parameter_places(network), *buffer_places(network)]
+            copies = {buffer: buffer.clone() for buffer in network.buffers()}
+        self.originals = [_normal(parameters[name]) for name in names]
         self.weights = [original.clone().requires_grad_() for original in self.originals]
-        self.tensors = parameters | dict(zip(names, self.weights, strict=True))
-        self.tensors |= {name: buffer.clone() for name, buffer in network.named_buffers()}
+        copies |= {parameters[name]: weight for name, weight in zip(names, self.weights, strict=True)}
+        self.tensors = {name: copies[tensor] if tensor in copies else _normal(tensor) for name, tensor in places}
 
     def adapt(self, report: Callable[[int, Tensor], None]) -> tuple[Any, Any, Tensor]:
         """The network's output before and after adaptation, and the losses ``(steps + 1,)``."""
@@ -287,7 +292,7 @@ class _Image:
     def _call(self, inputs: Any) -> Any:
         def run() -> Any:
             with _SWAPPING:
-                return functional_call(self.network, self.tensors, *inputs)
+                return functional_call(self.network, self.tensors, *inputs, tie_weights=False)
 
         torch.clear_autocast_cache()  # it would still hold the weights from before the last step
         return self._checkpointed(run)
@@ -358,7 +363,7 @@ def _plain(name: str) -> str:
 
 
 def _normal(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
+    return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
 @contextmanager

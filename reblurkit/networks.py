@@ -50,6 +50,22 @@ def find_network(module: nn.Module, path: str) -> nn.Module:
         ) from None
 
 
+def parameter_places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place of a parameter in a network, as ``functional_call(..., tie_weights=False)`` needs them.
+
+    A tensor that two modules share is given by both names. A module that sits at two paths is given once: with tensors
+    replaced under both paths, ``functional_call`` restores them in the wrong order and leaves the new ones in place.
+    """
+    for prefix, module in network.named_modules():
+        yield from module.named_parameters(prefix, recurse=False, remove_duplicate=False)
+
+
+def buffer_places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The same of buffers."""
+    for prefix, module in network.named_modules():
+        yield from module.named_buffers(prefix, recurse=False, remove_duplicate=False)
+
+
 @contextmanager
 def preserved_rng(device: torch.device) -> Iterator[None]:
     """Put the random state of the CPU and of ``device`` back when the block ends."""
@@ -74,9 +90,9 @@ def call_untouched(network: nn.Module, image: Tensor) -> Tensor:
     Returns:
         The full-size output, without a graph.
     """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in buffer_places(network)}
     with preserved_rng(image.device), torch.no_grad():
-        return finest_scale(functional_call(network, buffers, (image,)))
+        return finest_scale(functional_call(network, buffers, (image,), tie_weights=False))
 
 
 def call_frozen(network: nn.Module, image: Tensor) -> Tensor:
@@ -91,7 +107,7 @@ def call_frozen(network: nn.Module, image: Tensor) -> Tensor:
     Returns:
         The network's output; buffers are updated in copies only.
     """
-    frozen = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    frozen |= {name: buffer.clone() for name, buffer in network.named_buffers()}
-    output: Tensor = functional_call(network, frozen, (image,))
+    frozen = {name: parameter.detach() for name, parameter in parameter_places(network)}
+    frozen |= {name: buffer.clone() for name, buffer in buffer_places(network)}
+    output: Tensor = functional_call(network, frozen, (image,), tie_weights=False)
     return output

@@ -25,6 +25,7 @@ from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.tasks import DeblurTask
+from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
@@ -35,6 +36,7 @@ __all__ = [
     "FrequencyLoss",
     "PairedDataModule",
     "ReblurNet",
+    "TestTimeAdaptCallback",
     "UNet",
     "run_lightning_cli",
 ]

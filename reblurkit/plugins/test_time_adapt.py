@@ -311,7 +311,7 @@ def _wrap_forward(network: nn.Module, adapted: Callable[[Any, Any], Any]) -> Cal
         else:
             del network.forward
 
-    network.forward = torch.compiler.disable(forward)
+    network.forward = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]  # torch gives it no types
     return restore
 
 
