@@ -498,7 +498,7 @@ def test_wrong_networks_and_images():
         adapt(network, reblur_net, (255 * blurry).byte())
     with pytest.raises(ShapeError, match="batch of images"):
         adapt(network, reblur_net, blurry[0])
-    with pytest.raises(ShapeError, match="at least one|batch of images"):
+    with pytest.raises(ShapeError, match="batch of images"):
         adapt(network, reblur_net, blurry[:0])
     with pytest.raises(ShapeError, match=r"Sequential or the reblurring network cannot process .*\(1, 3, 2, 2\)"):
         adapt(nn.Sequential(nn.Conv2d(3, 3, 5)), reblur_net, blurry[..., :2, :2])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
@@ -18,8 +19,8 @@ def run(*words):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def train(folder, processes):
-    run(ROOT / "tests" / "ddp" / "train.py", folder, processes)
+def train(folder, processes, script="train"):
+    run(ROOT / "tests" / "ddp" / f"{script}.py", folder, processes)
     return [torch.load(folder / f"{processes}-{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
@@ -30,6 +31,19 @@ def test_two_processes_agree_and_equal_one_with_the_joined_batch(tmp_path):
     for name in first:
         assert torch.equal(first[name], second[name]), name
     torch.testing.assert_close(first, joined, rtol=0, atol=1e-12)
+
+
+def test_two_processes_adapt_their_own_uneven_shares(tmp_path):
+    ranks, (alone,) = train(tmp_path, 2, "adapt"), train(tmp_path, 1, "adapt")
+    assert [len(rank["history"]) for rank in ranks] == [3, 2]
+    images = ranks[0]["images"] | ranks[1]["images"]
+    assert images.keys() == alone["images"].keys()
+    for name, image in images.items():
+        assert torch.equal(image, alone["images"][name])
+    assert sorted(ranks[0]["history"] + ranks[1]["history"]) == sorted(alone["history"])
+    for rank in ranks:
+        assert rank["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
+    assert alone["metrics"]["test/psnr_plain"] != alone["metrics"]["test/psnr_adapted"]
 
 
 def test_the_command_line_trains_validates_draws_and_predicts_with_two_processes(tmp_path):
