@@ -24,18 +24,18 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Any) -> Any:
 
 
 def first_image(inputs: Any) -> Tensor:
-    """The first tensor among a network's inputs, which tells batch size and image size.
+    """The first batch of images among a network's inputs, which tells batch size and image size.
 
     Raises:
-        ShapeError: If there is none, or it is no batch of images.
+        ShapeError: If there is none, or it is empty.
     """
-    first = next(_tensors(inputs), None)
-    if first is None or first.ndim < 4 or not len(first):
-        raise ShapeError(
-            "expected a network whose first input is a batch of images (B, C, H, W), but it was called with "
-            f"{'no tensor' if first is None else tuple(first.shape)}"
-        )
-    return first
+    for tensor in _tensors(inputs):
+        if tensor.ndim >= 4 and len(tensor):
+            return tensor
+    raise ShapeError(
+        "expected a network whose inputs hold a batch of images (B, C, H, W), at least one, but it was called with "
+        f"{', '.join(str(tuple(tensor.shape)) for tensor in _tensors(inputs)) or 'no tensor'}"
+    )
 
 
 def each_image(inputs: Any) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from reblurkit.adaptation import AdaptOptions, adapt, adapt_call
+from reblurkit.data.images import read_image
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.models import ReblurNet, UNet
 from reblurkit.networks import call_frozen, call_untouched
@@ -448,6 +449,29 @@ def test_tied_weights_shared_modules_and_hidden_buffers():
     call_untouched(network, blurry)
     call_frozen(network, blurry)
     assert_same(state(network, reblur_net), before)
+
+
+REAL = [
+    "pairs/blur_gopro_cu.png",
+    "pairs/blur_gopro_flower.png",
+    "blurry_only/reds_nafnet_demo.jpg",
+    "blurry_only/skimage_clock_motion.png",
+    "sequences/selfdeblur_real",
+]
+
+
+@pytest.mark.parametrize("file", REAL)
+def test_real_images_go_through(shared_data, file):
+    path = shared_data / file
+    files = sorted(path.glob("*.[pj][np]g"))[:2] if path.is_dir() else [path]
+    assert files
+    network, reblur_net = UNet(blocks=0, widths=(4, 4, 4)).eval(), ReblurNet(blocks=0, width=4)
+    blurry = torch.stack([read_image(name) for name in files])
+    adapted = adapt(network, reblur_net, blurry, steps=2, lr=1e-4)
+    assert adapted.image.shape == blurry.shape
+    assert adapted.losses.isfinite().all()
+    assert not torch.equal(adapted.image, adapted.plain.clamp(0, 1))
+    assert 0 <= adapted.image.min() < adapted.image.max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -144,15 +144,16 @@ def draw(tables, path):
     """PSNR against every perceptual metric there is, a line for each preset, a point for each number of steps."""
     first = next(iter(next(iter(tables.values())).values()))
     perceptual = [name for name in ("lpips", "niqe", "self-reblur loss") if name in first]
-    figure, panels = plt.subplots(1, len(perceptual), figsize=(5 * len(perceptual), 4), layout="constrained")
-    for axes, name in zip(panels, perceptual, strict=True):
+    size = (5 * len(perceptual), 4)
+    figure, panels = plt.subplots(1, len(perceptual), figsize=size, layout="constrained", squeeze=False)
+    for axes, name in zip(panels[0], perceptual, strict=True):
         for preset, table in tables.items():
             points = [(row["psnr"]["value"]["mean"], row[name]["value"]["mean"]) for row in table.values()]
             axes.plot(*zip(*points, strict=True), marker="o", label=preset)
             for count, point in zip(table, points, strict=True):
                 axes.annotate(str(count), point, textcoords="offset points", xytext=(4, 4))
         axes.set(xlabel="PSNR (dB), higher is closer to the truth", ylabel=f"{name}, lower is better")
-    panels[0].legend()
+    panels[0, 0].legend()
     figure.savefig(path, dpi=150)
 
 
