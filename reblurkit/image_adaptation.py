@@ -90,10 +90,11 @@ class ImageAdaptation:
             losses.append(loss.detach())
         if gradients and self.options.anchor:
             self._pull_back()
-        if whole:
-            output = self._detached(self.inputs) if tile else map_tensors(torch.Tensor.detach, output)
         total = torch.stack(losses).sum()
-        return total.to(torch.promote_types(total.dtype, torch.float32)), output
+        total = total.to(torch.promote_types(total.dtype, torch.float32))
+        if not whole:
+            return total, None
+        return total, self._detached(self.inputs) if tile else map_tensors(torch.Tensor.detach, output)
 
     def _call(self, inputs: Any) -> Any:
         def run() -> Any:

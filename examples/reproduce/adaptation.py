@@ -25,7 +25,7 @@ from reblurkit.adaptation import adapt
 from reblurkit.blur import ShakeBlur
 from reblurkit.data import PairedFolder, read_image, write_image
 from reblurkit.losses import self_reblur_loss
-from reblurkit.metrics import DeblurMetrics
+from reblurkit.metrics import NIQE, DeblurMetrics
 from reblurkit.models import ReblurNet, UNet
 from reblurkit.models.checkpoints import read_lightning_checkpoint
 from reblurkit.plugins import DeblurTask
@@ -77,14 +77,14 @@ def train(task, photos, steps, folder, accelerator):
     trainer.save_checkpoint(folder / "last.ckpt")
 
 
-def metrics_of(image, sharp):
+def metrics_of(metrics, image, sharp):
     """Every available metric of one image."""
-    metrics = DeblurMetrics().to(image.device)
+    metrics.reset()
     metrics.update(image.clamp(0, 1), sharp)
     return {name: value.item() for name, value in metrics.compute().items()}
 
 
-def measure(task, blurry, sharp, steps, lr, preset):
+def measure(task, metrics, blurry, sharp, steps, lr, preset):
     """One photo by one preset: metrics, loss and seconds after each number of steps."""
     options = PRESETS[preset]
     options = options | {"lr": lr * options.get("lr", 1)}
@@ -94,7 +94,7 @@ def measure(task, blurry, sharp, steps, lr, preset):
         adapted = adapt(task.network, task.reblur, blurry, steps=count, **options)
         losses = adapted.losses[0].tolist()  # waits for a GPU
         rows[count] = {"seconds": time.perf_counter() - start, "self-reblur loss": losses[-1]}
-        rows[count] |= metrics_of(adapted.image, sharp)
+        rows[count] |= metrics_of(metrics, adapted.image, sharp)
     return rows
 
 
@@ -208,6 +208,7 @@ def main():
     parser.add_argument("--blocks", type=int, default=4)
     parser.add_argument("--widths", nargs=3, type=int, default=[32, 48, 64])
     parser.add_argument("--reblur-width", type=int, default=32)
+    parser.add_argument("--niqe", help="file of NIQE's pristine model; default: the authors', downloaded")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("runs/adaptation"))
     options = parser.parse_args()
@@ -221,6 +222,9 @@ def main():
     else:
         train(task, [photos[name] for name in names[::2]], options.training_steps, options.output, options.device)
     task.to(options.device).eval()
+    metrics = DeblurMetrics(niqe=NIQE(options.niqe) if options.niqe else NIQE).to(options.device)
+    for name, reason in metrics.unavailable.items():
+        print(f"not measured: {name}: {reason}")
 
     pairs = {}
     for index, name in enumerate(names[1::2]):
@@ -230,7 +234,7 @@ def main():
     for name, (blurry, sharp) in pairs.items():
         for preset, rows in results.items():
             images = blurry.to(task.device), sharp.to(task.device)
-            rows[name] = measure(task, *images, options.steps, options.lr, preset)
+            rows[name] = measure(task, metrics, *images, options.steps, options.lr, preset)
             print(name, preset, json.dumps(rows[name]), flush=True)
 
     first, last = options.steps[0], options.steps[-1]
@@ -245,7 +249,7 @@ def main():
         record["pairs"] = {}
         for index in range(len(folder)):
             images = (folder[index][key][None].to(task.device) for key in ("blurry", "sharp"))
-            record["pairs"][folder[index]["name"]] = measure(task, *images, options.steps, options.lr, "paper")
+            record["pairs"][folder[index]["name"]] = measure(task, metrics, *images, options.steps, options.lr, "paper")
     if options.clip:
         record["clip"] = shared_first_steps(task, options.clip, options.steps[-1], options.lr)
     if options.blurry:
