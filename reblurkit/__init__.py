@@ -14,15 +14,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reblurkit import blur, data, losses, metrics, models, plugins
+    from reblurkit import adaptation, blur, data, losses, metrics, models, plugins
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 __version__ = "0.1.0"
 __all__ = [
     "FlowReblurFinetuneCallback",
     "ReblurLossMixin",
+    "TestTimeAdaptCallback",
     "__version__",
+    "adaptation",
     "blur",
     "data",
     "losses",
@@ -35,6 +38,7 @@ __all__ = [
 _ENTRY_POINTS = {
     "FlowReblurFinetuneCallback": "reblurkit.plugins.flow_reblur",
     "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
+    "TestTimeAdaptCallback": "reblurkit.plugins.test_time_adapt",
     "strip_reblur": "reblurkit.plugins.reblur_mixin",
 }
 

@@ -52,6 +52,22 @@ def find_network(module: nn.Module, path: str) -> nn.Module:
         ) from None
 
 
+def parameter_places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place of a parameter in a network, as ``functional_call(..., tie_weights=False)`` needs them.
+
+    A tensor that two modules share is given by both names. A module that sits at two paths is given once: with tensors
+    replaced under both paths, ``functional_call`` restores them in the wrong order and leaves the new ones in place.
+    """
+    for prefix, module in network.named_modules():
+        yield from module.named_parameters(prefix, recurse=False, remove_duplicate=False)
+
+
+def buffer_places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The same of buffers."""
+    for prefix, module in network.named_modules():
+        yield from module.named_buffers(prefix, recurse=False, remove_duplicate=False)
+
+
 @contextmanager
 def preserved_rng(device: torch.device) -> Iterator[None]:
     """Put the random state of the CPU and of ``device`` back when the block ends."""
@@ -76,9 +92,9 @@ def call_without_trace(network: nn.Module, image: Tensor) -> Tensor:
     Returns:
         The full-size output.
     """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in buffer_places(network)}
     with preserved_rng(image.device):
-        return finest_scale(functional_call(network, buffers, (image,)))
+        return finest_scale(functional_call(network, buffers, (image,), tie_weights=False))
 
 
 def call_untouched(network: nn.Module, image: Tensor) -> Tensor:
@@ -99,9 +115,9 @@ def call_frozen(network: nn.Module, image: Tensor) -> Tensor:
     Returns:
         The network's output; buffers are updated in copies only.
     """
-    frozen = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    frozen |= {name: buffer.clone() for name, buffer in network.named_buffers()}
-    output: Tensor = functional_call(network, frozen, (image,))
+    frozen = {name: parameter.detach() for name, parameter in parameter_places(network)}
+    frozen |= {name: buffer.clone() for name, buffer in buffer_places(network)}
+    output: Tensor = functional_call(network, frozen, (image,), tie_weights=False)
     return output
 
 
@@ -143,8 +159,10 @@ def call_routed(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
     """
     if torch.compiler.is_compiling() or any(_is_compiled(module) for module in network.modules()):
         return call_frozen(network, image), network(image.detach())
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    for_image, for_parameters = _RoutedCall.apply(network, names, image, *parameters)
+    parameters = list(network.parameters())
+    index = {id(parameter): number for number, parameter in enumerate(parameters)}
+    places = {name: index[id(parameter)] for name, parameter in parameter_places(network)}
+    for_image, for_parameters = _RoutedCall.apply(network, places, image, *parameters)
     return for_image, for_parameters
 
 
@@ -155,12 +173,13 @@ def _is_compiled(module: nn.Module) -> bool:
 class _RoutedCall(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, network: nn.Module, names: tuple[str, ...], image: Tensor, *parameters: Tensor
+        ctx: Any, network: nn.Module, places: dict[str, int], image: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, Tensor]:
         leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in (image, *parameters)]
         with torch.enable_grad():
             # A view: hooks on what a module is called with, such as a FLOP counter's, must not meet a leaf.
-            output = functional_call(network, dict(zip(names, leaves[1:], strict=True)), (leaves[0].view_as(image),))
+            replaced = {name: leaves[1 + number] for name, number in places.items()}
+            output = functional_call(network, replaced, (leaves[0].view_as(image),), tie_weights=False)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(output, *leaves)  # with the output its graph, for as long as the caller's graph lives
         return output.detach(), output.detach().clone()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
     from reblurkit.plugins.reblur_task import ReblurTask
     from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
+    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 _HOME = {
     "AdversarialLossMixin": "adversarial_mixin",
@@ -30,6 +31,7 @@ _HOME = {
     "VideoDataModule": "datamodules",
     "WeightedLoss": "tasks",
     "ReblurTask": "reblur_task",
+    "TestTimeAdaptCallback": "test_time_adapt",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "PairedDataModule",
     "ReblurLossMixin",
     "ReblurTask",
+    "TestTimeAdaptCallback",
     "VideoDataModule",
     "WeightedLoss",
     "strip_reblur",

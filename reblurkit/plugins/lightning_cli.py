@@ -42,6 +42,7 @@ from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.reblur_task import ReblurTask
 from reblurkit.plugins.tasks import DeblurTask
+from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
@@ -69,6 +70,7 @@ __all__ = [
     "ReblurNet",
     "ReblurTask",
     "Restormer",
+    "TestTimeAdaptCallback",
     "UNet",
     "VGGLoss",
     "VideoDataModule",
