@@ -168,7 +168,7 @@ def test_a_reblurring_network_is_trained_beside_a_file_of_weights(project, capsy
     assert run("fit", *task) == 0
     assert "no --model.weights: the deblurring network keeps the weights that it was built" in capsys.readouterr().err
     assert run("fit", *task, "--model.weights", "none.pth") == 2
-    assert "no file of weights none.pth" in capsys.readouterr().err
+    assert "none.pth cannot be read as a file of weights: No such file" in capsys.readouterr().err
     assert run("fit", *task, "--model.weights", "official.pth", "--model.network.width", "5") == 2
     assert "official.pth does not fit MyNet: " in capsys.readouterr().err
 

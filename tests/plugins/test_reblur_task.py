@@ -138,7 +138,7 @@ def test_the_checkpoint_holds_both_networks(tmp_path):
 
 def test_wrong_arguments(tmp_path):
     network, reblur_net = PlainNet(), ReblurNet(width=6)
-    with pytest.raises(WeightsError, match="no file of weights"):
+    with pytest.raises(WeightsError, match=r"none\.pth cannot be read as a file of weights: No such file"):
         ReblurTask(network, reblur_net, weights=str(tmp_path / "none.pth"))
     torch.save(PlainNet(width=5).state_dict(), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"other\.pth does not fit PlainNet"):
