@@ -355,7 +355,7 @@ def test_bad_networks(project, capsys):
         (["--data.crop", "-1"], "`crop` must be at least 1 pixel"),
         (["--nope", "3"], "unrecognized arguments: --nope 3"),
         (["--config", "none.yaml"], "config: File does not exist"),
-        (["--data.layout", "gopr"], "unknown layout 'gopr'; known layouts: folders, gopro"),
+        (["--data.layout", "gopr"], "unknown layout 'gopr'; known layouts: folders, input-target, gopro"),
         (["--trainer.accelerator", "gpu"], "No supported gpu backend found!"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt cannot be read as a file of weights: No such file"),
         (["--ckpt_path", "own.py"], "own.py cannot be read as a file of weights: it is cut off, damaged, or"),
