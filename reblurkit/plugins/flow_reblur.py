@@ -97,7 +97,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         numbers = {"weight": weight, "photometric": photometric, "smoothness": smoothness, "warmup": warmup}
         for name, number in numbers.items():
             if not isinstance(number, int | float) or not 0 <= number < float("inf"):
-                raise ArgumentError(f"`{name}` must be a number of at least 0, but is {number!r}")
+                raise ArgumentError(f"`{name}` must be at least 0, but is {number!r}")
         if not isinstance(flow, str | nn.Module):
             raise ArgumentError(f"`flow` must be the name of a flow network or a module, but is {flow!r}")
         for name, function in {"blur": blur, "distance": distance}.items():

@@ -439,10 +439,9 @@ def test_a_stream_and_an_empty_set_of_clips(tmp_path):
     run = trainer(tmp_path, callbacks=[callback(unlabelled=Stream())])
     run.fit(Plain(PlainNet()), loader())
     assert run.callback_metrics["train/loss_unlabelled"] > 0
+    empty = FlowReblurFinetuneCallback(TensorDataset(torch.rand(0, 3, 3, 8, 8)), flow=TinyFlow(), exposure=0.5)
     with pytest.raises(ArgumentError, match="at least one clip"):
-        trainer(tmp_path, callbacks=[callback(unlabelled=TensorDataset(torch.rand(0, 3, 3, 8, 8)))]).fit(
-            Plain(PlainNet()), loader()
-        )
+        trainer(tmp_path, callbacks=[empty]).fit(Plain(PlainNet()), loader())
 
 
 @pytest.mark.parametrize(
