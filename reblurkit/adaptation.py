@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -105,6 +106,9 @@ def adapt(
         >>> adapted.image.shape, adapted.losses.shape
         (torch.Size([2, 3, 16, 16]), torch.Size([2, 4]))
     """
+    for name, module in {"network": network, "reblur_net": reblur_net}.items():
+        if not isinstance(module, nn.Module):
+            raise ArgumentError(f"`{name}` must be an nn.Module, but is {module!r}")
     check_images(blurry=blurry)
     options = AdaptOptions(
         steps=steps,
@@ -139,14 +143,16 @@ class AdaptOptions:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        if self.steps != int(self.steps) or self.steps < 0:
-            raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {self.steps}")
-        if not 0 < self.lr < float("inf"):
-            raise ArgumentError(f"`lr` must be above 0, but is {self.lr}")
-        if not 0 <= self.anchor < float("inf"):
-            raise ArgumentError(f"`anchor` must be at least 0, but is {self.anchor}")
-        if self.tile is not None and (self.tile != int(self.tile) or self.tile < 1):
-            raise ArgumentError(f"`tile` must be a number of pixels, at least 1, or None, but is {self.tile}")
+        if not _is_number(self.steps) or self.steps % 1 != 0 or self.steps < 0:
+            raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {self.steps!r}")
+        if not _is_number(self.lr) or not 0 < self.lr < float("inf"):
+            raise ArgumentError(f"`lr` must be above 0, but is {self.lr!r}")
+        if not _is_number(self.anchor) or not 0 <= self.anchor < float("inf"):
+            raise ArgumentError(f"`anchor` must be at least 0, but is {self.anchor!r}")
+        if self.tile is not None and (not _is_number(self.tile) or self.tile % 1 != 0 or self.tile < 1):
+            raise ArgumentError(f"`tile` must be a number of pixels, at least 1, or None, but is {self.tile!r}")
+        if not isinstance(self.parameters, Iterable) or not all(isinstance(name, str) for name in self.parameters):
+            raise ArgumentError(f"`parameters` must be a word or a list of name patterns, but is {self.parameters!r}")
         if isinstance(self.parameters, str) and self.parameters not in _SUBSETS:
             raise ArgumentError(
                 f"`parameters` must be one of {', '.join(map(repr, _SUBSETS))}, or a list of name patterns, but is "
@@ -162,7 +168,13 @@ class AdaptOptions:
     def make_optimizer(self, parameters: list[Tensor]) -> Optimizer:
         """A new optimizer for one image's weights."""
         make: Callable[..., Optimizer] = self.optimizer or torch.optim.Adam
-        return make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
+        optimizer = make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
+        if not isinstance(optimizer, Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
+            raise ArgumentError(
+                "`optimizer` must make an optimizer that steps on one gradient, such as torch.optim.Adam, but made a "
+                f"{type(optimizer).__name__}"
+            )
+        return optimizer
 
 
 class AdaptedCall(NamedTuple):
@@ -247,6 +259,10 @@ def _chosen_parameters(network: nn.Module, chosen: str | Sequence[str]) -> list[
             f"{', '.join(map(_plain, names[:6]))}{', ...' if len(names) > 6 else ''}"
         )
     return matching
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _plain(name: str) -> str:

@@ -41,6 +41,8 @@ def find_network(module: nn.Module, path: str) -> nn.Module:
     Raises:
         PluginError: If there is none; the message lists the submodules that exist.
     """
+    if not isinstance(path, str):
+        raise PluginError(f"a network is named by its dotted path, such as 'network', but came a {type(path).__name__}")
     try:
         if path == "":  # the module itself, in torch's reading
             raise AttributeError
@@ -138,7 +140,10 @@ def check_attached(network: nn.Module, deblurred: Tensor, loss: str) -> None:
 
 
 def check_two_networks(network: nn.Module, other: nn.Module, name: str) -> None:
-    """Raise ArgumentError if two networks share parameters: their gradients could not be told apart."""
+    """Raise ArgumentError if one is no network, or both share parameters: their gradients could not be told apart."""
+    for module, role in {network: "deblurring", other: name}.items():
+        if not isinstance(module, nn.Module):
+            raise ArgumentError(f"the {role} network must be an nn.Module, but is {module!r}")
     if {*network.parameters()} & {*other.parameters()}:
         raise ArgumentError(f"the deblurring and the {name} network must not share parameters, but do")
 

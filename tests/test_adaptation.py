@@ -526,3 +526,21 @@ def test_wrong_networks_and_images():
         adapt(network, reblur_net, blurry[:0])
     with pytest.raises(ShapeError, match=r"Sequential or the reblurring network cannot process .*\(1, 3, 2, 2\)"):
         adapt(nn.Sequential(nn.Conv2d(3, 3, 5)), reblur_net, blurry[..., :2, :2])
+
+
+@pytest.mark.parametrize("make", [torch.optim.LBFGS, lambda parameters: None])
+def test_optimizers_that_cannot_step_on_one_gradient(make):
+    with pytest.raises(ArgumentError, match="`optimizer` must make an optimizer"):
+        adapt(PlainNet(), ReblurNet(width=4), torch.rand(1, 3, 8, 8), optimizer=make)
+
+
+@pytest.mark.parametrize("name", ["steps", "lr", "anchor", "tile"])
+@pytest.mark.parametrize("value", ["5", float("nan"), float("inf")])
+def test_numbers_that_are_none(name, value):
+    with pytest.raises(ArgumentError, match=f"`{name}`"):
+        AdaptOptions(**{name: value})
+
+
+def test_names_in_place_of_networks():
+    with pytest.raises(ArgumentError, match="but is 'reblur'"):
+        adapt(PlainNet(), "reblur", torch.rand(1, 3, 8, 8))

@@ -88,8 +88,10 @@ class PairedFolder(Dataset[PairedItem]):
         augment: bool = False,
         seed: int = 0,
     ) -> None:
-        if (crop is not None and crop < 1) or (augment and crop is None):
-            raise ArgumentError(f"`crop` must be at least 1 pixel, and given with `augment`, but is {crop}")
+        if not isinstance(crop, int | None) or (crop is not None and crop < 1) or (augment and crop is None):
+            raise ArgumentError(f"`crop` must be at least 1 pixel, whole, and given with `augment`, but is {crop!r}")
+        if seed < 0:
+            raise ArgumentError(f"`seed` must be at least 0, but is {seed}")
         self.pairs = find_pairs(Path(root), layout, split=split, blur=blur, sharp=sharp, list_file=list_file)
         self.crop = crop
         self.augment = augment

@@ -141,9 +141,13 @@ def _listed_pairs(root: Path, file: Path, patterns: tuple[Pattern, Pattern], not
             f"no list of pairs {file}; {root} holds: {_content(root)}; name another with list_file=, or take all pairs "
             "with the split null" + (f"; {note}" if note else "")
         )
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors of Windows begin files with a mark
+    except UnicodeDecodeError as error:
+        raise PairingError(f"{file} must be a list of pairs in UTF-8, but is another kind of file") from error
     wildcards = common_wildcards(*patterns)
     pairs = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         names = line.split()
         if not names:
             continue
@@ -154,7 +158,7 @@ def _listed_pairs(root: Path, file: Path, patterns: tuple[Pattern, Pattern], not
         if len(names) != 2 or not _agree(captured, wildcards):
             raise PairingError(
                 f"{place} must name a sharp image like {patterns[1].text!r} and its blurry one like "
-                f"{patterns[0].text!r}, but is {line.strip()!r}"
+                f"{patterns[0].text!r}, but is {line.strip()[:200]!r}"
             )
         pairs.append(_pair(root, root / names[1], root / names[0]))
     missing = [path for pair in pairs for path in (pair.blurry, pair.sharp) if not path.is_file()]

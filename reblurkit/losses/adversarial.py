@@ -83,6 +83,10 @@ def gradient_penalty(discriminator: nn.Module, real: Scores, fake: Scores) -> Te
     Returns:
         Scalar loss, to be weighted and added to the discriminator's.
 
+    Raises:
+        ShapeError: If the shapes differ.
+        ArgumentError: If the discriminator returns no scores, or scores without a gradient.
+
     Example:
         >>> discriminator = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
         >>> _ = nn.init.constant_(discriminator[1].weight, 1.0)
@@ -95,6 +99,11 @@ def gradient_penalty(discriminator: nn.Module, real: Scores, fake: Scores) -> Te
         share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
         mixed = torch.lerp(real, fake.to(real.dtype), share).requires_grad_()
         score = torch.stack([scores.sum() for scores in _maps(discriminator(mixed))]).sum()
+        if not score.requires_grad:
+            raise ArgumentError(
+                f"the penalty needs the gradient of {type(discriminator).__name__}'s scores, but they have none: it "
+                "detaches them, or runs in inference mode"
+            )
         (gradient,) = torch.autograd.grad(score, mixed, create_graph=True)
         # The tiny constant keeps the second derivative finite where the discriminator is flat.
         norm = (gradient.flatten(1).square().sum(1) + 1e-16).sqrt()
@@ -148,7 +157,12 @@ def routed_adversarial_loss(
 
 
 def _maps(scores: Scores) -> list[Tensor]:
-    return [scores] if isinstance(scores, Tensor) else list(scores)
+    maps = [scores] if isinstance(scores, Tensor) else scores
+    if not isinstance(maps, list | tuple) or not maps or not all(isinstance(each, Tensor) for each in maps):
+        raise ArgumentError(
+            f"a discriminator must return a tensor of scores or a list of them, but returned {type(scores).__name__}"
+        )
+    return list(maps)
 
 
 def _mean(maps: Iterable[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from reblurkit.blur.arguments import LONGEST
 from reblurkit.blur.mask import flow_kernel_mask
 from reblurkit.blur.warp_blur import sample_along
 from reblurkit.checks import check_images
-from reblurkit.errors import ShapeError
+from reblurkit.errors import ArgumentError, ShapeError
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -55,7 +55,7 @@ def flow_reblur_loss(
     The paper says nothing about pixels whose motion cannot be right. Here they are left out by putting the observed
     value in place of the reblurred one, so that the loss stays a mean over all pixels for any distance: pixels whose
     motion is out of the blur model's range, leaves the image or is not finite, and, with ``consistency``, pixels where
-    the flow forth and back do not cancel.
+    the flow forth and back do not cancel. Where a deblurred frame is not finite, or a flow nowhere, the loss is NaN.
 
     Args:
         deblurred: Deblurred frames t-1, t, t+1, ``(B, 3, 3, H, W)`` in [0, 1]; or t-1 and t, ``(B, 2, 3, H, W)``, and
@@ -125,13 +125,15 @@ def flow_reblur_terms(
 
     reblurred = blur(deblurred[:, 1], flow_next, flow_prev)
     trusted = flow_next.detach().isfinite().all(1, keepdim=True) & flow_prev.detach().isfinite().all(1, keepdim=True)
+    # Frames or motion that are all broken would leave out every pixel, and the loss would be 0.
+    broken = (deblurred.detach() * 0).sum() + torch.where(trusted.flatten(1).any(1).all(), 0.0, torch.nan)
     if mask:
         exposure, max_flow = getattr(blur, "exposure", 1.0), getattr(blur, "max_flow", int(LONGEST))
         trusted &= flow_kernel_mask(flow_next.detach(), flow_prev.detach(), exposure=exposure, max_flow=max_flow)
     if consistency:
         for neighbour, flow in zip(neighbours, flows, strict=True):
             trusted &= _cancels(flow_network, neighbour, centre, flow)
-    loss = (distance or F.mse_loss)(torch.where(trusted, reblurred, blurry), blurry)
+    loss = (distance or F.mse_loss)(torch.where(trusted, reblurred, blurry), blurry) + broken
     for neighbour, flow in zip(neighbours, flows, strict=True):
         if photometric:
             warped = sample_along(centre.detach(), flow)
@@ -142,6 +144,8 @@ def flow_reblur_terms(
 
 
 def _check_frames(deblurred: Tensor, blurry: Tensor) -> None:
+    if not isinstance(deblurred, Tensor):
+        raise ArgumentError(f"`deblurred` must be a tensor of frames, but is a {type(deblurred).__name__}")
     if deblurred.ndim != 5 or deblurred.shape[1] not in (2, 3):
         raise ShapeError(
             "`deblurred` must hold the frames t-1, t, t+1 as (B, 3, 3, H, W), or t-1 and t as (B, 2, 3, H, W), but is "

@@ -75,6 +75,8 @@ class VGGLoss(nn.Module):
         super().__init__()
         if layers is None and isinstance(features, str):
             layers = ["conv5_3" if features == "vgg16" else "conv5_4"]
+        if not (distance is None or callable(distance)):
+            raise ArgumentError(f"`distance` must be a module or function of two maps, but is {distance!r}")
         self.distance = distance or nn.L1Loss()
         self._features = _FrozenFeatures(features, layers, layer_weights, weights, normalize)
 
@@ -143,6 +145,7 @@ class MultiScalePerceptualLoss(nn.Module):
 
     def forward(self, outputs: Tensor | Sequence[Tensor], image: Tensor) -> Tensor:
         """Return the scalar loss."""
+        finest_scale(outputs)  # refuses what holds no image
         outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         check_images(image=image)
         if not outputs or any(output.shape[:2] != image.shape[:2] for output in outputs):
@@ -186,7 +189,7 @@ class _FrozenFeatures:
             self.network = copy.deepcopy(features).requires_grad_(False).eval()
             self.name = type(features).__name__
         else:
-            assert layers is not None
+            layers = layers or ()
             check_vgg_layers(features, layers)
             self.make = partial(VGGFeatures, features, layers, weights)
             self.name = f"{features!r}, layers={list(layers)}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reblurkit.checks import check_images
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.networks import (
     call_frozen,
     call_routed,
@@ -41,7 +41,7 @@ def blur_reconstruction_loss(reblur_net: nn.Module, deblurred: Tensor, blurry: T
     Returns:
         Scalar loss.
     """
-    return F.l1_loss(reblur_net(deblurred.detach()), blurry)
+    return _distance(reblur_net(deblurred.detach()), blurry)
 
 
 def sharpness_preservation_loss(reblur_net: nn.Module, pseudo_sharp: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def sharpness_preservation_loss(reblur_net: nn.Module, pseudo_sharp: Tensor) -> 
         Scalar loss.
     """
     pseudo_sharp = pseudo_sharp.detach()
-    return F.l1_loss(reblur_net(pseudo_sharp), pseudo_sharp)
+    return _distance(reblur_net(pseudo_sharp), pseudo_sharp)
 
 
 def reblur_loss(reblur_net: nn.Module, deblurred: Tensor, sharp: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def reblur_loss(reblur_net: nn.Module, deblurred: Tensor, sharp: Tensor) -> Tens
     """
     with torch.no_grad():
         target = call_frozen(reblur_net, sharp)
-    return F.l1_loss(call_frozen(reblur_net, deblurred), target)
+    return _distance(call_frozen(reblur_net, deblurred), target)
 
 
 def self_reblur_loss(reblur_net: nn.Module, deblurred: Tensor) -> Tensor:
@@ -88,7 +88,17 @@ def self_reblur_loss(reblur_net: nn.Module, deblurred: Tensor) -> Tensor:
     Returns:
         Scalar loss.
     """
-    return F.l1_loss(call_frozen(reblur_net, deblurred), deblurred.detach())
+    return _distance(call_frozen(reblur_net, deblurred), deblurred.detach())
+
+
+def _distance(reblurred: Tensor, target: Tensor) -> Tensor:
+    """The L1 distance; images of one channel or pixel would be broadcast."""
+    if not isinstance(reblurred, Tensor) or reblurred.shape != target.shape:
+        came = tuple(reblurred.shape) if isinstance(reblurred, Tensor) else type(reblurred).__name__
+        raise ShapeError(
+            f"the reblurring network must keep the shape of its input, {tuple(target.shape)}, but returned {came}"
+        )
+    return F.l1_loss(reblurred, target)
 
 
 class ReblurNetTerms(NamedTuple):
@@ -156,8 +166,8 @@ def routed_reblur_loss(
     for_network, for_reblur_net = call_routed(reblur_net, deblurred if weight else deblurred.detach())
     with torch.no_grad():
         target = call_frozen(reblur_net, sharp)
-    reblur = F.l1_loss(for_network, target)
-    blur = F.l1_loss(for_reblur_net, blurry)
+    reblur = _distance(for_network, target)
+    blur = _distance(for_reblur_net, blurry)
     own, preserved = blur, None
     if sharpness is not None:
         preserved = _preservation(network, reblur_net, sharp, sharpness)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.errors import ArgumentError
+from reblurkit.checks import check_images
+from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.networks import finest_scale
 
 
 class CharbonnierLoss(nn.Module):
@@ -36,6 +38,7 @@ class CharbonnierLoss(nn.Module):
 
     def forward(self, deblurred: Tensor, sharp: Tensor) -> Tensor:
         """Return the scalar loss."""
+        _check_pair(deblurred, sharp)
         return torch.sqrt((deblurred - sharp) ** 2 + self.epsilon**2).mean()
 
 
@@ -56,6 +59,7 @@ class FrequencyLoss(nn.Module):
 
     def forward(self, deblurred: Tensor, sharp: Tensor) -> Tensor:
         """Return the scalar loss."""
+        _check_pair(deblurred, sharp)
         # The transform is linear: one of the difference equals the difference of two.
         difference = deblurred - sharp
         if difference.dtype in (torch.float16, torch.bfloat16):
@@ -73,7 +77,8 @@ class MultiScaleLoss(nn.Module):
         loss: Called with a deblurred and a sharp image of one size; default L1.
 
     Shape:
-        A list of ``(B, 3, h, w)`` from coarse to fine, or one image, and ``(B, 3, H, W)``; returns a scalar.
+        A list of ``(B, 3, h, w)`` from coarse to fine, the last of full size, or one image, and ``(B, 3, H, W)``;
+        returns a scalar.
 
     Example:
         >>> scales = [torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 8, 8)]
@@ -87,6 +92,7 @@ class MultiScaleLoss(nn.Module):
 
     def forward(self, deblurred: Tensor | Sequence[Tensor], sharp: Tensor) -> Tensor:
         """Return the sum of the loss over the scales."""
+        check_images(deblurred=finest_scale(deblurred), sharp=sharp)
         scales = [deblurred] if isinstance(deblurred, Tensor) else deblurred
         total = sharp.new_zeros(())
         for image in scales:
@@ -95,3 +101,18 @@ class MultiScaleLoss(nn.Module):
                 target = F.interpolate(sharp, size=image.shape[-2:], mode="bilinear", align_corners=False)
             total = total + self.loss(image, target)
         return total
+
+
+def _check_pair(deblurred: Tensor, sharp: Tensor) -> None:
+    """Refuse what would be broadcast, or subtracted as bytes are."""
+    if not isinstance(deblurred, Tensor) or not isinstance(sharp, Tensor):
+        raise ArgumentError(
+            f"expected two tensors, but came {type(deblurred).__name__} and {type(sharp).__name__}; of a network that "
+            "returns several scales, MultiScaleLoss(loss) takes all"
+        )
+    if deblurred.shape != sharp.shape:
+        raise ShapeError(
+            f"expected two tensors of one shape, but came {tuple(deblurred.shape)} and {tuple(sharp.shape)}"
+        )
+    if not deblurred.is_floating_point() or not sharp.is_floating_point():
+        raise ArgumentError(f"expected floating point values, but came {deblurred.dtype} and {sharp.dtype}")

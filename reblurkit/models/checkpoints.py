@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.registry import create_model, list_models
-from reblurkit.models.weight_files import read_file, read_state, without_wrappers
+from reblurkit.models.weight_files import read_file, read_state, shown, without_wrappers
 
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
 
@@ -49,7 +49,7 @@ class LoadReport:
         return self.loaded / (self.loaded + len(self.missing) + len(self.unexpected) + len(self.misshaped))
 
     def __str__(self) -> str:
-        shapes = [f"{name} {there} instead of {here}" for name, (there, here) in self.misshaped.items()]
+        shapes = [f"{shown(name)} {there} instead of {here}" for name, (there, here) in self.misshaped.items()]
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
         rest = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
         return ", ".join([f"{self.loaded} tensors fit", *rest])
@@ -87,9 +87,9 @@ def load_weights(
         What was loaded, and what does not fit.
 
     Raises:
-        WeightsError: If the file is missing, damaged, holds code, or does not fit; the message names the registered
-            model that it looks like.
-        ArgumentError: If an address has no checksum.
+        WeightsError: If the file is missing, damaged, holds code or weights that are NaN, or does not fit; the
+            message names the registered model that it looks like.
+        ArgumentError: If an address has no checksum, or ``model`` is no module.
         DownloadError: If the file cannot be downloaded.
 
     Example:
@@ -99,6 +99,8 @@ def load_weights(
         reblurkit.errors.ArgumentError: an address of weights must end in #sha256=..., the checksum of the file, but
         is https://example.org/unet.pth
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"`model` must be an nn.Module, but is {model!r}; create_model(name) builds one")
     path = _local(path)
     published = _read_folder(path) if path.is_dir() else read_state(path)
     if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
@@ -109,6 +111,7 @@ def load_weights(
         raise WeightsError(f"{path}: {error}") from error
     if not fitting or (strict and not report.complete):
         raise WeightsError(f"{path} does not fit {type(model).__name__}: {report}{_likeness(published, report)}")
+    _check_numbers(model, fitting, path)
     model.load_state_dict(fitting, strict=False)
     return report
 
@@ -193,9 +196,19 @@ def _submodule(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], ne
         prefix = f"{network}."
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if not part:
-        found = ", ".join(sorted({name.split(".")[0] for name in state}))
+        found = _few(sorted({name.split(".")[0] for name in state}))
         raise WeightsError(f"it has nothing at {network!r}; it has: {found}")
     return part
+
+
+def _check_numbers(model: nn.Module, fitting: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what torch would load without a word, of a training that diverged or of another kind of number."""
+    tensors = model.state_dict()
+    for name, value in fitting.items():
+        if value.is_complex() and not tensors[name].is_complex():
+            raise WeightsError(f"{path} does not fit {type(model).__name__}: {name} is complex")
+        if value.to(tensors[name].dtype).isnan().any():
+            raise WeightsError(f"{path} holds NaN in {name}: its training has diverged; take an earlier checkpoint")
 
 
 def _stale_statistics(model: nn.Module) -> set[str]:
@@ -233,4 +246,4 @@ def _without_memory(name: str) -> nn.Module | None:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(map(shown, names[:3])) + (", ..." if len(names) > 3 else "")

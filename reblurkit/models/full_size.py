@@ -36,7 +36,7 @@ class FullSize(nn.Module):
         ``(..., H, W)`` with any H, W >= 1 to the network's output, cropped to H x W.
 
     Raises:
-        ArgumentError: If the arguments do not go together.
+        ArgumentError: If the arguments do not go together, or images are no floating point tensors.
         ShapeError: If the network fails on a size or does not keep it.
 
     Example:
@@ -50,13 +50,17 @@ class FullSize(nn.Module):
         self, network: nn.Module, multiple: int | None = None, tile: int | None = None, overlap: int = 32
     ) -> None:
         super().__init__()
+        if not callable(network):
+            raise ArgumentError(f"`network` must be an nn.Module, but is {network!r}; create_model(name) builds one")
         self._knows_needs = multiple is not None or hasattr(network, "multiple")
         if multiple is None:
             multiple = getattr(network, "multiple", 1)
         if not isinstance(multiple, int) or multiple < 1:
             raise ArgumentError(f"`multiple` must be a whole number of at least 1, but is {multiple}")
-        if overlap < 0:
-            raise ArgumentError(f"`overlap` must be at least 0, but is {overlap}")
+        if not isinstance(overlap, int) or overlap < 0:
+            raise ArgumentError(f"`overlap` must be at least 0 and a whole number, but is {overlap}")
+        if not isinstance(tile, int | None):
+            raise ArgumentError(f"`tile` must be a whole number of pixels or None, but is {tile!r}")
         self.smallest: int = getattr(network, "smallest", 1)
         if tile is not None and (tile < multiple or tile % multiple):
             near = max(tile // multiple, 1) * multiple
@@ -71,6 +75,14 @@ class FullSize(nn.Module):
 
     def forward(self, *images: Tensor) -> Tensor:
         """Return the network's output on the images, at their size."""
+        if not images or not all(isinstance(image, Tensor) for image in images):
+            found = ", ".join(type(image).__name__ for image in images) or "nothing"
+            raise ArgumentError(f"images must be tensors (..., channels, H, W), but came as {found}")
+        if not all(image.is_floating_point() for image in images):
+            raise ArgumentError(
+                f"images must hold floating point values in [0, 1], but are {images[0].dtype}; divide 8-bit images by "
+                "255"
+            )
         size = images[0].shape[-2:]
         if any(image.ndim < 3 or image.shape[-2:] != size or 0 in size for image in images):
             found = " and ".join(str(tuple(image.shape)) for image in images)

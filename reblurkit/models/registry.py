@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
@@ -64,18 +65,25 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         **kwargs: Arguments of the network's class, for instance ``width=32``.
 
     Raises:
-        ArgumentError: If the name is unknown; the message suggests near ones.
+        ArgumentError: If the name is unknown; the message suggests near ones. If the network has no such argument.
 
     Example:
         >>> sum(p.numel() for p in create_model("reblur-n2").parameters())
         419523
     """
+    if not isinstance(name, str):
+        raise ArgumentError(f"the name of a model must be a text, but is {name!r}")
     if name not in _MODELS:
         near = difflib.get_close_matches(name, _MODELS, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(list_models())}"
         raise ArgumentError(f"unknown model {name!r}; {hint}")
     entry = _MODELS[name]
     factory = getattr(importlib.import_module(entry.module), entry.factory)
+    known = inspect.signature(factory).parameters
+    if unknown := kwargs.keys() - known.keys():
+        raise ArgumentError(
+            f"{name!r} has no argument {', '.join(map(repr, sorted(unknown)))}; it has: {', '.join(known) or 'none'}"
+        )
     model: nn.Module = factory(**{**entry.defaults, **kwargs})
     return model
 

@@ -102,6 +102,8 @@ def check_vgg_layers(network: str, layers: Sequence[str]) -> None:
     if isinstance(layers, str) or not layers:
         raise ArgumentError(f"`layers` must be a list of at least one name, but is {layers!r}")
     for layer in layers:
+        if not isinstance(layer, str):
+            raise ArgumentError(f"`layers` must be names such as 'conv5_4', but one is {layer!r}")
         if layer not in _names(network):
             block = next((character for character in layer if character in "12345"), "5")
             last = _CONVOLUTIONS[network][int(block) - 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import warnings
@@ -35,7 +36,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             its family (NAFNet, Restormer).
 
     Raises:
-        ArgumentError: If the name ends in anything else.
+        ArgumentError: If the name ends in anything else, or the model is none or has no memory yet.
         WeightsError: If the file cannot be written.
 
     Example:
@@ -46,9 +47,13 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ...     load_weights(ReblurNet(width=4), f"{folder}/reblur.safetensors").loaded
         8
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"`model` must be an nn.Module, whose weights are written, but is a {type(model).__name__}")
     path = Path(path)
     if path.suffix not in (".safetensors", ".pth"):
         raise ArgumentError(f"weights are written to a name that ends in .safetensors or .pth, but it is {path}")
+    if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
+        raise ArgumentError(f"{type(model).__name__} is on the device 'meta' and has no weights that could be written")
     state = {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in model.state_dict().items()
@@ -56,7 +61,11 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     }
     part = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
-        with part.open("xb") as file:  # safetensors' own writer would make a file that only its owner may read
+        file = part.open("xb")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with file:  # safetensors' own writer would make a file that only its owner may read
             if path.suffix == ".pth":
                 torch.save({"params": state}, file)
             else:
@@ -81,12 +90,20 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     content = read_file(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {type(content).__name__}")
+    opened: set[int] = set()
     while wrapped := [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]:
         content = content[wrapped[0]]
+        if id(content) in opened:
+            raise WeightsError(f"{path} must hold a dictionary of tensors, but holds one that contains itself")
+        opened.add(id(content))
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        found = ", ".join(map(str, list(content)[:5])) or "nothing"
+        found = ", ".join(shown(str(name)) for name in list(content)[:5]) or "nothing"
         raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {found}")
+    for name, value in state.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            kind = "quantized" if value.is_quantized else "without memory" if value.is_meta else "sparse"
+            raise WeightsError(f"{path} must hold plain tensors, but {shown(name)} is {kind}; save it dense, in floats")
     return without_wrappers(state)
 
 
@@ -111,6 +128,12 @@ def without_wrappers(named: Mapping[str, T]) -> dict[str, T]:
     return plain
 
 
+def shown(name: str) -> str:
+    """A name out of an untrusted file, for a message of one line."""
+    name = name if name.isprintable() else ascii(name)
+    return name if len(name) <= 80 else f"{name[:77]}..."
+
+
 def _read_torch(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # remarks on files that are refused right after
@@ -127,7 +150,8 @@ _READERS: dict[str, Callable[[Path], Any]] = {".safetensors": safetensors.torch.
 
 def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be read, in words; torch's own advice is to read it without ``weights_only``."""
-    if isinstance(error, OSError):
+    # A file cut off makes torch seek to before its beginning, which the system calls an invalid argument.
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
         return error.strerror or str(error)
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()

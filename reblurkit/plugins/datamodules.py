@@ -41,6 +41,8 @@ class _PairedModule(L.LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        if not (device_augmentation is None or callable(device_augmentation)):
+            raise ArgumentError(f"`device_augmentation` must be a module or function, but is {device_augmentation!r}")
         self.device_augmentation = device_augmentation
         if device_augmentation is not None:
             # Only then: a hook of the class would keep Lightning from calling the LightningModule's hook of this name.
@@ -112,14 +114,16 @@ class _PairedModule(L.LightningDataModule, ABC):
         epoch = 0 if getattr(self.trainer, "overfit_batches", 0) else self.trainer.current_epoch
         names = int.from_bytes(hashlib.sha256("\n".join(batch["name"]).encode()).digest())
         with torch.no_grad(), seeded((self.seed, epoch, names), blurry.device):
-            augmented = tuple(self.device_augmentation(blurry, sharp))
-        if len(augmented) != 2 or augmented[0].shape != augmented[1].shape or len(augmented[0]) != len(blurry):
+            augmented = self.device_augmentation(blurry, sharp)
+        images = list(augmented) if isinstance(augmented, list | tuple) else [augmented]
+        shapes = [(*image.shape[:2], image.shape) if isinstance(image, Tensor) else None for image in images]
+        if len(images) != 2 or shapes[0] is None or shapes[0] != shapes[1] or shapes[0][:2] != blurry.shape[:2]:
+            came = [str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__ for image in images]
             raise ShapeError(
                 "`device_augmentation` must return the blurry and the sharp images of the batch, of one shape, but "
-                f"returned {', '.join(str(tuple(image.shape)) for image in augmented)}; kornia's "
-                'AugmentationSequential takes data_keys=["input", "input"]'
+                f'returned {", ".join(came)}; kornia\'s AugmentationSequential takes data_keys=["input", "input"]'
             )
-        return {**batch, "blurry": augmented[0], "sharp": augmented[1]}
+        return {**batch, "blurry": images[0], "sharp": images[1]}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Whole images of the validation set, one a batch: sizes may differ."""

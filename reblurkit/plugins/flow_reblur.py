@@ -11,11 +11,12 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from reblurkit.blur import FlowKernelBlur
+from reblurkit.blur.arguments import check_exposure
 from reblurkit.checks import check_range
-from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.errors import ArgumentError, PluginError, ShapeError, WeightsError
 from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_terms
 from reblurkit.models.flow.pretrained import pretrained_flow
 from reblurkit.networks import call_without_trace, find_network, preserved_rng
@@ -95,8 +96,13 @@ class FlowReblurFinetuneCallback(L.Callback):
     ) -> None:
         numbers = {"weight": weight, "photometric": photometric, "smoothness": smoothness, "warmup": warmup}
         for name, number in numbers.items():
-            if not number >= 0:
-                raise ArgumentError(f"`{name}` must be at least 0, but is {number}")
+            if not isinstance(number, int | float) or not 0 <= number < float("inf"):
+                raise ArgumentError(f"`{name}` must be at least 0, but is {number!r}")
+        if not isinstance(flow, str | nn.Module):
+            raise ArgumentError(f"`flow` must be the name of a flow network or a module, but is {flow!r}")
+        for name, function in {"blur": blur, "distance": distance}.items():
+            if not (function is None or callable(function)):
+                raise ArgumentError(f"`{name}` must be a module or function, but is {function!r}")
         if frames not in (2, 3) or not flow_lr > 0:
             raise ArgumentError(f"`frames` must be 2 or 3 and `flow_lr` above 0, but are {frames} and {flow_lr}")
         self.unlabelled = unlabelled
@@ -145,7 +151,13 @@ class FlowReblurFinetuneCallback(L.Callback):
         if trainer.ckpt_path is None:
             self._restored = None  # a checkpoint that `validate` or `test` has read is not resumed from
         if self._restored is not None:
-            self.flow_network.load_state_dict(self._restored["flow"])
+            try:
+                self.flow_network.load_state_dict(self._restored["flow"])
+            except RuntimeError as error:
+                raise WeightsError(
+                    f"the checkpoint was written with another flow network than {type(self.flow_network).__name__}; "
+                    "resume with the same `flow`, or start anew from the network's weights"
+                ) from error
         self.flow_network.to(pl_module.device)
         self.blur.to(pl_module.device)
         if trainer.world_size > 1:  # DDP looks after the module only
@@ -286,6 +298,10 @@ class FlowReblurFinetuneCallback(L.Callback):
                 "`unlabelled` is a Dataset, to be read in batches as large as the labelled ones, but your training "
                 "loader has no `batch_size`; pass a DataLoader"
             )
+        if isinstance(data, IterableDataset):
+            return DataLoader(data, batch_size)
+        if not len(data):  # type: ignore[arg-type]  # all others have one
+            raise ArgumentError("`unlabelled` must hold at least one clip, but is empty")
         return DataLoader(data, batch_size, shuffle=True)
 
 
@@ -296,6 +312,7 @@ def _formation_model(exposure: float | None, blur: nn.Module | None) -> nn.Modul
                 "give `exposure`, the half-length of the exposure in frame intervals: exposure_from(shutter=1/48, "
                 "fps=24) or exposure_from(window=9, stride=9) computes it; or a formation model `blur`"
             )
+        check_exposure(exposure)
         return FlowKernelBlur(exposure)
     if exposure is not None and exposure != getattr(blur, "exposure", None):
         raise ArgumentError(

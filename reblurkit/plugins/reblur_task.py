@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from reblurkit.errors import ArgumentError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, reblur_net_loss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.checkpoints import load_weights
@@ -72,6 +73,10 @@ class ReblurTask(PairedTask):
         super().__init__(network, optimizer, scheduler)
         check_reblur_options(1.0, sharpness)
         check_two_networks(network, reblur_net, "reblurring")
+        if not any(parameter.requires_grad for parameter in reblur_net.parameters()):
+            raise ArgumentError(
+                f"`reblur_net` is what is trained, but {type(reblur_net).__name__} has nothing to train"
+            )
         if weights is not None:
             load_weights(network, weights)
         self.network = network.requires_grad_(False).eval()

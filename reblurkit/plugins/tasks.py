@@ -19,6 +19,8 @@ from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
 from reblurkit.plugins.paired_task import PairedTask
 from reblurkit.plugins.reblur_mixin import ReblurLossMixin
 
+_TAKEN = {"reblur", "blur", "sharp", "adversarial", "discriminator"}  # what other losses are logged by
+
 
 @dataclass(frozen=True)
 class WeightedLoss:
@@ -142,13 +144,21 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
 
 
 def _check_extra_losses(losses: Mapping[str, WeightedLoss]) -> None:
+    if not isinstance(losses, Mapping):
+        raise ArgumentError(
+            f"`extra_losses` must be losses by name, {{'vgg': WeightedLoss(loss, 0.3)}}, but is {type(losses).__name__}"
+        )
     for name, extra in losses.items():
-        if not name.isidentifier() or name in {"reblur", "blur", "sharp", "adversarial", "discriminator"}:
+        if not name.isidentifier() or name in _TAKEN or hasattr(nn.ModuleDict, name):
             raise ArgumentError(
                 f"the name of an extra loss must be one word that no other loss is logged by, but is {name!r}"
             )
         if not isinstance(extra, WeightedLoss):
             raise ArgumentError(f"the extra loss {name!r} must be a WeightedLoss(loss, weight), but is {extra!r}")
+        if not isinstance(extra.loss, nn.Module):
+            raise ArgumentError(f"the extra loss {name!r} must be an nn.Module object, but is {extra.loss!r}")
+        if not 0 <= extra.weight < float("inf"):
+            raise ArgumentError(f"the weight of the extra loss {name!r} must be at least 0, but is {extra.weight}")
 
 
 def _metrics(stage: str, reblurs: bool) -> dict[str, Metric]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from reblurkit.adaptation import AdaptOptions, adapt_call
-from reblurkit.errors import PluginError
+from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.networks import find_network, finest_scale
 
 _STAGES = {TrainerFn.TESTING: "test", TrainerFn.VALIDATING: "val", TrainerFn.PREDICTING: "predict"}
@@ -66,8 +66,8 @@ class TestTimeAdaptCallback(L.Callback):
         failures: Number of images in the last run that kept their plain output.
 
     Raises:
-        PluginError: When a run starts, if a path names nothing, or with FSDP, DeepSpeed or ModelParallel; when it
-            ends, if the network was never called.
+        PluginError: When a run starts, if a path names nothing, if another such callback adapts the same network, or
+            with FSDP, DeepSpeed or ModelParallel; when it ends, if the network was never called.
         ArgumentError: If an option is out of range.
 
     Example:
@@ -110,6 +110,10 @@ class TestTimeAdaptCallback(L.Callback):
             tile=tile,
             checkpointing=checkpointing,
         )
+        if not isinstance(metrics, Metric | MetricCollection | None):
+            raise ArgumentError(
+                f"`metrics` must be a metric such as reblurkit.metrics.PSNR(), or a collection, but is {metrics!r}"
+            )
         self.metrics = metrics
         self.history: list[AdaptedImage] = []
         self.failures = 0
@@ -195,6 +199,11 @@ class TestTimeAdaptCallback(L.Callback):
             return
         self._remove()
         network, reblur_net = find_network(pl_module, self.network), self._reblur_network(pl_module)
+        if getattr(network.forward, "_adapts", False):
+            raise PluginError(
+                f"two TestTimeAdaptCallbacks adapt the network at {self.network!r}; keep one, as each would adapt "
+                "what the other has adapted"
+            )
         if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in network.parameters()):
             rank_zero_warn(
                 f"the weights of {self.network!r} have half precision, which rounds adaptation's small steps away; "
@@ -311,7 +320,9 @@ def _wrap_forward(network: nn.Module, adapted: Callable[[Any, Any], Any]) -> Cal
         else:
             del network.forward
 
-    network.forward = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]  # torch gives it no types
+    forward = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]  # torch gives it no types
+    vars(forward)["_adapts"] = True  # for a second callback to see
+    network.forward = forward
     return restore
 
 

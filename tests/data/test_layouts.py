@@ -277,3 +277,24 @@ def test_named_wildcards_of_ones_own(tmp_path):
     plant(tmp_path, grey_1="shots/cat_short.png shots/cat_long.png", grey_2="still/cat.png")
     own = {"blur": "shots/<scene>_<exposure>", "sharp": "still/<scene>"}
     assert pairs(tmp_path, **own) == {"shots/cat_long": (1, 2), "shots/cat_short": (1, 2)}
+
+
+def test_lists_from_editors_and_files_that_are_no_lists(tmp_path):
+    plant(tmp_path, grey_1="train/blur/1.png train/sharp/1.png")
+    line = "train/sharp/1.png train/blur/1.png"
+    (tmp_path / "list.txt").write_text(line, encoding="utf-8-sig")
+    assert len(PairedFolder(tmp_path, list_file="list.txt")) == 1
+    (tmp_path / "list.txt").write_text(line, encoding="utf-16")
+    with pytest.raises(PairingError, match="UTF-8"):
+        PairedFolder(tmp_path, list_file="list.txt")
+    (tmp_path / "list.txt").write_text("x" * 10_000)
+    with pytest.raises(PairingError) as refusal:
+        PairedFolder(tmp_path, list_file="list.txt")
+    assert len(str(refusal.value)) < 1000
+
+
+@pytest.mark.parametrize("options", [{"crop": 1.5}, {"crop": "8"}, {"seed": -1}])
+def test_numbers_that_make_no_sense(tmp_path, options):
+    plant(tmp_path, grey_1="train/blur/1.png train/sharp/1.png")
+    with pytest.raises(ArgumentError, match="at least"):
+        PairedFolder(tmp_path, **options)

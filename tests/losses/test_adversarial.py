@@ -207,3 +207,29 @@ def test_a_detached_image_is_refused():
         routed_adversarial_loss(
             network, PatchGAN(4, 1), network(image).detach(), image, adversarial=AdversarialLoss(), weight=1.0
         )
+
+
+class Returns(nn.Module):
+    """A discriminator that returns what it is told to."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, image):
+        return self.scores(image)
+
+
+@pytest.mark.parametrize("scores", [lambda image: None, lambda image: [], lambda image: {"scores": image}])
+def test_a_discriminator_without_scores(scores):
+    image = torch.rand(1, 3, 4, 4)
+    with pytest.raises(ArgumentError, match="a discriminator must return a tensor of scores"):
+        gradient_penalty(Returns(scores), image, image)
+    with pytest.raises(ArgumentError, match="a discriminator must return a tensor of scores"):
+        AdversarialLoss("hinge").generator(scores(image))
+
+
+def test_a_penalty_without_a_gradient():
+    image = torch.rand(1, 3, 4, 4)
+    with pytest.raises(ArgumentError, match="the penalty needs the gradient of Returns's scores"):
+        gradient_penalty(Returns(lambda image: image.detach()), image, image)

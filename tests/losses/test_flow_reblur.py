@@ -199,3 +199,12 @@ def test_wrong_input():
         flow_reblur_loss(torch.rand(1, 3, 3, 8, 8), image, lambda a, b: a[..., ::4, ::4], blur=blur)
     with pytest.raises(ShapeError, match="returned list"):
         flow_reblur_loss(torch.rand(1, 3, 3, 8, 8), image, lambda a, b: [a], blur=blur)
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2])
+def test_deblurred_frames_that_are_not_finite_are_not_hidden(frame):
+    frames = torch.rand(1, 3, 3, 32, 32)
+    blurry = frames[:, 1].clone()
+    frames[:, frame, :, 3, 4] = torch.nan
+    loss = flow_reblur_loss(frames, blurry, TinyFlow(), blur=FlowKernelBlur(exposure=0.5))
+    assert loss.isnan()

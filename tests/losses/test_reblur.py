@@ -160,3 +160,13 @@ def test_wrong_input_says_what_is_wrong(images):
         ReblurLoss(network, reblur_net, weight=-1)
     with pytest.raises(ArgumentError, match="'pseudo', 'real', None"):
         ReblurLoss(network, reblur_net, sharpness="fake")
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_reblurring_network_that_changes_the_shape_is_refused(images, width):
+    deblurred, _, blurry = images
+    reblur_net = torch.nn.Conv2d(3, width, 1).double()  # one channel would be broadcast
+    with pytest.raises(ShapeError, match="the reblurring network must keep the shape"):
+        blur_reconstruction_loss(reblur_net, deblurred, blurry)
+    with pytest.raises(ShapeError, match="the reblurring network must keep the shape"):
+        self_reblur_loss(reblur_net, deblurred)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.losses import CharbonnierLoss, FrequencyLoss, MultiScaleLoss
 
 
@@ -47,3 +47,22 @@ def test_multi_scale_loss_sums_over_bilinear_pyramids():
     expected = expected + (scales[2] - sharp).abs().mean()
     torch.testing.assert_close(MultiScaleLoss()(scales, sharp), expected)
     torch.testing.assert_close(MultiScaleLoss(nn.MSELoss())(scales[2], sharp), nn.MSELoss()(scales[2], sharp))
+
+
+@pytest.mark.parametrize("loss", [CharbonnierLoss(), FrequencyLoss(), MultiScaleLoss()])
+def test_images_that_do_not_fit(loss):
+    image = torch.rand(1, 3, 8, 8)
+    with pytest.raises(ShapeError, match="shape"):
+        loss(image, image[:, :1])  # would be broadcast
+    with pytest.raises(ArgumentError, match="floating point"):
+        loss((255 * image).byte(), (255 * image).byte())  # would wrap around
+    with pytest.raises(ArgumentError, match="list"):
+        loss([], image)
+
+
+@pytest.mark.parametrize("loss", [CharbonnierLoss(), FrequencyLoss()])
+def test_scales_go_to_the_loss_that_takes_them(loss):
+    image = torch.rand(1, 3, 8, 8)
+    with pytest.raises(ArgumentError, match="MultiScaleLoss"):
+        loss([image, image], image)
+    assert MultiScaleLoss(loss)([image, image], image) >= 0

@@ -265,3 +265,20 @@ def test_networks_that_change_the_size(options):
 def test_wrong_images(shape):
     with pytest.raises(ShapeError, match=r"images must be \(..., channels, H, W\) of one size and not empty"):
         FullSize(UNet(1, (4, 6, 8)))(torch.rand(shape))
+
+
+def test_what_is_no_network_or_no_image():
+    with pytest.raises(ArgumentError, match="but is 'unet'; create_model"):
+        FullSize("unet")
+    network, image = FullSize(PlainNet()), torch.rand(1, 3, 9, 9)
+    with pytest.raises(ArgumentError, match="divide 8-bit images by 255"):
+        network((255 * image).byte())
+    for images in ((), ([image],), (image.numpy(),)):
+        with pytest.raises(ArgumentError, match="images must be tensors"):
+            network(*images)
+
+
+@pytest.mark.parametrize("options", [{"tile": 64.0}, {"tile": "64"}, {"tile": 64, "overlap": 16.5}])
+def test_pixels_are_whole(options):
+    with pytest.raises(ArgumentError, match="whole number"):
+        FullSize(PlainNet(), **options)

@@ -118,3 +118,10 @@ def test_creating_downloads_nothing_and_takes_widths():
 def test_wrong_sizes(network):
     with pytest.raises(ArgumentError, match="must be"):
         network()
+
+
+def test_arguments_that_a_network_does_not_have():
+    with pytest.raises(ArgumentError, match="'unet' has no argument 'depth'; it has: blocks"):
+        create_model("unet", depth=3)
+    with pytest.raises(ArgumentError, match="must be a text, but is None"):
+        create_model(None)

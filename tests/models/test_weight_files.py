@@ -246,3 +246,64 @@ def test_names_that_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="cannot be written: No such file or directory"):
         save_weights(PlainNet(), tmp_path / "missing" / "a.pth")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_download_that_was_cut_off_is_called_so(tmp_path):
+    path = tmp_path / "cut.pth"
+    torch.save(nn.Linear(100, 100).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:20000])
+    with pytest.raises(WeightsError, match="it is cut off, damaged"):
+        read_state(path)
+
+
+def test_a_dictionary_that_contains_itself(tmp_path):
+    content = {}
+    content["state_dict"] = {"model": content}
+    torch.save(content, tmp_path / "endless.pth")
+    with pytest.raises(WeightsError, match="contains itself"):
+        read_state(tmp_path / "endless.pth")
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "line\nline", "\x1b[31m"])
+def test_names_in_a_file_cannot_spoil_the_message(tmp_path, name):
+    torch.save({name: torch.zeros(1)}, tmp_path / "names.pth")
+    with pytest.raises(WeightsError) as refusal:
+        load_weights(PlainNet(), tmp_path / "names.pth")
+    message = str(refusal.value).replace(str(tmp_path), "")
+    assert message.isprintable()
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda value: value.to_sparse(), "sparse"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "quantized"),
+        (lambda value: value.to("meta"), "without memory"),
+        (lambda value: value.to(torch.complex64), "complex"),
+        (lambda value: torch.full_like(value, torch.nan), "diverged"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_tensors_that_are_no_weights_leave_the_model_as_it_was(tmp_path, change, reason):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: value + 1 for name, value in model.state_dict().items()}
+    state["1.bias"] = change(state["1.bias"])  # the last one: those before it would be set already
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(WeightsError, match=reason):
+        load_weights(model, tmp_path / "odd.pth")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_is_no_model(tmp_path):
+    model = nn.Linear(2, 2)
+    with pytest.raises(ArgumentError, match="`model` must be"):
+        save_weights(model.state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(ArgumentError, match="has no weights that could be written"):
+        save_weights(model.to("meta"), tmp_path / "linear.pth")
+    with pytest.raises(ArgumentError, match="create_model"):
+        load_weights("unet", tmp_path / "linear.pth")
+    with pytest.raises(WeightsError, match="cannot be written"):
+        save_weights(nn.Linear(2, 2), tmp_path / f"{'x' * 300}.pth")
+    assert not [*tmp_path.iterdir()]

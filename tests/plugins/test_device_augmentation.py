@@ -9,7 +9,7 @@ from kornia import augmentation as K
 from torch import nn
 
 from reblurkit.data.sampling import seeded
-from reblurkit.errors import ShapeError
+from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.plugins import DeblurTask, PairedDataModule
 from tests.data.test_paired import save
 from tests.plugins.test_datamodules import data, task
@@ -174,3 +174,16 @@ def test_on_a_gpu(tmp_path):
     assert rest.batches[0]["blurry"].is_cuda
     for one, other in zip(cut.batches + rest.batches, whole.batches, strict=True):
         assert torch.equal(one["blurry"], other["blurry"])
+
+
+@pytest.mark.parametrize(
+    "returned", [None, [None, None], {"blurry": 1, "sharp": 2}, [torch.rand(2, 1, 8, 8)] * 2, "ab"]
+)
+def test_what_is_no_pair_of_images_is_told(tmp_path, returned):
+    with pytest.raises(ShapeError, match="`device_augmentation` must return the blurry and the sharp images"):
+        fit(tmp_path, Recorder(), lambda blurry, sharp: returned)
+
+
+def test_an_augmentation_by_name_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="`device_augmentation` must be a module or function, but is 'flip'"):
+        PairedDataModule(tmp_path, device_augmentation="flip")

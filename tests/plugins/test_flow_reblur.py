@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.blur import FlowLineBlur, FlowWarpBlur
-from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.errors import ArgumentError, PluginError, ShapeError, WeightsError
 from reblurkit.losses import flow_reblur_loss
 from reblurkit.models import ReblurNet
 from reblurkit.plugins import AuxiliaryOptimizer
@@ -428,3 +428,44 @@ def test_flow_that_is_not_finite_somewhere_trains_on_with_the_rest(tmp_path):
     module, flow = Plain(PlainNet()), Jumps()
     train(module, tmp_path, callback(flow, mask=True), max_epochs=1)
     assert all(value.isfinite().all() for net in (module, flow) for value in net.state_dict().values())
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(Clips())
+
+
+def test_a_stream_and_an_empty_set_of_clips(tmp_path):
+    run = trainer(tmp_path, callbacks=[callback(unlabelled=Stream())])
+    run.fit(Plain(PlainNet()), loader())
+    assert run.callback_metrics["train/loss_unlabelled"] > 0
+    empty = FlowReblurFinetuneCallback(TensorDataset(torch.rand(0, 3, 3, 8, 8)), flow=TinyFlow(), exposure=0.5)
+    with pytest.raises(ArgumentError, match="at least one clip"):
+        trainer(tmp_path, callbacks=[empty]).fit(Plain(PlainNet()), loader())
+
+
+@pytest.mark.parametrize(
+    "options", [{"flow": TinyFlow}, {"blur": "table"}, {"weight": "1"}, {"distance": "l1"}, {"exposure": -1.0}]
+)
+def test_arguments_of_a_wrong_kind(options):
+    name = next(iter(options))
+    with pytest.raises(ArgumentError, match=name):
+        FlowReblurFinetuneCallback(
+            Clips(), **{"flow": TinyFlow(), "exposure": None if "blur" in options else 0.5} | options
+        )
+
+
+def test_a_checkpoint_of_another_flow_network_is_refused(tmp_path):
+    run = trainer(tmp_path, callbacks=[callback()], max_epochs=1)
+    run.fit(Plain(PlainNet()), loader())
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    with pytest.raises(WeightsError, match="another flow network than Jumping"):
+        trainer(tmp_path, callbacks=[callback(Jumping())], max_epochs=2).fit(
+            Plain(PlainNet()), loader(), ckpt_path=tmp_path / "run.ckpt", weights_only=True
+        )
+
+
+class Jumping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(6, 2, 1)

@@ -156,3 +156,9 @@ def test_a_network_that_changes_the_size_is_refused():
 
     with pytest.raises(ShapeError, match="Shrinking must keep the shape"):
         ReblurTask(Shrinking(), ReblurNet(width=6)).training_step(next(iter(loader())), 0)
+
+
+@pytest.mark.parametrize("reblur_net", [nn.Identity(), ReblurNet(width=4).requires_grad_(False), "reblur-n1", None])
+def test_what_cannot_be_trained_is_refused(reblur_net):
+    with pytest.raises(ArgumentError, match=r"nothing to train|must be an nn\.Module"):
+        ReblurTask(PlainNet(), reblur_net)

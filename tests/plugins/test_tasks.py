@@ -11,6 +11,7 @@ from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.metrics import PSNR, SSIM, ReblurPSNR
 from reblurkit.models import ReblurNet, UNet
 from reblurkit.plugins import DeblurTask, DemoDataModule, ImageLogger, ImageWriter
+from reblurkit.plugins.tasks import WeightedLoss
 from tests.conftest import MultiScaleNet, PlainNet
 
 
@@ -172,3 +173,19 @@ class Dict(nn.Module):
 def test_the_schedule_needs_an_end(tmp_path):
     with pytest.raises(PluginError, match="set max_epochs or max_steps"):
         trainer(tmp_path, max_epochs=-1).fit(DeblurTask(PlainNet()), data())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([nn.MSELoss()], "losses by name"),
+        ({"train": WeightedLoss(nn.MSELoss())}, "one word"),
+        ({"keys": WeightedLoss(nn.MSELoss())}, "one word"),
+        ({"mse": WeightedLoss(nn.MSELoss)}, "object"),
+        ({"mse": WeightedLoss(nn.MSELoss(), -1.0)}, "weight of the extra loss 'mse'"),
+        ({"mse": WeightedLoss(nn.MSELoss(), float("nan"))}, "weight of the extra loss 'mse'"),
+    ],
+)
+def test_wrong_extra_losses(extra, message):
+    with pytest.raises(ArgumentError, match=message):
+        DeblurTask(PlainNet(), extra_losses=extra)

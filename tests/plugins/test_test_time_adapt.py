@@ -388,3 +388,16 @@ def test_a_configuration_file_names_the_callback(tmp_path):
         "data: {class_path: DemoDataModule}\n"
     )
     assert main(["test", "--config", str(file), f"--trainer.default_root_dir={tmp_path}"]) == 0
+
+
+def test_two_callbacks_on_one_network_are_refused_and_leave_nothing(tmp_path):
+    module = Module()
+    with pytest.raises(PluginError, match="two TestTimeAdaptCallbacks adapt the network at 'network'"):
+        run(tmp_path, module, [TestTimeAdaptCallback(steps=1), TestTimeAdaptCallback(steps=2)])
+    assert "forward" not in vars(module.network)
+    assert len(run(tmp_path, module, TestTimeAdaptCallback(steps=1))) == 5
+
+
+def test_a_metric_by_name_is_refused():
+    with pytest.raises(ArgumentError, match="`metrics` must be a metric"):
+        TestTimeAdaptCallback(metrics="psnr")
