@@ -25,9 +25,10 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 class FlowReblurTerms(NamedTuple):
-    """One evaluation: the scalar ``loss``, and what it was made of, for pictures and logs."""
+    """One evaluation: the scalar ``loss``, and what the centre frame went through, for pictures and logs."""
 
     loss: Tensor
+    deblurred: Tensor
     reblurred: Tensor
     flow_next: Tensor
     flow_prev: Tensor
@@ -138,7 +139,7 @@ def flow_reblur_terms(
             loss = loss + photometric / len(flows) * F.l1_loss(warped, neighbour.detach())
         if smoothness:
             loss = loss + smoothness / len(flows) * _roughness(flow, neighbour.detach())
-    return FlowReblurTerms(loss, reblurred, flow_next, flow_prev, trusted)
+    return FlowReblurTerms(loss, deblurred[:, 1], reblurred, flow_next, flow_prev, trusted)
 
 
 def _check_frames(deblurred: Tensor, blurry: Tensor) -> None:

@@ -25,6 +25,7 @@ from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
+from reblurkit.plugins.motion_logger import MotionLogger
 from reblurkit.plugins.tasks import DeblurTask
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
@@ -39,6 +40,7 @@ __all__ = [
     "FlowReblurFinetuneCallback",
     "FlowWarpBlur",
     "FrequencyLoss",
+    "MotionLogger",
     "PairedDataModule",
     "PatchGAN",
     "ReblurNet",

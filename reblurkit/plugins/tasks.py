@@ -20,6 +20,7 @@ from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
+from reblurkit.models.checkpoints import load_weights
 from reblurkit.networks import finest_scale
 from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
 from reblurkit.plugins.reblur_mixin import ReblurLossMixin
@@ -55,6 +56,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
     Args:
         network: The deblurring network: images ``(B, 3, H, W)`` in [0, 1] to the same shape, or to a list of images
             from coarse to fine, of which the last is used.
+        weights: File of weights that the network starts from, see :func:`reblurkit.models.load_weights`.
         reblur_net: The reblurring network, for instance ``reblurkit.models.ReblurNet``; ``null`` trains without the
             reblurring loss.
         loss: Called with the deblurred and the sharp images; default L1.
@@ -81,6 +83,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
         network: nn.Module,
         reblur_net: nn.Module | None = None,
         *,
+        weights: str | None = None,
         loss: nn.Module | None = None,
         reblur_weight: float = 1.0,
         reblur_sharpness: Sharpness = "pseudo",
@@ -95,6 +98,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
+        if weights is not None:
+            load_weights(network, weights)
         self.loss = loss or nn.L1Loss()
         extra_losses = extra_losses or {}
         _check_extra_losses(extra_losses)
