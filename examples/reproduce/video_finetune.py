@@ -39,6 +39,7 @@ from reblurkit.models import UNet
 from reblurkit.plugins import DeblurTask
 
 BLURS = {"kernel": FlowKernelBlur, "line": FlowLineBlur, "warp": FlowWarpBlur}
+DISTANCES = {"l1": torch.nn.L1Loss, "mse": torch.nn.MSELoss}
 BUNDLED = ("astronaut", "coffee", "rocket", "chelsea")
 
 
@@ -59,6 +60,9 @@ class BlurredPhotos(Dataset):
         sharp = random_crop(image, self.crop + 2 * margin, generator)
         pair = torch.stack([self.blur(sharp[None], generator)[0], sharp])[..., margin:-margin, margin:-margin]
         blurry, sharp = flip_and_turn(pair, generator)
+        # as the authors of the data set augment it: up to a few grey levels, or noise would be taken for detail
+        level = 2 / 255 * torch.randn((), generator=generator).abs()
+        blurry = blurry + level * torch.randn(blurry.shape, generator=generator)
         return {"blurry": blurry, "sharp": sharp, "name": str(index)}
 
 
@@ -101,11 +105,11 @@ class Clips(Dataset):
         return flip_and_turn(random_crop(torch.stack(frames), self.crop, generator), generator)
 
 
-def train(network, labelled, steps, lr, callbacks=()):
-    """Train with L1 or L2 at a constant learning rate; what is random follows from the data sets' seeds."""
+def train(network, labelled, steps, lr, distance, callbacks=()):
+    """Train at a constant learning rate; what is random follows from the data sets' seeds."""
     constant = partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
     optimizer = partial(torch.optim.Adam, lr=lr)
-    task = DeblurTask(network, loss=torch.nn.MSELoss(), optimizer=optimizer, scheduler=constant)
+    task = DeblurTask(network, loss=DISTANCES[distance](), optimizer=optimizer, scheduler=constant)
     trainer = L.Trainer(
         max_steps=steps,
         callbacks=list(callbacks),
@@ -144,9 +148,10 @@ def finetune(network, seen, variant, options, seed):
                 blur=BLURS[blur](exposure_from(window=options.window, stride=options.spacing)),
                 weight=options.weight,
                 frames=frames,
+                distance=DISTANCES[options.distance](),
             )
         ]
-    return train(copy.deepcopy(network), labelled, options.steps, options.lr, callbacks)
+    return train(copy.deepcopy(network), labelled, options.steps, options.lr, options.distance, callbacks)
 
 
 def labelled_loader(options, steps, seed):
@@ -166,7 +171,8 @@ def run_seed(options, sequences, seed, console):
     """Everything of one seed: name of the run -> metrics, single clips averaged."""
     torch.manual_seed(seed)
     network = UNet(blocks=options.blocks, widths=options.widths)
-    train(network, labelled_loader(options, options.pretrain_steps, seed), options.pretrain_steps, options.pretrain_lr)
+    labelled = labelled_loader(options, options.pretrain_steps, seed)
+    train(network, labelled, options.pretrain_steps, options.pretrain_lr, options.distance)
     splits = {sequence: sequence.split(options.share) for sequence in sequences}
     seen = [(sequence, index) for sequence, (indices, _) in splits.items() for index in indices]
     unseen = [(sequence, index) for sequence, (_, indices) in splits.items() for index in indices]
@@ -238,6 +244,7 @@ def main():
     parser.add_argument("--steps", type=int, default=200, help="fine-tuning steps")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--weight", type=float, default=1.0, help="alpha of equation 10")
+    parser.add_argument("--distance", choices=DISTANCES, default="l1", help="of labelled and unlabelled loss alike")
     parser.add_argument("--flow", default="tvl1")
     parser.add_argument("--clips-per-step", type=int, default=2)
     parser.add_argument("--clip-crop", type=int, default=128)
