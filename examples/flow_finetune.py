@@ -62,7 +62,7 @@ finetune = FlowReblurFinetuneCallback(
     DataLoader(clips, batch_size=1, shuffle=True),
     flow="tvl1",
     blur=FlowLineBlur(exposure_from(window=9, stride=9)),
-    weight=10.0,
+    weight=1000.0,  # beside L1 of about 0.03, the squared error of about 0.0001 is small
 )
 folder = Path("runs/flow_finetune")
 trainer = L.Trainer(

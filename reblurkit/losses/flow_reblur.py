@@ -134,8 +134,10 @@ def flow_reblur_terms(
             trusted &= _cancels(flow_network, neighbour, centre, flow)
     loss = (distance or F.mse_loss)(torch.where(trusted, reblurred, blurry), blurry)
     for neighbour, flow in zip(neighbours, flows, strict=True):
+        finite = flow.detach().isfinite().all(1, keepdim=True)
+        flow = torch.where(finite, flow, 0)
         if photometric:
-            warped = sample_along(centre.detach(), flow)
+            warped = torch.where(finite, sample_along(centre.detach(), flow), neighbour.detach())
             loss = loss + photometric / len(flows) * F.l1_loss(warped, neighbour.detach())
         if smoothness:
             loss = loss + smoothness / len(flows) * _roughness(flow, neighbour.detach())
