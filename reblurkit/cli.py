@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import NoReturn
 
 from reblurkit import __version__
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; default: the process's own.
 
     Returns:
-        Exit status: 0 on success, 2 on bad usage or bad input, with one line on stderr.
+        Exit status: 0 on success, 1 where some inputs failed and were listed, 2 on bad usage or bad input, with one
+        line on stderr.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -44,8 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_lightning_cli(words)
             return 0
         options = _parser().parse_args(words)
-        options.run(options)
-        return 0
+        return options.run(options) or 0
     except Exception as error:
         if debug or not isinstance(error, ReblurkitError):
             raise
@@ -80,13 +81,81 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of weights, data order and blur (default: 0)")
     demo.set_defaults(run=_demo)
+    _add_adapt_video(commands)
     return parser
+
+
+def _add_adapt_video(commands: argparse._SubParsersAction[_Parser]) -> None:
+    adapt = commands.add_parser(
+        "adapt-video",
+        help="adapt a network to blurry clips without ground truth, and deblur them",
+        description="Fine-tune a trained network on blurry clips, one or several together, by Reblur2Deblur's "
+        "self-supervised loss beside labelled data, and write the deblurred frames.",
+    )
+    add = adapt.add_argument
+    add("clips", nargs="+", metavar="CLIP", help="folder of frames, or video file")
+    add("--output", metavar="DIR", required=True, help="folder, new or empty")
+    add("--checkpoint", metavar="FILE", help="the network: a checkpoint of `reblurkit fit`")
+    add("--config", metavar="FILE", help="its configuration (default: config.yaml of its run)")
+    add("--model", metavar="NAME", help="or a network of this package, with --weights")
+    add("--network", metavar="CLASS", help="or a class by its dotted path")
+    add("--network-args", metavar="JSON", help="arguments of model or class")
+    add("--weights", metavar="FILE", help="weights of model or class")
+    add("--labelled", metavar="ROOT", help="blurry and sharp images that training goes on with")
+    add("--layout", default="folders", help="their layout (default: folders)")
+    add("--split", default="train", help="their split; '' where the root is not divided (default: train)")
+    add("--unsupervised", action="store_true", help="without labelled data, against the paper's advice")
+    add("--exposure", type=float, help="half-length of the exposure in frame intervals")
+    add("--shutter", type=float, metavar="SECONDS", help="or the time the shutter is open, with --fps")
+    add("--fps", type=float, help="frames per second")
+    add("--window", type=int, help="or, for averaged frames, how many were averaged, with --stride")
+    add("--stride", type=int, help="sharp frames from one averaged frame to the next")
+    add("--steps", type=int, default=200, help="(default: 200, the paper's)")
+    add("--lr", type=float, default=1e-4, help="(default: 1e-4)")
+    add("--weight", type=float, default=0.1, help="weight of the self-supervised loss (default: 0.1)")
+    add("--blur", default="kernel", help="kernel, line or warp (default: kernel, the paper's)")
+    add("--flow", default="raft-small", help="raft-small, raft-large or tvl1 (default: raft-small)")
+    add("--frames", type=int, default=3, help="3, or 2 for steady motion (default: 3)")
+    add("--crop", type=int, default=128, help="side of the training crops (default: 128)")
+    add("--batch-size", type=int, default=8, help="crops in a step, of either kind (default: 8)")
+    add("--workers", type=int, default=2, help="processes that read (default: 2)")
+    add("--seed", type=int, default=0, help="(default: 0)")
+    adapt.set_defaults(run=_adapt_video)
 
 
 def _demo(options: argparse.Namespace) -> None:
     from reblurkit.plugins.demo import run_demo
 
     run_demo(options.output, steps=options.steps, seed=options.seed)
+
+
+def _adapt_video(options: argparse.Namespace) -> int:
+    from reblurkit.blur.exposure import exposure_from
+    from reblurkit.plugins.adapt_video import AdaptOptions, run_adapt_video
+    from reblurkit.plugins.trained_network import load_network
+
+    timing = {name: getattr(options, name) for name in ("window", "stride", "shutter", "fps")}
+    if (options.exposure is None) == (not any(value is not None for value in timing.values())):
+        raise ArgumentError(
+            "say how long the exposure is, in one way: --exposure (half its length in frame intervals), --shutter and "
+            "--fps, or --window and --stride"
+        )
+    network = load_network(
+        checkpoint=options.checkpoint,
+        config=options.config,
+        model=options.model,
+        network=options.network,
+        arguments=options.network_args,
+        weights=options.weights,
+    )
+    wanted = {field.name: getattr(options, field.name) for field in fields(AdaptOptions)}
+    wanted["exposure"] = exposure_from(**timing) if options.exposure is None else options.exposure
+    wanted["split"] = options.split or None
+    failed = run_adapt_video(options.clips, options.output, network, AdaptOptions(**wanted))
+    for line in failed:
+        print(f"reblurkit: failed: {line}", file=sys.stderr)
+    print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _last_cause(error: ReblurkitError) -> str:

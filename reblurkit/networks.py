@@ -81,6 +81,18 @@ def preserved_rng(device: torch.device) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each of its modules back into its own when the block ends."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def call_without_trace(network: nn.Module, image: Tensor) -> Tensor:
     """Run a network with gradients, but without a change to its buffers or to the random state.
 
@@ -103,6 +115,32 @@ def call_untouched(network: nn.Module, image: Tensor) -> Tensor:
     """As :func:`call_without_trace`, and without a graph."""
     with torch.no_grad():
         return call_without_trace(network, image)
+
+
+def stack_length(network: nn.Module) -> int:
+    """Frames that a network takes at once: its attribute ``frames``, 1 where it has none."""
+    frames = getattr(network, "frames", 1)
+    return frames if isinstance(frames, int) else 1
+
+
+def frame_inputs(network: nn.Module, clips: Tensor, wanted: Sequence[int]) -> Tensor:
+    """What a network needs to deblur some frames of each clip.
+
+    Args:
+        network: A network of single frames, or one of several, see :func:`stack_length`.
+        clips: ``(B, T, 3, H, W)``.
+        wanted: Indices of the frames.
+
+    Returns:
+        The frames, ``(B * len(wanted), 3, H, W)``, or the stacks around them, ``(B * len(wanted), frames, 3, H, W)``,
+        in which the clip's first and last frame are repeated beyond its ends.
+    """
+    length = stack_length(network)
+    if length == 1:
+        return clips[:, list(wanted)].flatten(0, 1)
+    last = clips.shape[1] - 1
+    around = [[min(max(t + step - length // 2, 0), last) for step in range(length)] for t in wanted]
+    return torch.stack([clips[:, indices] for indices in around], 1).flatten(0, 1)
 
 
 def call_frozen(network: nn.Module, image: Tensor) -> Tensor:

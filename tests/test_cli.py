@@ -272,10 +272,26 @@ def test_example_configurations_train_and_test(project, hub_cache, monkeypatch, 
     ]
     small += ["--model.network.widths=[4, 4, 4]", "--trainer.accelerator=cpu"]
     vgg = put_vgg_into_the_cache(monkeypatch) if "VGGLoss" in config.read_text() else None
+    if "my_video" in config.read_text():
+        for index in range(3):
+            save(project / "my_video" / f"{index}.png")
+        text = config.read_text().replace("raft-small", "tvl1").replace("crop: 128", "crop: 24")
+        config = project / config.name
+        config.write_text(text.replace("num_workers: 4", "num_workers: 0"))
     assert main(["fit", "--config", str(config), *small]) == 0
     if vgg:
         vgg.unlink()  # testing does without
     assert main(["test", "--config", str(config), *small]) == 0
+
+
+def test_training_starts_from_weights(project):
+    state = {"layers.0.weight": torch.ones(3, 3, 3, 3), "layers.0.bias": torch.zeros(3)}
+    state |= {"layers.2.weight": torch.zeros(3, 3, 3, 3), "layers.2.bias": torch.zeros(3)}
+    torch.save(state, "start.pt")
+    assert run("fit", "--model.weights", "start.pt", "--trainer.limit_val_batches", "0") == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    trained = torch.load(checkpoint, weights_only=True)["state_dict"]["network.layers.0.weight"]
+    torch.testing.assert_close(trained, torch.ones(3, 3, 3, 3), rtol=0, atol=1e-3)
 
 
 def test_every_loss_is_logged_from_yaml_alone(project):

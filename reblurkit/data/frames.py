@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -154,6 +155,8 @@ class VideoFile(Frames):
 def find_videos(root: Path) -> list[Frames]:
     """All videos below a folder, sorted by name: folders that hold images, and video files.
 
+    The frames of a folder are in the order of the numbers in their names.
+
     Args:
         root: A folder, or one video file.
 
@@ -168,7 +171,7 @@ def find_videos(root: Path) -> list[Frames]:
     for place, _, names in sorted(os.walk(root, followlinks=True)):
         folder = Path(place)
         name = folder.relative_to(root).as_posix()
-        files = sorted(folder / each for each in names if not each.startswith("."))
+        files = [folder / each for each in sorted(names, key=natural_order) if not each.startswith(".")]
         images = [path for path in files if path.suffix.lower() in SUFFIXES]
         if images:
             videos.append(FrameFiles(root.name if name == "." else name, images))
@@ -180,6 +183,17 @@ def find_videos(root: Path) -> list[Frames]:
             f"no video in {root}: looked for folders of image files and for {', '.join(sorted(VIDEO_SUFFIXES))} files"
         )
     return videos
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """Sort key by which ``frame_10`` comes after ``frame_9``: video programs do not always write leading zeros.
+
+    Example:
+        >>> sorted(["f10.png", "f9.png", "f09.png"], key=natural_order)
+        ['f09.png', 'f9.png', 'f10.png']
+    """
+    words = re.split(r"(\d+)", name)
+    return [int(word) if number % 2 else word for number, word in enumerate(words)], name
 
 
 def _x(size: tuple[int, int]) -> str:

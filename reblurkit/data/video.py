@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from reblurkit.blur.averaging import average_frames
 from reblurkit.data.augmentation import flip_and_turn, random_crop
-from reblurkit.data.frames import FrameFiles, Frames, find_videos
+from reblurkit.data.frames import FrameFiles, Frames, find_videos, natural_order
 from reblurkit.data.pairing import find_pairs
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ShapeError
@@ -185,7 +185,7 @@ def _videos(root: Path, layout: str, split: str | None, blur: str | None) -> tup
     blurry: list[Frames] = []
     sharp: list[Frames] = []
     for folder, group in groupby(sorted(pairs, key=lambda pair: pair.blurry), lambda pair: pair.blurry.parent):
-        of_one_video = list(group)
+        of_one_video = sorted(group, key=lambda pair: natural_order(pair.blurry.name))
         name = folder.relative_to(root).as_posix()
         blurry.append(FrameFiles(name, [pair.blurry for pair in of_one_video]))
         sharp.append(FrameFiles(name, [pair.sharp for pair in of_one_video]))

@@ -25,9 +25,10 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 class FlowReblurTerms(NamedTuple):
-    """One evaluation: the scalar ``loss``, and what it was made of, for pictures and logs."""
+    """One evaluation: the scalar ``loss``, and what the centre frame went through, for pictures and logs."""
 
     loss: Tensor
+    deblurred: Tensor
     reblurred: Tensor
     flow_next: Tensor
     flow_prev: Tensor
@@ -135,12 +136,14 @@ def flow_reblur_terms(
             trusted &= _cancels(flow_network, neighbour, centre, flow)
     loss = (distance or F.mse_loss)(torch.where(trusted, reblurred, blurry), blurry) + broken
     for neighbour, flow in zip(neighbours, flows, strict=True):
+        finite = flow.detach().isfinite().all(1, keepdim=True)
+        flow = torch.where(finite, flow, 0)
         if photometric:
-            warped = sample_along(centre.detach(), flow)
+            warped = torch.where(finite, sample_along(centre.detach(), flow), neighbour.detach())
             loss = loss + photometric / len(flows) * F.l1_loss(warped, neighbour.detach())
         if smoothness:
             loss = loss + smoothness / len(flows) * _roughness(flow, neighbour.detach())
-    return FlowReblurTerms(loss, reblurred, flow_next, flow_prev, trusted)
+    return FlowReblurTerms(loss, deblurred[:, 1], reblurred, flow_next, flow_prev, trusted)
 
 
 def _check_frames(deblurred: Tensor, blurry: Tensor) -> None:

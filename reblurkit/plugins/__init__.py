@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from reblurkit.plugins.finite_loss import FiniteLoss
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
+    from reblurkit.plugins.motion_logger import MotionLogger
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
     from reblurkit.plugins.reblur_task import ReblurTask
     from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
@@ -26,6 +27,7 @@ _HOME = {
     "FlowReblurFinetuneCallback": "flow_reblur",
     "ImageLogger": "image_logger",
     "ImageWriter": "image_logger",
+    "MotionLogger": "motion_logger",
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
     "VideoDataModule": "datamodules",
@@ -43,6 +45,7 @@ __all__ = [
     "FlowReblurFinetuneCallback",
     "ImageLogger",
     "ImageWriter",
+    "MotionLogger",
     "PairedDataModule",
     "ReblurLossMixin",
     "ReblurTask",

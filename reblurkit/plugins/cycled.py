@@ -31,7 +31,7 @@ class CycledLoader:
 
     def __init__(self, loader: DataLoader[Any], *, seed: int, replicas: int = 1, rank: int = 0) -> None:
         sharded = isinstance(loader.sampler, DistributedSampler)
-        self._loader = loader
+        self.loader = loader
         self._seed = seed
         self._replicas = 1 if sharded else replicas
         self._rank = 0 if sharded else rank
@@ -67,8 +67,8 @@ class CycledLoader:
         self._seed, batches = state_dict["seed"], state_dict["batches"]
         if state_dict["epoch"] < 0:  # the other run had not begun
             return
-        if isinstance(self._loader, TrainLoader):
-            self._loader.load_state_dict({"epoch": state_dict["epoch"], "batches": batches})
+        if isinstance(self.loader, TrainLoader):
+            self.loader.load_state_dict({"epoch": state_dict["epoch"], "batches": batches})
             self._start(state_dict["epoch"])
         else:
             self._start(state_dict["epoch"])
@@ -79,10 +79,10 @@ class CycledLoader:
     def _start(self, epoch: int) -> None:
         self._epoch, self._batches = epoch, 0
         self._random = draw_generator(self._seed, Draw(epoch)).get_state()
-        if isinstance(self._loader.sampler, DistributedSampler):
-            self._loader.sampler.set_epoch(epoch)
+        if isinstance(self.loader.sampler, DistributedSampler):
+            self.loader.sampler.set_epoch(epoch)
         with self._own_random_stream():
-            self._iterator = islice(iter(self._loader), self._rank, None, self._replicas)
+            self._iterator = islice(iter(self.loader), self._rank, None, self._replicas)
 
     def _read(self) -> Any:
         with self._own_random_stream():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from reblurkit.blur import FlowKernelBlur
 from reblurkit.blur.arguments import check_exposure
@@ -19,7 +20,7 @@ from reblurkit.checks import check_range
 from reblurkit.errors import ArgumentError, PluginError, ShapeError, WeightsError
 from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_terms
 from reblurkit.models.flow.pretrained import pretrained_flow
-from reblurkit.networks import call_without_trace, find_network, preserved_rng
+from reblurkit.networks import call_without_trace, find_network, frame_inputs, preserved_rng
 from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer, leading_optimizer
 from reblurkit.plugins.cycled import CycledLoader
 
@@ -272,11 +273,27 @@ class FlowReblurFinetuneCallback(L.Callback):
                 + ("; frames=2 takes pairs and supposes steady motion" if clips.shape[1] == 2 else "")
             )
         centre = clips.shape[1] // 2
-        deblurred = _deblur_frames(network, clips, range(centre - 1, centre - 1 + self.frames))
+        wanted = range(centre - 1, centre - 1 + self.frames)
+        deblurred = call_without_trace(network, frame_inputs(network, clips, wanted))
+        deblurred = deblurred.view(len(clips), len(wanted), *deblurred.shape[1:])
         with torch.autocast(clips.device.type, enabled=False):  # motion in half precision would be off by pixels
             return flow_reblur_terms(
                 deblurred.to(clips.dtype), clips[:, centre], self.flow_network, blur=self.blur, **self._options
             )
+
+    def first_clips(self, number: int) -> Tensor:
+        """The first clips of the unlabelled data set, ``(number, T, 3, H, W)``, while ``fit`` runs.
+
+        Raises:
+            ArgumentError: If the data set cannot be indexed.
+        """
+        assert self._clips is not None
+        loader = self._clips.loader
+        if not hasattr(loader.dataset, "__getitem__") or isinstance(loader.dataset, IterableDataset):
+            raise ArgumentError(f"the unlabelled data set {type(loader.dataset).__name__} has no clip by index to draw")
+        number = min(number, len(loader.dataset))  # type: ignore[arg-type]
+        collate = loader.collate_fn or default_collate
+        return _clips_of(collate([loader.dataset[index] for index in range(number)]))
 
     def _loader(self, trainer: L.Trainer) -> DataLoader[Any]:
         data = self.unlabelled
@@ -306,6 +323,8 @@ class FlowReblurFinetuneCallback(L.Callback):
 
 
 def _formation_model(exposure: float | None, blur: nn.Module | None) -> nn.Module:
+    if exposure is not None and not 0 < exposure < math.inf:
+        raise ArgumentError(f"`exposure` must be greater than 0, but is {exposure}")
     if blur is None:
         if exposure is None:
             raise ArgumentError(
@@ -335,19 +354,6 @@ def _clips_of(batch: Any) -> Tensor:
     if not clips.is_floating_point():
         raise ArgumentError(f"clips must hold floating point values in [0, 1], but are {clips.dtype}")
     return clips
-
-
-def _deblur_frames(network: nn.Module, clips: Tensor, wanted: range) -> Tensor:
-    """Deblur some frames of each clip in one batch: ``(B, T, 3, H, W)`` to ``(B, len(wanted), 3, H, W)``."""
-    stack = getattr(network, "frames", 1)
-    if isinstance(stack, int) and stack > 1:
-        last = clips.shape[1] - 1
-        around = [[min(max(t + step - stack // 2, 0), last) for step in range(stack)] for t in wanted]
-        inputs = torch.stack([clips[:, indices] for indices in around], 1).flatten(0, 1)
-    else:
-        inputs = clips[:, wanted.start : wanted.stop].flatten(0, 1)
-    deblurred = call_without_trace(network, inputs)
-    return deblurred.view(len(clips), len(wanted), *deblurred.shape[1:])
 
 
 def _add_to_loss(output: Any, term: Tensor) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as L
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from torch import Tensor
 
 from reblurkit.data.images import write_image
@@ -55,14 +56,25 @@ class ImageLogger(L.Callback):
         if not rows or trainer.sanity_checking or not trainer.is_global_zero:
             return
         grid = comparison_grid(rows)
-        path = folder / "images" / f"val-epoch={trainer.current_epoch}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        grid.save(path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(key="val/images", images=[grid], step=trainer.global_step)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("val/images", np.asarray(grid), trainer.global_step, dataformats="HWC")
+        log_picture(trainer, grid, folder / "images" / f"val-epoch={trainer.current_epoch}.png", "val/images")
+
+
+def log_picture(trainer: L.Trainer, picture: Image.Image, path: Path, key: str) -> None:
+    """Write a picture as a file, and hand it to every logger that takes pictures.
+
+    Args:
+        trainer: The running Trainer.
+        picture: The picture.
+        path: File to write; missing folders are made.
+        key: Its name in the loggers.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(key=key, images=[picture], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(key, np.asarray(picture), trainer.global_step, dataformats="HWC")
 
 
 class ImageWriter(L.Callback):

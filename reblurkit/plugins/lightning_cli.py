@@ -40,6 +40,7 @@ from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.messages import hide_advice
+from reblurkit.plugins.motion_logger import MotionLogger
 from reblurkit.plugins.reblur_task import ReblurTask
 from reblurkit.plugins.tasks import DeblurTask
 from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
@@ -63,6 +64,7 @@ __all__ = [
     "FullSize",
     "MIMOUNet",
     "MSResNet",
+    "MotionLogger",
     "MultiScaleLoss",
     "NAFNet",
     "PairedDataModule",

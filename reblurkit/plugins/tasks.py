@@ -15,6 +15,7 @@ from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness
 from reblurkit.losses.reconstruction import MultiScaleLoss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
+from reblurkit.models.checkpoints import load_weights
 from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
 from reblurkit.plugins.paired_task import PairedTask
 from reblurkit.plugins.reblur_mixin import ReblurLossMixin
@@ -52,6 +53,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     Args:
         network: The deblurring network: images ``(B, 3, H, W)`` in [0, 1] to the same shape, or to a list of images
             from coarse to fine, of which the last is used.
+        weights: File of weights that the network starts from, see :func:`reblurkit.models.load_weights`.
         reblur_net: The reblurring network, for instance ``reblurkit.models.ReblurNet``; ``null`` trains without the
             reblurring loss.
         loss: Called with the deblurred and the sharp images; default L1. A ``MultiScaleLoss`` is given all scales
@@ -79,6 +81,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         network: nn.Module,
         reblur_net: nn.Module | None = None,
         *,
+        weights: str | None = None,
         loss: nn.Module | None = None,
         reblur_weight: float = 1.0,
         reblur_sharpness: Sharpness = "pseudo",
@@ -92,6 +95,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(network, optimizer, scheduler)
+        if weights is not None:
+            load_weights(network, weights)
         self.loss = loss or nn.L1Loss()
         extra_losses = extra_losses or {}
         _check_extra_losses(extra_losses)

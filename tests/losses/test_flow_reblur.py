@@ -114,6 +114,21 @@ class ConstantFlow(nn.Module):
         return self.flow.expand(source.shape[0], 2, *source.shape[2:])
 
 
+@pytest.mark.parametrize("blur", [FlowKernelBlur(), FlowLineBlur(0.5), FlowWarpBlur(0.5)])
+def test_no_term_is_spoilt_by_flow_that_is_not_finite(blur):
+    flow = torch.rand(1, 2, 6, 8)
+    flow[:, 1, 2, 3] = torch.nan
+    flow[:, 0, 4, 4] = torch.inf
+    network = ConstantFlow(flow)
+    frames = torch.rand(1, 3, 3, 6, 8, requires_grad=True)
+    options = {"photometric": 1.0, "smoothness": 1.0, "consistency": True}
+    loss = flow_reblur_loss(frames, torch.rand(1, 3, 6, 8), network, blur=blur, **options)
+    loss.backward()
+    assert loss.isfinite()
+    assert frames.grad.isfinite().all()
+    assert network.flow.grad.isfinite().all()
+
+
 def test_pixels_out_of_range_or_not_finite_are_left_out():
     flow = torch.zeros(1, 2, 6, 8)
     flow[:, 0, 0, 0] = 100  # out of the table's range

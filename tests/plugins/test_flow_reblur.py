@@ -363,6 +363,7 @@ def test_logs(tmp_path):
     ("options", "message"),
     [
         ({"blur": None}, "give `exposure`"),
+        ({"exposure": 0.0}, "`exposure` must be greater than 0"),
         ({"exposure": 1.0}, r"keeps its own exposure, 0\.5, but `exposure` is 1\.0"),
         ({"weight": -1}, "`weight` must be at least 0"),
         ({"weight": float("nan")}, "`weight` must be at least 0"),

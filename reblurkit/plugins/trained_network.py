@@ -1,0 +1,116 @@
+"""The network that a command line names: from a checkpoint, by name, or by class."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+from torch import nn
+
+from reblurkit.errors import ArgumentError, ReblurkitError
+from reblurkit.models import create_model, list_models
+from reblurkit.models.checkpoints import load_weights, read_lightning_checkpoint
+from reblurkit.networks import find_network
+
+
+def load_network(
+    *,
+    checkpoint: str | None = None,
+    config: str | None = None,
+    model: str | None = None,
+    network: str | None = None,
+    arguments: str | None = None,
+    weights: str | None = None,
+) -> nn.Module:
+    """The trained network that a command line asks for, in exactly one of three ways.
+
+    Args:
+        checkpoint: A checkpoint of ``reblurkit fit``; its ``network`` is taken.
+        config: The configuration that belongs to the checkpoint; default: the ``config.yaml`` of its run.
+        model: A name that ``create_model`` knows; needs weights.
+        network: Dotted path of a class.
+        arguments: The arguments of model or class as JSON.
+        weights: A file of weights.
+
+    Raises:
+        ArgumentError: If the ways are mixed, or a class, a file or an argument is not what it should be.
+    """
+    if [checkpoint, model, network].count(None) != 2:
+        raise ArgumentError("give the network in one of three ways: --checkpoint FILE, --model NAME --weights FILE, or "
+                            "--network pkg.Class [--weights FILE]")  # fmt: skip
+    if checkpoint is not None:
+        if weights is not None or arguments is not None:
+            raise ArgumentError("--checkpoint brings its own weights and arguments; leave out --weights and "
+                                "--network-args")  # fmt: skip
+        return _from_checkpoint(Path(checkpoint), config)
+    built = _build(model, network, arguments)
+    if weights is not None:
+        load_weights(built, weights)
+    elif model is not None:
+        raise ArgumentError(f"--model {model} has random weights; give its trained ones by --weights FILE")
+    else:
+        print(f"reblurkit: no --weights: {network} has the weights that it was built with", file=sys.stderr)
+    return built
+
+
+def _build(model: str | None, network: str | None, arguments: str | None) -> nn.Module:
+    try:
+        keywords = json.loads(arguments or "{}")
+    except json.JSONDecodeError as error:
+        raise ArgumentError(f"--network-args must be JSON such as '{{\"width\": 32}}', but is {arguments}") from error
+    if not isinstance(keywords, dict):
+        raise ArgumentError(f"--network-args must be a JSON object, but is {arguments}")
+    factory: Callable[..., Any]
+    if model is not None:
+        if model not in list_models("deblur"):
+            raise ArgumentError(f"unknown network {model!r}; known ones: {', '.join(list_models('deblur'))}")
+
+        def factory(**kwargs: Any) -> nn.Module:
+            return create_model(model, **kwargs)
+
+    else:
+        package, _, name = str(network).rpartition(".")
+        try:
+            factory = getattr(importlib.import_module(package), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ArgumentError(f"--network must be the dotted path of a class, but {network}: {error}") from error
+    try:
+        built = factory(**keywords)
+    except TypeError as error:
+        raise ArgumentError(f"{model or network} cannot be built with {keywords}: {error}") from error
+    if not isinstance(built, nn.Module):
+        raise ArgumentError(f"{network} must be a class of torch.nn.Module, but makes {type(built).__name__}")
+    return built
+
+
+def _from_checkpoint(path: Path, config: str | None) -> nn.Module:
+    """Build the LightningModule of the run's configuration, and load the checkpoint into it."""
+    from reblurkit.plugins import lightning_cli  # noqa: F401  # short class names in configurations
+
+    state = read_lightning_checkpoint(path)["state_dict"]
+    found = [Path(config)] if config else [path.parent / "config.yaml", path.parent.parent / "config.yaml"]
+    existing = [each for each in found if each.is_file()]
+    if not existing:
+        raise ArgumentError(
+            f"the network of {path} is unknown: no configuration {' or '.join(map(str, found))}; give --config FILE, "
+            "or --network pkg.Class --weights FILE"
+        )
+    try:
+        loaded = yaml.safe_load(existing[0].read_text())
+        parser = LightningArgumentParser(exit_on_error=False)
+        parser.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
+        module = parser.instantiate_classes(parser.parse_object({"model": loaded["model"]})).model
+        module.load_state_dict(state)
+    except ReblurkitError:
+        raise
+    except Exception as error:  # whatever YAML, the parser or a constructor finds wrong
+        reason = " ".join(str(error).split())
+        raise ArgumentError(f"{existing[0]} and {path} do not make a network: {reason[:300]}") from error
+    return find_network(module, "network")
