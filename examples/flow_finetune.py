@@ -73,7 +73,6 @@ trainer = L.Trainer(
     **quiet,
 )
 trainer.fit(DeblurTask(network, optimizer=adam), photos)
-network.eval()
 
 
 # %%
@@ -83,6 +82,7 @@ def psnr(images):
     return round(float(metric.compute()), 2)
 
 
+network.eval()
 with torch.inference_mode():
     versions = {"blurry": video, "before": before(video).clamp(0, 1), "after": network(video).clamp(0, 1)}
 {name: psnr(images) for name, images in versions.items()}

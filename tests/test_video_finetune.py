@@ -1,0 +1,54 @@
+"""What the experiment of fine-tuning on real frames rests on."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from reblurkit.data import write_image
+
+PATH = Path(__file__).parents[1] / "examples" / "reproduce" / "video_finetune.py"
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    spec = importlib.util.spec_from_file_location("video_finetune", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def sequence(experiment, tmp_path):
+    for index in range(31):
+        write_image(torch.full((3, 8, 10), index / 51), tmp_path / "v" / f"{index}.png")
+    return experiment.Sequence(tmp_path / "v", None, window=5, spacing=5)
+
+
+def test_held_out_frames_share_nothing_with_the_clips(sequence):
+    seen, unseen = sequence.split(0.6)
+
+    def used(centre, steps):
+        return {centre + 5 * step + offset for step in steps for offset in range(-2, 3)}
+
+    tuned_on = set().union(*(used(centre, (-1, 0, 1)) for centre in seen))
+    held_out = set().union(*(used(centre, (0,)) for centre in unseen))
+    assert tuned_on == set(range(19))
+    assert held_out == set(range(19, 31))
+    assert min(len(seen), len(unseen)) > 3
+
+
+def test_clips_are_means_of_the_sharp_frames(experiment, sequence):
+    clip = experiment.Clips([(sequence, 12)], length=1, crop=8, seed=0)[0]
+    torch.testing.assert_close(clip.mean((1, 2, 3)), torch.tensor([7.0, 12.0, 17.0]) / 51)
+
+
+def test_intervals_are_students(experiment):
+    values = [0.3, 0.5, 0.1, 0.2]
+    mean, half = experiment.interval(values)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((low, high))
