@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reblurkit import blur, data, losses, metrics, models, plugins
+    from reblurkit.plugins.blur2blur import Blur2BlurTranslator
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
 
 __version__ = "0.1.0"
 __all__ = [
+    "Blur2BlurTranslator",
     "FlowReblurFinetuneCallback",
     "ReblurLossMixin",
     "__version__",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 _ENTRY_POINTS = {
+    "Blur2BlurTranslator": "reblurkit.plugins.blur2blur",
     "FlowReblurFinetuneCallback": "reblurkit.plugins.flow_reblur",
     "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
     "strip_reblur": "reblurkit.plugins.reblur_mixin",

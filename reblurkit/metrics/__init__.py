@@ -1,5 +1,6 @@
 """Metrics, each defined once; ``docs/metrics.md`` says how they differ from what others report."""
 
+from reblurkit.metrics.colour_shift import ColourShift
 from reblurkit.metrics.deblur_metrics import DeblurMetrics
 from reblurkit.metrics.gradients import GradientStatistics
 from reblurkit.metrics.lpips import LPIPS
@@ -13,6 +14,7 @@ __all__ = [
     "NIQE",
     "PSNR",
     "SSIM",
+    "ColourShift",
     "DeblurMetrics",
     "GradientStatistics",
     "PristineModel",

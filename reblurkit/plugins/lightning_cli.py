@@ -14,23 +14,39 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # Imported so that YAML files may name them without their package.
-from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
+from reblurkit.blur import BlurTransfer, FlowKernelBlur, FlowLineBlur, FlowWarpBlur, ShakeBlur
 from reblurkit.cli import COMMANDS
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
-from reblurkit.losses import AdversarialLoss, CharbonnierLoss, FrequencyLoss, VGGLoss
+from reblurkit.losses import (
+    AdversarialLoss,
+    CharbonnierLoss,
+    FrequencyLoss,
+    LayerFeatures,
+    MultiScalePerceptualLoss,
+    VGGLoss,
+)
+from reblurkit.metrics import NIQE
 from reblurkit.models import PatchGAN, ReblurNet, UNet
 from reblurkit.models.checkpoints import read_lightning_checkpoint
+from reblurkit.models.deblur.mimo_unet import MIMOUNet
+from reblurkit.models.kernel_wizard import KernelWizard
+from reblurkit.plugins.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
+from reblurkit.plugins.kernel_wizard_task import KernelWizardTask
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.tasks import DeblurTask
+from reblurkit.plugins.unpaired_data import UnpairedDataModule
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
 __all__ = [
+    "NIQE",
     "AdversarialLoss",
+    "Blur2BlurTranslator",
+    "BlurTransfer",
     "CharbonnierLoss",
     "DeblurTask",
     "DemoDataModule",
@@ -39,10 +55,17 @@ __all__ = [
     "FlowReblurFinetuneCallback",
     "FlowWarpBlur",
     "FrequencyLoss",
+    "KernelWizard",
+    "KernelWizardTask",
+    "LayerFeatures",
+    "MIMOUNet",
+    "MultiScalePerceptualLoss",
     "PairedDataModule",
     "PatchGAN",
     "ReblurNet",
+    "ShakeBlur",
     "UNet",
+    "UnpairedDataModule",
     "VGGLoss",
     "VideoDataModule",
     "run_lightning_cli",
