@@ -9,8 +9,8 @@ unknown camera, sharp photos of other scenes by the same camera, blurred as the 
 On held-out photos of the unknown camera the table compares with the truth: the blurry photo; the deblurrer alone; the
 translator with the deblurrer; and a deblurrer of the same size trained on pairs of the unknown camera, the bound.
 
-The photos are split into four: pairs for the deblurrers, blurry photos, sharp photos, held-out photos. A difference is
-averaged over seeds for each held-out photo; its 95 % interval is Student's over photos.
+The photos are split into three: blurry photos, sharp photos (of which the deblurrers' pairs are made too), held-out
+photos. A difference is averaged over seeds for each held-out photo; its 95 % interval is Student's over photos.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def train_translator(blurry, sharp, blur, known, deblurrer, options, seed):
     translator = Blur2BlurTranslator(
         MIMOUNet(blocks=options.generator_blocks, width=options.generator_width, identity=True),
         PatchGAN(width=options.discriminator_width, layers=options.layers),
-        perceptual=LayerFeatures(deblurrer, ["blocks"]),
+        perceptual=LayerFeatures(deblurrer, ["blocks"]) if options.features == "deblurrer" else nn.AvgPool2d(4),
         perceptual_weight=options.perceptual_weight,
         gradient_penalty=options.gradient_penalty,
         known_blur=known,
@@ -190,12 +190,10 @@ def load_photos(options):
 
 
 def split(photos):
-    """Four parts by scene: pairs, blurry, sharp, held out."""
-    if len(photos) < 8:  # too few for a measurement: enough to run
-        return photos[:1], photos[1:2], photos[2:3], photos[3:]
+    """Three parts by scene: blurry, sharp (also the known camera's pairs), held out."""
     held = max(len(photos) * 3 // 8, 2)
-    rest, part = photos[:-held], (len(photos) - held) // 3
-    return rest[: len(rest) - 2 * part], rest[-2 * part : -part], rest[-part:], photos[-held:]
+    half = (len(photos) - held) // 2
+    return photos[:half], photos[half:-held], photos[-held:]
 
 
 def main(arguments=None):
@@ -212,6 +210,7 @@ def main(arguments=None):
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--perceptual-weight", type=float, default=0.8)
+    parser.add_argument("--features", choices=("deblurrer", "pooled"), default="deblurrer")
     parser.add_argument("--gradient-penalty", type=float, default=1e-4)
     parser.add_argument("--layers", type=int, default=1, help="strided layers of the discriminator")
     parser.add_argument("--fast", action="store_true", help="a few steps of tiny networks")
@@ -223,13 +222,13 @@ def main(arguments=None):
         options.widths, options.generator_width, options.discriminator_width = (4, 4, 4), 4, 4
     options.output.mkdir(parents=True, exist_ok=True)
 
-    pairs, blurry, sharp, held_out = split(load_photos(options))
+    blurry, sharp, held_out = split(load_photos(options))
     known, unknown = GaussianBlur(options.known, options.known), unknown_blur(options.unknown)
     runs = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         start = time.perf_counter()
-        deblurrer = train_deblurrer(pairs, known, options, seed)
-        bound = train_deblurrer(pairs, unknown, options, seed)
+        deblurrer = train_deblurrer(sharp, known, options, seed)
+        bound = train_deblurrer(sharp, unknown, options, seed)
         translator = train_translator(blurry, sharp, unknown, known, deblurrer, options, seed)
         scores, picture = measure(held_out, unknown, translator, deblurrer, bound)
         known_scores, _ = measure(held_out, known, translator, deblurrer, bound)

@@ -4,6 +4,7 @@ from reblurkit.metrics.colour_shift import ColourShift
 from reblurkit.metrics.deblur_metrics import DeblurMetrics
 from reblurkit.metrics.gradients import GradientStatistics
 from reblurkit.metrics.lpips import LPIPS
+from reblurkit.metrics.max_over_order import MaxOverOrder
 from reblurkit.metrics.niqe import NIQE
 from reblurkit.metrics.niqe_model import PristineModel, fit_pristine
 from reblurkit.metrics.psnr import PSNR, ReblurPSNR
@@ -17,6 +18,7 @@ __all__ = [
     "ColourShift",
     "DeblurMetrics",
     "GradientStatistics",
+    "MaxOverOrder",
     "PristineModel",
     "ReblurPSNR",
     "fit_pristine",
