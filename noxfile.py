@@ -39,10 +39,14 @@ def run(session: nox.Session, program: str, *arguments: str, env: dict[str, str]
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the whole test suite; arguments after ``--`` go to pytest, and then the Triton kernels are left out."""
-    run(session, "python", "-m", "pytest", *session.posargs)
-    if not session.posargs:
-        interpret(session)
+    """Run the whole test suite; arguments after ``--`` go to pytest, in one process and without the Triton kernels."""
+    if session.posargs:
+        run(session, "python", "-m", "pytest", *session.posargs)
+        return
+    # A process per core, each with one thread: small tensors gain nothing from more.
+    one_thread = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    run(session, "python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", env=one_thread)
+    interpret(session)
 
 
 @nox.session(venv_backend="none")

@@ -10,6 +10,8 @@
 # network removes. Here the camera smears along one direction, and a small deblurrer knows camera shake only.
 
 # %%
+import functools
+import operator
 import os
 from pathlib import Path
 
@@ -56,7 +58,10 @@ def crops(photo, count):
 
 
 photos = [interpolate(photo[None], scale_factor=0.5, mode="area")[0] for photo in DemoPhotos("train").photos]
-blurry, sharp = (sum((crops(photo, 4 * STEPS) for photo in part), []) for part in (photos[:1], photos[1:]))
+blurry, sharp = (
+    functools.reduce(operator.iadd, (crops(photo, 4 * STEPS) for photo in part), [])
+    for part in (photos[:1], photos[1:])
+)
 pairs = [{"blurry": smear(one), "sharp": other} for one, other in zip(blurry, sharp, strict=False)]
 
 # %% [markdown]

@@ -14,17 +14,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reblurkit import blur, data, losses, metrics, models, plugins
+    from reblurkit import adaptation, blur, data, losses, metrics, models, plugins
     from reblurkit.plugins.blur2blur import Blur2BlurTranslator
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 __version__ = "0.1.0"
 __all__ = [
     "Blur2BlurTranslator",
     "FlowReblurFinetuneCallback",
     "ReblurLossMixin",
+    "TestTimeAdaptCallback",
     "__version__",
+    "adaptation",
     "blur",
     "data",
     "losses",
@@ -38,6 +41,7 @@ _ENTRY_POINTS = {
     "Blur2BlurTranslator": "reblurkit.plugins.blur2blur",
     "FlowReblurFinetuneCallback": "reblurkit.plugins.flow_reblur",
     "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
+    "TestTimeAdaptCallback": "reblurkit.plugins.test_time_adapt",
     "strip_reblur": "reblurkit.plugins.reblur_mixin",
 }
 

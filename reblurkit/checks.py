@@ -17,7 +17,7 @@ def check_images(**images: Tensor) -> None:
 
     Raises:
         ShapeError: If a tensor has not four dimensions, or shapes differ.
-        ArgumentError: If a tensor is not floating point, or devices differ.
+        ArgumentError: If one is no tensor or not floating point, or devices differ.
 
     Example:
         >>> import torch
@@ -27,6 +27,8 @@ def check_images(**images: Tensor) -> None:
     """
     first_name, first = next(iter(images.items()))
     for name, image in images.items():
+        if not isinstance(image, Tensor):
+            raise ArgumentError(f"`{name}` must be a tensor (B, C, H, W), but is a {type(image).__name__}")
         if image.ndim != 4:
             raise ShapeError(f"`{name}` must be a batch of images (B, C, H, W), but its shape is {tuple(image.shape)}")
         if not image.is_floating_point():

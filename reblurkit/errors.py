@@ -56,4 +56,4 @@ class TruncationError(DownloadError):
 
 
 class BackendError(ReblurkitError, RuntimeError):
-    """A backend was asked for by name and is not installed, or cannot work on the tensors' device."""
+    """A backend is not installed, cannot work on the tensors' device, or cannot compute what is asked of it."""

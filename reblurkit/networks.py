@@ -6,9 +6,11 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
 from reblurkit.errors import ArgumentError, PluginError
@@ -52,6 +54,22 @@ def find_network(module: nn.Module, path: str) -> nn.Module:
         ) from None
 
 
+def parameter_places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place of a parameter in a network, as ``functional_call(..., tie_weights=False)`` needs them.
+
+    A tensor that two modules share is given by both names. A module that sits at two paths is given once: with tensors
+    replaced under both paths, ``functional_call`` restores them in the wrong order and leaves the new ones in place.
+    """
+    for prefix, module in network.named_modules():
+        yield from module.named_parameters(prefix, recurse=False, remove_duplicate=False)
+
+
+def buffer_places(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The same of buffers."""
+    for prefix, module in network.named_modules():
+        yield from module.named_buffers(prefix, recurse=False, remove_duplicate=False)
+
+
 @contextmanager
 def preserved_rng(device: torch.device) -> Iterator[None]:
     """Put the random state of the CPU and of ``device`` back when the block ends."""
@@ -76,9 +94,9 @@ def call_without_trace(network: nn.Module, image: Tensor) -> Tensor:
     Returns:
         The full-size output.
     """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in buffer_places(network)}
     with preserved_rng(image.device):
-        return finest_scale(functional_call(network, buffers, (image,)))
+        return finest_scale(functional_call(network, buffers, (image,), tie_weights=False))
 
 
 def call_untouched(network: nn.Module, image: Tensor) -> Tensor:
@@ -99,9 +117,9 @@ def call_frozen(network: nn.Module, image: Tensor) -> Tensor:
     Returns:
         The network's output; buffers are updated in copies only.
     """
-    frozen = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    frozen |= {name: buffer.clone() for name, buffer in network.named_buffers()}
-    output: Tensor = functional_call(network, frozen, (image,))
+    frozen = {name: parameter.detach() for name, parameter in parameter_places(network)}
+    frozen |= {name: buffer.clone() for name, buffer in buffer_places(network)}
+    output: Tensor = functional_call(network, frozen, (image,), tie_weights=False)
     return output
 
 
@@ -125,6 +143,62 @@ def check_two_networks(network: nn.Module, other: nn.Module, name: str) -> None:
     """Raise ArgumentError if two networks share parameters: their gradients could not be told apart."""
     if {*network.parameters()} & {*other.parameters()}:
         raise ArgumentError(f"the deblurring and the {name} network must not share parameters, but do")
+
+
+def call_routed(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a network once for two losses, of which one trains what made the image, and the other the network.
+
+    Equal to ``call_frozen(network, image), network(image.detach())``, with one forward pass less; not differentiable
+    twice.
+
+    Args:
+        network: Any network. One that is compiled runs twice: its backward graph can neither be used twice nor
+            leave out what is not asked for.
+        image: Its input, ``(B, C, H, W)``.
+
+    Returns:
+        The output twice: gradients of the first pass to the image alone, those of the second to the parameters alone.
+    """
+    if torch.compiler.is_compiling() or any(_is_compiled(module) for module in network.modules()):
+        return call_frozen(network, image), network(image.detach())
+    parameters = list(network.parameters())
+    index = {id(parameter): number for number, parameter in enumerate(parameters)}
+    places = {name: index[id(parameter)] for name, parameter in parameter_places(network)}
+    for_image, for_parameters = _RoutedCall.apply(network, places, image, *parameters)
+    return for_image, for_parameters
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
+
+
+class _RoutedCall(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, network: nn.Module, places: dict[str, int], image: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in (image, *parameters)]
+        with torch.enable_grad():
+            # A view: hooks on what a module is called with, such as a FLOP counter's, must not meet a leaf.
+            replaced = {name: leaves[1 + number] for name, number in places.items()}
+            output = functional_call(network, replaced, (leaves[0].view_as(image),), tie_weights=False)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output, *leaves)  # with the output its graph, for as long as the caller's graph lives
+        return output.detach(), output.detach().clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, for_image: Tensor | None, for_parameters: Tensor | None) -> tuple[Tensor | None, ...]:
+        output, image, *parameters = ctx.saved_tensors
+
+        def gradients(grad: Tensor | None, leaves: list[Tensor]) -> list[Tensor | None]:
+            wanted = [leaf for leaf in leaves if leaf.requires_grad]
+            if grad is None or not wanted:
+                return [None] * len(leaves)
+            found = iter(torch.autograd.grad(output, wanted, grad, retain_graph=True, allow_unused=True))
+            return [next(found) if leaf.requires_grad else None for leaf in leaves]
+
+        return None, None, *gradients(for_image, [image]), *gradients(for_parameters, parameters)
 
 
 class Frozen:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
@@ -52,6 +54,21 @@ class Half(MyNet):
 class NotANumber(MyNet):
     def forward(self, image):
         return super().forward(image) * float("nan")
+
+
+class GreyDnCNN(nn.Module):
+    """Zhang et al.'s denoiser for grey images, on each channel."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [nn.Conv2d(1, 64, 3, padding=1), nn.ReLU()]
+        for _ in range(15):
+            layers += [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
+        self.model = nn.Sequential(*layers, nn.Conv2d(64, 1, 3, padding=1))
+
+    def forward(self, image):
+        grey = image.flatten(0, 1)[:, None]
+        return (grey - self.model(grey)).view_as(image)
 
 
 class MyDeblur(ReblurLossMixin, L.LightningModule):
@@ -133,6 +150,55 @@ def test_a_users_lightning_module_with_the_mixin_trains(project):
     assert torch.load(checkpoint, weights_only=True)["callbacks"]["AuxiliaryOptimizer"]["reblur"]["steps"] == 1
 
 
+def test_a_reblurring_network_is_trained_beside_a_file_of_weights(project, capsys):
+    own = importlib.import_module("own")
+    torch.save({"state_dict": own.MyNet(width=3).state_dict()}, "official.pth")
+    task = ["--model", "ReblurTask", "--model.network", "own.MyNet", "--model.network.width", "3"]
+    task += ["--model.reblur_net", "ReblurNet", "--model.reblur_net.width", "4"]
+    options = yaml.safe_load((project / "config.yaml").read_text())
+    (project / "config.yaml").write_text(yaml.safe_dump({key: options[key] for key in ("data", "trainer")}))
+    assert run("fit", *task, "--model.weights", "official.pth") == 0
+    assert "no --model.weights" not in capsys.readouterr().err
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    official = torch.load("official.pth", weights_only=True)["state_dict"]
+    assert all(torch.equal(weights[f"network.{name}"], value) for name, value in official.items())
+    assert any(name.startswith("reblur.") for name in weights)
+    assert run("test", *task, "--ckpt_path", str(checkpoint)) == 0
+    assert run("fit", *task) == 0
+    assert "no --model.weights: the deblurring network keeps the weights that it was built" in capsys.readouterr().err
+    assert run("fit", *task, "--model.weights", "none.pth") == 2
+    assert "no file of weights none.pth" in capsys.readouterr().err
+    assert run("fit", *task, "--model.weights", "official.pth", "--model.network.width", "5") == 2
+    assert "official.pth does not fit MyNet: " in capsys.readouterr().err
+
+
+def test_a_third_partys_denoiser_gets_a_reblurring_network(project, shared_data):
+    noisy = project / "pairs" / "test" / "blur"
+    for path in noisy.iterdir():
+        grey = np.asarray(Image.open(shared_data / "photos" / f"kodim0{1 + int(path.stem)}.png").crop((0, 0, 64, 64)))
+        noise = np.random.default_rng(0).normal(0, 25, grey.shape)
+        Image.fromarray(grey).save(project / "pairs" / "test" / "sharp" / path.name)
+        Image.fromarray((grey + noise).clip(0, 255).astype(np.uint8)).save(path)
+    task = {
+        "network": {"class_path": "own.GreyDnCNN"},
+        "weights": str(shared_data / "weights" / "dncnn_25.pth"),
+        "reblur_net": {"class_path": "ReblurNet", "init_args": {"width": 4}},
+    }
+    options = yaml.safe_load((project / "config.yaml").read_text())
+    options["model"] = {"class_path": "ReblurTask", "init_args": task}
+    options["trainer"]["logger"] = {"class_path": "CSVLogger", "init_args": {"save_dir": "run"}}
+    (project / "config.yaml").write_text(yaml.safe_dump(options))
+    assert run("fit") == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    assert run("test", "--ckpt_path", str(checkpoint)) == 0
+    (log,) = project.glob("run/**/version_1/metrics.csv")
+    (measured,) = csv.DictReader(log.open())
+    # noise of 25/255 leaves 20 dB; a denoiser that has its own weights gains several
+    assert float(measured["test/psnr"]) > 26
+    assert measured["test/reblur_psnr"]
+
+
 def test_the_configuration_can_be_printed(project, capsys):
     with pytest.raises(SystemExit) as stop:
         run("fit", "--print_config")
@@ -193,8 +259,17 @@ def put_vgg_into_the_cache(monkeypatch):
 def test_example_configurations_train_and_test(project, hub_cache, monkeypatch, config):
     for split in ("train", "test"):
         for kind in ("blur_gamma", "sharp"):
-            save(project / "GOPRO_Large" / split / "GOPR0372_07_00" / kind / "000047.png")
-    small = ["--data.crop=24", "--data.num_workers=0", "--trainer.fast_dev_run=true", "--trainer.precision=32-true"]
+            save(project / "GOPRO_Large" / split / "GOPR0372_07_00" / kind / "000047.png", size=(32, 48))
+    for split in ("train", "val"):
+        for kind in ("blur", "sharp"):
+            save(project / "REDS" / split / f"{split}_{kind}" / "000" / "00000000.png", size=(32, 48))
+    small = [
+        "--data.crop=32",
+        "--data.batch_size=1",
+        "--data.num_workers=0",
+        "--trainer.fast_dev_run=true",
+        "--trainer.precision=32-true",
+    ]
     small += ["--model.network.widths=[4, 4, 4]", "--trainer.accelerator=cpu"]
     vgg = put_vgg_into_the_cache(monkeypatch) if "VGGLoss" in config.read_text() else None
     assert main(["fit", "--config", str(config), *small]) == 0
@@ -282,8 +357,8 @@ def test_bad_networks(project, capsys):
         (["--config", "none.yaml"], "config: File does not exist"),
         (["--data.layout", "gopr"], "unknown layout 'gopr'; known layouts: folders, gopro"),
         (["--trainer.accelerator", "gpu"], "No supported gpu backend found!"),
-        (["--ckpt_path", "none.ckpt"], "no checkpoint file none.ckpt"),
-        (["--ckpt_path", "own.py"], "own.py cannot be read as a checkpoint of nothing but weights"),
+        (["--ckpt_path", "none.ckpt"], "none.ckpt cannot be read as a file of weights: No such file"),
+        (["--ckpt_path", "own.py"], "own.py cannot be read as a file of weights: it is cut off, damaged, or"),
     ],
 )
 def test_bad_options(project, capsys, words, expected):
@@ -309,7 +384,7 @@ def test_a_checkpoint_with_code_inside_is_refused_and_not_run(project, capsys):
             return (exec, ("open('canary', 'w').close()",))
 
     torch.save({"state_dict": {}, "loops": {}, "callbacks": Canary()}, "evil.ckpt")
-    assert "nothing but weights" in fails(capsys, "--ckpt_path", "evil.ckpt")
+    assert "it holds code or objects (exec)" in fails(capsys, "--ckpt_path", "evil.ckpt")
     assert not (project / "canary").exists()
 
 

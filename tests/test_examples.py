@@ -43,6 +43,15 @@ def test_notebook_is_the_example_with_its_pictures(example):
     assert "site-packages" not in str(outputs), "warnings with paths of a machine"
 
 
+def test_the_page_on_blur_runs():
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "flow_blur.md").read_text(), re.DOTALL))
+    names = {}
+    exec(code, names)
+    assert names["blurry"].shape == names["sharp"].shape
+    assert 0 < names["mask"].float().mean() < 1
+    assert 0.01 < names["loss"] < 0.2
+
+
 def test_the_readmes_module_trains():
     (code,) = re.findall(r"```python\n(import.*?class MyDeblur.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     names = {}

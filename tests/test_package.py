@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy(words):
     assert not {"torch", "lightning"} & set(modules_after(code))
 
 
-@pytest.mark.parametrize("package", ["losses", "models", "metrics", "data", "blur"])
+@pytest.mark.parametrize("package", ["adaptation", "losses", "models", "metrics", "data", "blur"])
 def test_lightning_is_imported_by_plug_ins_only(package):
     assert "lightning.pytorch" not in modules_after(f"import reblurkit.{package}")
 

@@ -239,9 +239,7 @@ def main(arguments=None):
     for name in ("blurry", "alone"):
         table[f"known blur: psnr {name}"] = interval(mean_over_seeds(runs, "known", f"psnr {name}"))
     for better, worse in (("translated", "alone"), ("translated", "blurry"), ("bound", "alone")):
-        table[f"psnr {better} - {worse}"] = interval(
-            mean_over_seeds(runs, "photos", f"psnr {better}", f"psnr {worse}")
-        )
+        table[f"psnr {better} - {worse}"] = interval(mean_over_seeds(runs, "photos", f"psnr {better}", f"psnr {worse}"))
     options_used = {key: str(value) for key, value in vars(options).items()}
     (options.output / "results.json").write_text(
         json.dumps({"options": options_used, "table": table, "runs": runs}, indent=1) + "\n"

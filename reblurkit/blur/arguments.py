@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
+import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,63 +16,164 @@ from reblurkit.errors import ArgumentError, ShapeError
 #: real exposure is that long, and a network that diverged must not keep the device busy for hours.
 LONGEST = 32768.0
 
+#: Largest range of a table, in pixels. The memory to build one grows with the third power of the range; this one takes
+#: 0.6 GB.
+WIDEST = 64
 
-def check_motion(image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int = 1) -> None:
-    """Check shapes, types and devices of an image and its two flows, and the scalars; values are not read.
+
+def check_motion(image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float) -> None:
+    """Check shapes, types and devices of an image and its two flows, and the exposure; tensors' values are not read.
 
     Args:
-        image: Must be ``(B, C, H, W)``, floating point.
+        image: Must be ``(B, C, H, W)``, floating point, with at least one pixel.
         flow_next: Must be ``(B, 2, H, W)``, floating point, on the image's device.
         flow_prev: As ``flow_next``.
-        exposure: Must be finite and greater than 0.
-        max_flow: Must be a whole number, at least 1.
+        exposure: Must be a finite number greater than 0.
 
     Raises:
         ShapeError: If a shape is wrong.
-        ArgumentError: If a type, a device or a scalar is wrong.
+        ArgumentError: If a type, a device or the exposure is wrong.
 
     Example:
         >>> check_motion(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4), 1.0)
         Traceback (most recent call last):
         reblurkit.errors.ShapeError: `flow_next` must be (1, 2, 4, 4), channels u and v, as `image` is (1, 3, 4, 4), but is (1, 3, 4, 4)
     """  # noqa: E501
-    check_images(image=image)
-    if image.numel() == 0:
-        raise ShapeError(f"`image` must hold at least one pixel, but its shape is {tuple(image.shape)}")
-    check_flows(flow_next, flow_prev, exposure, max_flow, like=image)
+    check_image(image)
+    for name, flow in (("flow_next", flow_next), ("flow_prev", flow_prev)):
+        _check_flow(name, flow, "image", image)
+    check_exposure(exposure)
 
 
-def check_flows(
-    flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int = 1, like: Tensor | None = None
-) -> None:
-    """Check two flows, and that they fit the image ``like``; without it, that they fit each other.
+def check_flows(flow_next: Tensor, flow_prev: Tensor, exposure: float) -> None:
+    """Check two flows that come without an image, and the exposure.
 
     Raises:
         ShapeError: If a shape is wrong.
-        ArgumentError: If a type, a device or a scalar is wrong.
+        ArgumentError: If a type, a device or the exposure is wrong.
     """
-    reference = flow_next if like is None else like
-    name = "flow_next" if like is None else "image"
-    expected = (*reference.shape[:1], 2, *reference.shape[2:])
-    for flow_name, flow in (("flow_next", flow_next), ("flow_prev", flow_prev)):
-        if flow.ndim != 4 or tuple(flow.shape) != expected:
-            raise ShapeError(
-                f"`{flow_name}` must be {expected}, channels u and v, as `{name}` is {tuple(reference.shape)}, but is "
-                f"{tuple(flow.shape)}"
-            )
-        if not flow.is_floating_point():
-            raise ArgumentError(f"`{flow_name}` must hold floating point pixels, but is {flow.dtype}; call .float()")
-        if flow.device != reference.device:
-            raise ArgumentError(
-                f"`{name}` and `{flow_name}` must be on one device, but are on {reference.device} and {flow.device}"
-            )
-    if not (math.isfinite(exposure) and exposure > 0):
-        raise ArgumentError(
-            f"`exposure` must be a finite number of frame intervals greater than 0, but is {exposure}; "
-            "exposure_from(...) computes it"
+    _check_type("flow_next", flow_next)
+    if flow_next.ndim != 4 or flow_next.shape[1] != 2 or flow_next.numel() == 0:
+        raise ShapeError(
+            "`flow_next` must be (B, 2, H, W), channels u and v, with at least one pixel, but is "
+            f"{tuple(flow_next.shape)}"
         )
-    if max_flow != int(max_flow) or max_flow < 1:
-        raise ArgumentError(f"`max_flow` must be a whole number of pixels, at least 1, but is {max_flow}")
+    _check_flow("flow_prev", flow_prev, "flow_next", flow_next)
+    check_exposure(exposure)
+
+
+def check_image(image: Tensor) -> None:
+    """Check that an image is ``(B, C, H, W)``, floating point, and not empty.
+
+    Raises:
+        ShapeError: If the shape is wrong.
+        ArgumentError: If it is no tensor of floating point.
+    """
+    check_images(image=image)
+    if image.numel() == 0:
+        raise ShapeError(f"`image` must hold at least one pixel, but its shape is {tuple(image.shape)}")
+
+
+def check_exposure(exposure: float) -> None:
+    """Check that the exposure is a finite number greater than 0.
+
+    Raises:
+        ArgumentError: If it is not; a tensor is refused too, as it would get no gradient.
+    """
+    check_positive(
+        exposure=exposure,
+        unit=" of frame intervals",
+        hint="; exposure_from(...) computes it, and what shall be learned may scale the flows instead",
+    )
+
+
+def check_table(max_flow: int, dense: bool = False) -> None:
+    """Check the range of a table before memory is taken.
+
+    Args:
+        max_flow: Must be a whole number of pixels, from 1 to 64.
+        dense: The table is written out, instead of being compressed: matters for the figure in the message.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    Example:
+        >>> check_table(128)
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `max_flow` may be at most 64 pixels, but is 128: its table would take 4.9 GB of memory; flow_line_blur has no range and no table
+    """  # noqa: E501
+    check_whole(max_flow=max_flow, unit=" of pixels")
+    if max_flow > WIDEST:
+        entries = (2 * max_flow + 1) ** 2
+        needed = 8 * entries**2 if dense else 570 * entries * (max_flow + 1)  # bytes; compressed: as measured
+        raise ArgumentError(
+            f"`max_flow` may be at most {WIDEST} pixels, but is {max_flow}: its table would take "
+            f"{needed / 1e9:,.1f} GB of memory; flow_line_blur has no range and no table"
+        )
+
+
+def check_whole(unit: str = "", **numbers: int) -> None:
+    """Check that every argument is a whole number, at least 1; neither 2.0 nor True is one.
+
+    Args:
+        unit: What is counted, for the message.
+        **numbers: Values by the name that the message shall use.
+
+    Raises:
+        ArgumentError: If one is not.
+
+    Example:
+        >>> check_whole(samples=2.5)
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `samples` must be a whole number (int), at least 1 and below 2**31, but is 2.5
+    """
+    for name, value in numbers.items():
+        if not is_number(value, int) or not 1 <= value < 2**31:
+            raise ArgumentError(
+                f"`{name}` must be a whole number{unit} (int), at least 1 and below 2**31, but is {shown(value)}"
+            )
+
+
+def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
+    """Check that every argument is a finite number greater than 0; neither "9" nor True is one.
+
+    Args:
+        unit: What is counted, for the message.
+        hint: What to do, for the end of the message.
+        **numbers: Values by the name that the message shall use.
+
+    Raises:
+        ArgumentError: If one is not.
+
+    Example:
+        >>> check_positive(gamma="2.2")
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `gamma` must be a finite number greater than 0, but is '2.2'
+    """
+    for name, value in numbers.items():
+        if not is_number(value) or not 0 < value <= sys.float_info.max:
+            raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
+
+
+def is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    """Whether a value is an int or a float: True is none, and a tensor is none.
+
+    Example:
+        >>> is_number(0.5), is_number(True), is_number(torch.tensor(0.5))
+        (True, False, False)
+    """
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """A value on one short line, for messages.
+
+    Example:
+        >>> shown("9"), shown(torch.ones(5))
+        ("'9'", 'a Tensor')
+    """
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return reprlib.repr(value) if plain else f"a {type(value).__name__}"
 
 
 def computing_type(*tensors: Tensor) -> torch.dtype:
@@ -81,3 +184,25 @@ def computing_type(*tensors: Tensor) -> torch.dtype:
         torch.float32
     """
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+
+
+def _check_flow(name: str, flow: Tensor, like_name: str, like: Tensor) -> None:
+    """Check that a flow fits the image or the flow ``like``."""
+    _check_type(name, flow)
+    expected = (like.shape[0], 2, *like.shape[2:])
+    if tuple(flow.shape) != expected:
+        raise ShapeError(
+            f"`{name}` must be {expected}, channels u and v, as `{like_name}` is {tuple(like.shape)}, but is "
+            f"{tuple(flow.shape)}"
+        )
+    if flow.device != like.device:
+        raise ArgumentError(
+            f"`{like_name}` and `{name}` must be on one device, but are on {like.device} and {flow.device}"
+        )
+
+
+def _check_type(name: str, flow: Tensor) -> None:
+    if not isinstance(flow, Tensor):
+        raise ArgumentError(f"`{name}` must be a tensor (B, 2, H, W), channels u and v, but is {shown(flow)}")
+    if not flow.is_floating_point():
+        raise ArgumentError(f"`{name}` must hold floating point pixels, but is {flow.dtype}; call .float()")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
+from reblurkit.blur.arguments import check_positive, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -24,8 +23,8 @@ def average_frames(frames: Tensor, gamma: float | None = None) -> Tensor:
         Blurry images, ``(B, C, H, W)``.
 
     Raises:
-        ShapeError: If ``frames`` has not five dimensions or no frame.
-        ArgumentError: If ``frames`` is not floating point or ``gamma`` is not greater than 0.
+        ShapeError: If ``frames`` has not five dimensions or is empty.
+        ArgumentError: If ``frames`` is no tensor of floating point, or ``gamma`` not greater than 0.
 
     Example:
         >>> import torch
@@ -33,16 +32,19 @@ def average_frames(frames: Tensor, gamma: float | None = None) -> Tensor:
         >>> round(average_frames(frames).item(), 4), round(average_frames(frames, gamma=2.2).item(), 4)
         (0.5, 0.7297)
     """
-    if frames.ndim != 5 or frames.shape[1] == 0:
-        raise ShapeError(f"`frames` must be clips (B, T, C, H, W), T >= 1, but its shape is {tuple(frames.shape)}")
+    if not isinstance(frames, Tensor):
+        raise ArgumentError(f"`frames` must be a tensor (B, T, C, H, W), but is {shown(frames)}")
+    if frames.ndim != 5 or frames.numel() == 0:
+        raise ShapeError(
+            f"`frames` must be clips (B, T, C, H, W) with at least one pixel, but its shape is {tuple(frames.shape)}"
+        )
     if not frames.is_floating_point():
         raise ArgumentError(
             f"`frames` must hold floating point values in [0, 1], but is {frames.dtype}; divide 8-bit frames by 255"
         )
     if gamma is None:
         return frames.mean(dim=1)
-    if not (math.isfinite(gamma) and gamma > 0):
-        raise ArgumentError(f"`gamma` must be a finite number greater than 0, or None, but is {gamma}")
+    check_positive(gamma=gamma, hint="; None averages the values as they are")
     # Frames may be a little below 0 after interpolation; such values have no power.
     linear = frames.clamp(min=0).pow(gamma).mean(dim=1)
     return linear.pow(1 / gamma)

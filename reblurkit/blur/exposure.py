@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from reblurkit.blur.arguments import check_exposure, check_positive, check_whole, shown
 from reblurkit.errors import ArgumentError
 
 
@@ -25,7 +24,8 @@ def exposure_from(
         ``window / stride / 2`` or ``shutter * fps / 2``.
 
     Raises:
-        ArgumentError: If not exactly one of the two pairs is given, or a number is not greater than 0.
+        ArgumentError: If not exactly one of the two pairs is given, ``window`` or ``stride`` is not a whole number, or
+            ``shutter``, ``fps`` or their product is not finite and greater than 0.
 
     Example:
         >>> exposure_from(window=9, stride=9)
@@ -33,17 +33,17 @@ def exposure_from(
         >>> exposure_from(shutter=1 / 48, fps=24)
         0.25
     """
-    numbers: tuple[float | None, ...] = (window, stride) if shutter is None and fps is None else (shutter, fps)
-    given = [number for number in (window, stride, shutter, fps) if number is not None]
-    if None in numbers or len(given) != 2:
-        raise ArgumentError(
-            "give either `window` and `stride` (synthetic blur) or `shutter` and `fps` (camera), but got "
-            f"window={window}, stride={stride}, shutter={shutter}, fps={fps}"
-        )
-    if not all(math.isfinite(number) and number > 0 for number in given):
-        raise ArgumentError(
-            "`window`, `stride`, `shutter` and `fps` must be finite and greater than 0, but came as "
-            f"window={window}, stride={stride}, shutter={shutter}, fps={fps}"
-        )
-    first, second = given
-    return (first * second if shutter is not None else first / second) / 2
+    frames, camera = (window, stride), (shutter, fps)
+    if camera == (None, None) and window is not None and stride is not None:
+        check_whole(window=window, stride=stride, unit=" of frames")
+        return window / stride / 2
+    if frames == (None, None) and shutter is not None and fps is not None:
+        check_positive(shutter=shutter, unit=" of seconds")
+        check_positive(fps=fps, unit=" of frames per second")
+        exposure = float(shutter) * float(fps) / 2
+        check_exposure(exposure)
+        return exposure
+    raise ArgumentError(
+        "give either `window` and `stride` (synthetic blur) or `shutter` and `fps` (camera), but got "
+        f"window={shown(window)}, stride={shown(stride)}, shutter={shown(shutter)}, fps={shown(fps)}"
+    )

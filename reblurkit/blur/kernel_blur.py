@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_motion
+from reblurkit.blur.arguments import check_motion, check_table
 from reblurkit.blur.backends import blur
 
 
@@ -31,8 +31,8 @@ def flow_kernel_blur(
 
     The flow's gradient passes strictly inside the range and is 0 at its edge and outside. At whole flows it is the
     gradient of the cell to the right and below. A pixel with a NaN or infinite flow becomes NaN and takes part in no
-    gradient. Half precision is computed in single. Second derivatives and ``torch.func.vmap`` are not supported: use
-    the reference, which is ordinary torch code.
+    gradient. Half precision is computed in single. Second derivatives and forward mode are refused: use the reference,
+    which is ordinary torch code.
 
     Args:
         image: Sharp images I, ``(B, C, H, W)``, any floating type, any range.
@@ -40,7 +40,8 @@ def flow_kernel_blur(
         flow_prev: F(t-1 -> t), ``(B, 2, H, W)``, in pixels.
         exposure: Half-length of the exposure in frame intervals; greater than 0. The paper uses 1;
             :func:`reblurkit.blur.exposure_from` computes it.
-        max_flow: Range of the table in pixels, at least 1. The paper uses 16.
+        max_flow: Range of the table in pixels, from 1 to 64. The paper uses 16. The table of 64 takes 0.6 GB of memory
+            to build, and memory grows with the third power.
         backend: ``"auto"`` (Triton on CUDA, Numba on the CPU where installed, else torch), ``"torch"``, ``"numba"`` or
             ``"triton"``.
 
@@ -49,7 +50,8 @@ def flow_kernel_blur(
 
     Raises:
         ShapeError: If a flow has not the image's size and two channels.
-        ArgumentError: If a tensor is not floating point, devices differ, ``exposure`` or ``max_flow`` is out of range.
+        ArgumentError: If a tensor is not floating point, devices differ, ``exposure`` or ``max_flow`` is not a number
+            of its range.
         BackendError: If the backend asked for is not installed, or does not work on the device.
 
     Example:
@@ -60,8 +62,9 @@ def flow_kernel_blur(
         >>> flow_kernel_blur(dot, right, -right).flatten()
         tensor([0.0000, 0.1250, 0.2500, 0.2500, 0.2500, 0.1250, 0.0000])
     """
-    check_motion(image, flow_next, flow_prev, exposure, max_flow)
-    return blur(image, flow_next, flow_prev, exposure, int(max_flow), backend)
+    check_motion(image, flow_next, flow_prev, exposure)
+    check_table(max_flow)
+    return blur(image, flow_next, flow_prev, exposure, max_flow, backend)
 
 
 class FlowKernelBlur(nn.Module):
@@ -69,7 +72,7 @@ class FlowKernelBlur(nn.Module):
 
     Args:
         exposure: Half-length of the exposure in frame intervals; greater than 0.
-        max_flow: Range of the table in pixels, at least 1.
+        max_flow: Range of the table in pixels, from 1 to 64.
         backend: As in the function.
 
     Example:

@@ -30,7 +30,7 @@ def flow_line_blur(
     Where the formula has a kink (a whole position on the shorter axis, a diagonal, zero flow) the gradient is the one
     of the side to the right and below. A pixel with a NaN or infinite flow, or one longer than 32768 pixels, becomes
     NaN and takes part in no gradient. The border is repeated. Half precision is computed in single. Second derivatives
-    and ``torch.func.vmap`` are not supported: use :func:`reblurkit.blur.reference.dense_flow_line_blur`.
+    and forward mode are refused: use :func:`reblurkit.blur.reference.dense_flow_line_blur`.
 
     Args:
         image: Sharp images, ``(B, C, H, W)``, any floating type, any range.
@@ -45,7 +45,8 @@ def flow_line_blur(
 
     Raises:
         ShapeError: If a flow has not the image's size and two channels.
-        ArgumentError: If a tensor is not floating point, devices differ, or ``exposure`` is not greater than 0.
+        ArgumentError: If a tensor is not floating point, devices differ, or ``exposure`` is not a finite number
+            greater than 0.
         BackendError: If the backend asked for is not installed, or does not work on the device.
 
     Example:

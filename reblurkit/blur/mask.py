@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reblurkit.blur.arguments import check_flows
+from reblurkit.blur.arguments import check_flows, check_whole
 
 
 def flow_kernel_mask(flow_next: Tensor, flow_prev: Tensor, *, exposure: float = 1.0, max_flow: int = 16) -> Tensor:
@@ -17,14 +17,15 @@ def flow_kernel_mask(flow_next: Tensor, flow_prev: Tensor, *, exposure: float = 
         flow_next: F(t+1 -> t), ``(B, 2, H, W)``, in pixels.
         flow_prev: F(t-1 -> t), ``(B, 2, H, W)``, in pixels.
         exposure: Half-length of the exposure in frame intervals; greater than 0.
-        max_flow: Range of the table in pixels, at least 1.
+        max_flow: Range of the table in pixels, at least 1; as no table is built, any.
 
     Returns:
         Mask ``(B, 1, H, W)``, bool; False where a flow is NaN or infinite.
 
     Raises:
         ShapeError: If the flows' shapes differ or are not ``(B, 2, H, W)``.
-        ArgumentError: If ``exposure`` or ``max_flow`` is out of range.
+        ArgumentError: If a flow is no tensor of floating point, devices differ, ``exposure`` or ``max_flow`` is not a
+            number of its range.
 
     Example:
         >>> flow = torch.zeros(1, 2, 1, 4)
@@ -34,7 +35,8 @@ def flow_kernel_mask(flow_next: Tensor, flow_prev: Tensor, *, exposure: float = 
         >>> flow_kernel_mask(flow, -flow, exposure=0.5)
         tensor([[[[False,  True,  True, False]]]])
     """
-    check_flows(flow_next, flow_prev, exposure, max_flow)
+    check_flows(flow_next, flow_prev, exposure)
+    check_whole(max_flow=max_flow, unit=" of pixels")
     height, width = flow_next.shape[2:]
     x = torch.arange(width, device=flow_next.device)
     y = torch.arange(height, device=flow_next.device).view(-1, 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reblurkit.blur.arguments import LONGEST, check_motion, computing_type
+from reblurkit.blur.arguments import LONGEST, check_motion, check_table, computing_type
 from reblurkit.blur.table import kernel_table
 
 
@@ -25,7 +25,7 @@ def dense_flow_kernel_blur(
         flow_next: F(t+1 -> t), ``(B, 2, H, W)``, in pixels.
         flow_prev: F(t-1 -> t), ``(B, 2, H, W)``, in pixels.
         exposure: Half-length of the exposure in frame intervals; greater than 0.
-        max_flow: Range of the table in pixels, at least 1.
+        max_flow: Range of the table in pixels, from 1 to 64.
 
     Returns:
         Blurred images, ``(B, C, H, W)``.
@@ -35,7 +35,8 @@ def dense_flow_kernel_blur(
         >>> torch.equal(dense_flow_kernel_blur(image, flow, flow), image)
         True
     """
-    check_motion(image, flow_next, flow_prev, exposure, max_flow)
+    check_motion(image, flow_next, flow_prev, exposure)
+    check_table(max_flow, dense=True)
     dtype = computing_type(image, flow_next, flow_prev)
     motions = [exposure * flow.to(dtype) for flow in (flow_next, flow_prev)]
     valid = _valid(motions, math.inf)

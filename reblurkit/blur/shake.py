@@ -9,7 +9,7 @@ from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from kornia.filters import filter2d
 from torch import Tensor, nn
 
-from reblurkit.checks import check_images
+from reblurkit.blur.arguments import check_image, check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 _SAMPLES = 1024  # points on a trajectory: below half a pixel apart even for a jittery path across 65 pixels
@@ -35,8 +35,9 @@ class ShakeBlur(nn.Module):
         ``(B, C, H, W)`` in [0, 1] to the same shape. In linear light C is 3 or 1.
 
     Raises:
-        ArgumentError: If ``size`` is even or below 1, ``strength`` outside [0, 1], or the input not floating point.
-        ShapeError: If the input is no batch of images, or neither RGB nor grey in linear light.
+        ArgumentError: If ``size`` is not an odd whole number, ``strength`` not in [0, 1], ``seed`` not a whole number,
+            or the input no tensor of floating point.
+        ShapeError: If the input is no batch of images, is empty, or neither RGB nor grey in linear light.
 
     Example:
         >>> blur = ShakeBlur(size=15, strength=0.5, seed=0)
@@ -46,10 +47,13 @@ class ShakeBlur(nn.Module):
 
     def __init__(self, size: int = 21, strength: float = 0.5, seed: int | None = None, linear: bool = True) -> None:
         super().__init__()
-        if size != int(size) or size < 1 or size % 2 == 0:
+        check_whole(size=size, unit=" of pixels")
+        if size % 2 == 0:
             raise ArgumentError(f"`size` of a kernel must be an odd number of pixels, at least 1, but is {size}")
-        if not 0 <= strength <= 1:
-            raise ArgumentError(f"`strength` must lie in [0, 1], but is {strength}")
+        if not is_number(strength) or not 0 <= strength <= 1:
+            raise ArgumentError(f"`strength` must be a number in [0, 1], but is {shown(strength)}")
+        if seed is not None and not (is_number(seed, int) and -(2**63) <= seed < 2**64):
+            raise ArgumentError(f"`seed` must be a whole number of 64 bits (int) or None, but is {shown(seed)}")
         self.size = size
         self.strength = strength
         self.seed = seed
@@ -68,7 +72,7 @@ class ShakeBlur(nn.Module):
             image: ``(B, C, H, W)`` in [0, 1].
             generator: Source of the kernels for this call; default: this object's own.
         """
-        check_images(image=image)
+        check_image(image)
         kernels = torch.stack([self.kernel(generator) for _ in range(len(image))]).to(image)
         if not self.linear:
             return _filter(image, kernels)

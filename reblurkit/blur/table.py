@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reblurkit.blur.arguments import check_table, shown
 from reblurkit.errors import ArgumentError
 
 Floats = NDArray[np.float64]
@@ -31,7 +32,8 @@ def kernel_table(max_flow: int = 16, rasterisation: str = "line") -> Tensor:
     per neighbouring frame.
 
     Args:
-        max_flow: Largest flow component m in pixels, at least 1. The paper uses 16 (33 x 33 entries).
+        max_flow: Largest flow component m in pixels, from 1 to 64. The paper uses 16 (33 x 33 entries, 9.5 MB); memory
+            grows with the fourth power, to 2.2 GB.
         rasterisation: How a segment is drawn.
 
             - ``"line"``: a node at every whole step of the longer axis, linear on the shorter axis, trapezoid rule
@@ -44,13 +46,16 @@ def kernel_table(max_flow: int = 16, rasterisation: str = "line") -> Tensor:
         Table ``(2m+1, 2m+1, 2m+1, 2m+1)``, float64, indexed ``[v + m, u + m, y + m, x + m]``.
 
     Raises:
-        ArgumentError: If ``max_flow`` is below 1 or ``rasterisation`` is unknown.
+        ArgumentError: If ``max_flow`` is not a whole number from 1 to 64, or ``rasterisation`` is unknown.
 
     Example:
         >>> table = kernel_table(max_flow=2)
         >>> table[2, 4, 2]  # flow (2, 0): the row of the pixel itself
         tensor([0.0000, 0.0000, 0.2500, 0.5000, 0.2500], dtype=torch.float64)
     """
+    check_table(max_flow, dense=True)
+    if rasterisation not in list(_RASTERISATIONS):
+        raise ArgumentError(f"`rasterisation` must be one of {sorted(_RASTERISATIONS)}, but is {shown(rasterisation)}")
     entry, tap, weight = _entries(max_flow, rasterisation)
     side = 2 * max_flow + 1
     table = np.zeros(side**4)
@@ -122,10 +127,6 @@ def merged_cells(max_flow: int, dtype: torch.dtype, device: torch.device) -> Mer
 
 def _entries(max_flow: int, rasterisation: str) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """All non-zero taps of the table: entry index, tap index inside the entry, weight; no pair occurs twice."""
-    if max_flow < 1:
-        raise ArgumentError(f"`max_flow` must be at least 1 pixel, but is {max_flow}")
-    if rasterisation not in _RASTERISATIONS:
-        raise ArgumentError(f"`rasterisation` must be one of {sorted(_RASTERISATIONS)}, but is {rasterisation!r}")
     side = 2 * max_flow + 1
     v, u = (grid.reshape(-1, 1).astype(float) for grid in np.mgrid[-max_flow : max_flow + 1, -max_flow : max_flow + 1])
     x, y, weight = _RASTERISATIONS[rasterisation](u, v, max_flow)

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_motion, computing_type
-from reblurkit.errors import ArgumentError
+from reblurkit.blur.arguments import check_motion, check_whole, computing_type
 
 
 def flow_warp_blur(
@@ -36,7 +35,8 @@ def flow_warp_blur(
 
     Raises:
         ShapeError: If a flow has not the image's size and two channels.
-        ArgumentError: If a tensor is not floating point, devices differ, ``exposure`` or ``samples`` is out of range.
+        ArgumentError: If a tensor is not floating point, devices differ, ``exposure`` or ``samples`` is not a number
+            of its range.
 
     Example:
         >>> dot = torch.zeros(1, 1, 1, 7)
@@ -46,8 +46,7 @@ def flow_warp_blur(
         tensor([0.0000, 0.5000, 0.0000, 0.0000, 0.0000, 0.5000, 0.0000])
     """
     check_motion(image, flow_next, flow_prev, exposure)
-    if samples != int(samples) or samples < 1:
-        raise ArgumentError(f"`samples` must be a whole number, at least 1, but is {samples}")
+    check_whole(samples=samples)
     dtype = computing_type(image, flow_next, flow_prev)
     motions = [exposure * flow.to(dtype) for flow in (flow_next, flow_prev)]
     drawable = (motions[0].isfinite() & motions[1].isfinite()).all(dim=1, keepdim=True)

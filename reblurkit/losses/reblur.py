@@ -18,7 +18,14 @@ from torch.nn import functional as F
 
 from reblurkit.checks import check_images
 from reblurkit.errors import ArgumentError
-from reblurkit.networks import call_frozen, call_untouched, check_attached, check_two_networks, finest_scale
+from reblurkit.networks import (
+    call_frozen,
+    call_routed,
+    call_untouched,
+    check_attached,
+    check_two_networks,
+    finest_scale,
+)
 
 Sharpness = Literal["pseudo", "real"] | None
 
@@ -84,6 +91,36 @@ def self_reblur_loss(reblur_net: nn.Module, deblurred: Tensor) -> Tensor:
     return F.l1_loss(call_frozen(reblur_net, deblurred), deblurred.detach())
 
 
+class ReblurNetTerms(NamedTuple):
+    """One evaluation of L_R: the ``loss`` to minimise, and each term's value for the log."""
+
+    loss: Tensor
+    blur: Tensor
+    sharp: Tensor | None
+
+
+def reblur_net_loss(
+    network: nn.Module,
+    reblur_net: nn.Module,
+    deblurred: Tensor,
+    sharp: Tensor,
+    blurry: Tensor,
+    *,
+    sharpness: Sharpness,
+) -> ReblurNetTerms:
+    """L_R = L_Blur + L_Sharp (equation 4), what M_R is trained with; M_D gives S^ and is left untouched."""
+    blur = blur_reconstruction_loss(reblur_net, deblurred, blurry)
+    if sharpness is None:
+        return ReblurNetTerms(blur, blur, None)
+    preserved = _preservation(network, reblur_net, sharp, sharpness)
+    return ReblurNetTerms(blur + preserved, blur, preserved)
+
+
+def _preservation(network: nn.Module, reblur_net: nn.Module, sharp: Tensor, sharpness: Sharpness) -> Tensor:
+    preserved = call_untouched(network, sharp) if sharpness == "pseudo" else sharp
+    return sharpness_preservation_loss(reblur_net, preserved)
+
+
 class ReblurTerms(NamedTuple):
     """One evaluation of the reblurring losses: the routed ``loss`` to add, and each term's value for the log."""
 
@@ -111,21 +148,23 @@ def routed_reblur_loss(
     check_images(deblurred=deblurred, sharp=sharp, blurry=blurry)
     if weight:
         check_attached(network, deblurred, "reblurring loss")
-    with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-        reblur = reblur_loss(reblur_net, deblurred, sharp)
-        loss = weight * reblur if weight else torch.zeros_like(reblur)
     if not torch.is_grad_enabled():
-        return ReblurTerms(loss, reblur, None, None)
+        reblur = reblur_loss(reblur_net, deblurred, sharp)
+        return ReblurTerms(weight * reblur, reblur, None, None)
 
-    blur = reblur_net_loss = blur_reconstruction_loss(reblur_net, deblurred, blurry)
-    preserved = None
+    # Equations 5 and 2 share the forward pass M_R(L), each with the gradient of its own function above.
+    for_network, for_reblur_net = call_routed(reblur_net, deblurred if weight else deblurred.detach())
+    with torch.no_grad():
+        target = call_frozen(reblur_net, sharp)
+    reblur = F.l1_loss(for_network, target)
+    blur = F.l1_loss(for_reblur_net, blurry)
+    own, preserved = blur, None
     if sharpness is not None:
-        preserved = sharpness_preservation_loss(
-            reblur_net, call_untouched(network, sharp) if sharpness == "pseudo" else sharp
-        )
-        reblur_net_loss = blur + preserved
+        preserved = _preservation(network, reblur_net, sharp, sharpness)
+        own = blur + preserved
     # L_R joins with its gradient, not with its value: the sum stays the paper's L_D (equation 6).
-    return ReblurTerms(loss + (reblur_net_loss - reblur_net_loss.detach()), reblur, blur, preserved)
+    loss = weight * reblur if weight else torch.zeros_like(reblur)
+    return ReblurTerms(loss + (own - own.detach()), reblur, blur, preserved)
 
 
 class ReblurLoss(nn.Module):

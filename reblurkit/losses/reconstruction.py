@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reblurkit.errors import ArgumentError
 
@@ -58,3 +61,37 @@ class FrequencyLoss(nn.Module):
         if difference.dtype in (torch.float16, torch.bfloat16):
             difference = difference.float()
         return torch.view_as_real(torch.fft.fft2(difference)).abs().mean()
+
+
+class MultiScaleLoss(nn.Module):
+    """A loss on every scale of a multi-scale network, summed, as SRN, MSResNet and MIMO-UNet are trained.
+
+    The sharp image is resized bilinearly to each scale, as the authors of SRN and MIMO-UNet do. Given a single image,
+    it is the loss itself.
+
+    Args:
+        loss: Called with a deblurred and a sharp image of one size; default L1.
+
+    Shape:
+        A list of ``(B, 3, h, w)`` from coarse to fine, or one image, and ``(B, 3, H, W)``; returns a scalar.
+
+    Example:
+        >>> scales = [torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 8, 8)]
+        >>> MultiScaleLoss()(scales, torch.ones(1, 3, 8, 8))
+        tensor(2.)
+    """
+
+    def __init__(self, loss: nn.Module | None = None) -> None:
+        super().__init__()
+        self.loss = loss or nn.L1Loss()
+
+    def forward(self, deblurred: Tensor | Sequence[Tensor], sharp: Tensor) -> Tensor:
+        """Return the sum of the loss over the scales."""
+        scales = [deblurred] if isinstance(deblurred, Tensor) else deblurred
+        total = sharp.new_zeros(())
+        for image in scales:
+            target = sharp
+            if image.shape != sharp.shape:
+                target = F.interpolate(sharp, size=image.shape[-2:], mode="bilinear", align_corners=False)
+            total = total + self.loss(image, target)
+        return total

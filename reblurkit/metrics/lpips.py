@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
 from reblurkit.metrics.per_image import PerImageMetric
-from reblurkit.models.checkpoints import read_tensors
 from reblurkit.models.vgg import VGG_WEIGHTS
+from reblurkit.models.weight_files import read_state
 
 # torchvision's ImageNet weights: AlexNet, VGG-16 and SqueezeNet 1.1. The digits in the names begin the checksums.
 BACKBONES = {
@@ -99,8 +99,8 @@ def _load(net: str, weights: Path) -> nn.Module:
         warnings.simplefilter("ignore", UserWarning)  # the package uses an argument that torchvision renamed
         module: nn.Module = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
     with as_file(files(lpips) / "weights" / "v0.1" / f"{net}.pth") as heads:
-        state = read_tensors(heads)
-    backbone = read_tensors(weights)
+        state = read_state(heads)
+    backbone = read_state(weights)
     try:
         # "net.slice2.3.weight" is torchvision's "features.3.weight"
         for name in (name for name in module.state_dict() if name.startswith("net.")):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
-from reblurkit.models.checkpoints import read_tensors
+from reblurkit.models.weight_files import read_state
 
 VGG = Literal["vgg19", "vgg16"]
 
@@ -137,7 +137,7 @@ def _stages(network: str, layers: Sequence[str]) -> nn.Sequential:
 
 
 def _load(stages: nn.Sequential, network: str, path: Path) -> None:
-    state = read_tensors(path)
+    state = read_state(path)
     index = {name: place for place, name in enumerate(_names(network))}
     try:
         named = {}

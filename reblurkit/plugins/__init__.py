@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
     from reblurkit.plugins.kernel_wizard_task import KernelWizardTask
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.reblur_task import ReblurTask
     from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
+    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
     from reblurkit.plugins.translation_watch import TranslationWatch
     from reblurkit.plugins.unpaired_data import UnpairedDataModule
 
@@ -36,6 +38,8 @@ _HOME = {
     "UnpairedDataModule": "unpaired_data",
     "VideoDataModule": "datamodules",
     "WeightedLoss": "tasks",
+    "ReblurTask": "reblur_task",
+    "TestTimeAdaptCallback": "test_time_adapt",
     "strip_reblur": "reblur_mixin",
 }
 __all__ = [
@@ -51,6 +55,8 @@ __all__ = [
     "KernelWizardTask",
     "PairedDataModule",
     "ReblurLossMixin",
+    "ReblurTask",
+    "TestTimeAdaptCallback",
     "TranslationWatch",
     "UnpairedDataModule",
     "VideoDataModule",

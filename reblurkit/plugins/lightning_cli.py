@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -22,13 +24,26 @@ from reblurkit.losses import (
     CharbonnierLoss,
     FrequencyLoss,
     LayerFeatures,
+    MultiScaleLoss,
     MultiScalePerceptualLoss,
     VGGLoss,
 )
 from reblurkit.metrics import NIQE
-from reblurkit.models import PatchGAN, ReblurNet, UNet
+from reblurkit.models import (
+    DBN,
+    DMPHN,
+    SRN,
+    DeblurGAN,
+    FullSize,
+    MIMOUNet,
+    MSResNet,
+    NAFNet,
+    PatchGAN,
+    ReblurNet,
+    Restormer,
+    UNet,
+)
 from reblurkit.models.checkpoints import read_lightning_checkpoint
-from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.plugins.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
@@ -37,17 +52,23 @@ from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.kernel_wizard_task import KernelWizardTask
 from reblurkit.plugins.messages import hide_advice
+from reblurkit.plugins.reblur_task import ReblurTask
 from reblurkit.plugins.tasks import DeblurTask
+from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 from reblurkit.plugins.unpaired_data import UnpairedDataModule
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
 __all__ = [
+    "DBN",
+    "DMPHN",
     "NIQE",
+    "SRN",
     "AdversarialLoss",
     "Blur2BlurTranslator",
     "BlurTransfer",
     "CharbonnierLoss",
+    "DeblurGAN",
     "DeblurTask",
     "DemoDataModule",
     "FlowKernelBlur",
@@ -55,15 +76,22 @@ __all__ = [
     "FlowReblurFinetuneCallback",
     "FlowWarpBlur",
     "FrequencyLoss",
+    "FullSize",
     "KernelWizard",
     "KernelWizardTask",
     "LayerFeatures",
     "MIMOUNet",
+    "MSResNet",
+    "MultiScaleLoss",
     "MultiScalePerceptualLoss",
+    "NAFNet",
     "PairedDataModule",
     "PatchGAN",
     "ReblurNet",
+    "ReblurTask",
+    "Restormer",
     "ShakeBlur",
+    "TestTimeAdaptCallback",
     "UNet",
     "UnpairedDataModule",
     "VGGLoss",
@@ -93,10 +121,16 @@ class _ReblurkitCLI(LightningCLI):
         parser.add_lightning_class_args(ImageLogger, "image_logger")
         parser.add_lightning_class_args(ImageWriter, "image_writer")
 
+    def before_fit(self) -> None:
+        if isinstance(self.model, ReblurTask):
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
+            if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
+                _say("no --model.weights: the deblurring network keeps the weights that it was built with")
+
     def after_fit(self) -> None:
         checkpoint = self.trainer.checkpoint_callback
         saved = getattr(checkpoint, "best_model_path", "")
-        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {saved}" if saved else ""))
+        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
 
     def before_validate(self) -> None:
         self._warn_of_fresh_weights()

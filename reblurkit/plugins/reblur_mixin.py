@@ -159,7 +159,8 @@ def strip_reblur(
         A state dict for ``network.load_state_dict(...)``, on the CPU if loaded from a path.
 
     Raises:
-        ArgumentError: If this is no Lightning checkpoint, or has no weights at that path.
+        WeightsError: If the file cannot be read, or is no Lightning checkpoint.
+        ArgumentError: If the dict is no Lightning checkpoint, or there are no weights at that path.
     """
     if isinstance(checkpoint, str | os.PathLike):
         checkpoint = read_lightning_checkpoint(checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import pytest
 import torch
@@ -142,27 +143,6 @@ def test_bad_input_is_named(model, change, error, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("max_flow", [0, -3, 2.5])
-@pytest.mark.parametrize("model", TABLES)
-def test_a_table_needs_a_range(model, max_flow):
-    image, flow = torch.rand(1, 3, 8, 8), torch.rand(1, 2, 8, 8)
-    with pytest.raises(ArgumentError, match="`max_flow` must be"):
-        MODELS[model](image, flow, flow, max_flow=max_flow)
-
-
-@pytest.mark.parametrize("samples", [0, 1.5])
-def test_a_warp_needs_a_sample(samples):
-    with pytest.raises(ArgumentError, match="`samples` must be"):
-        flow_warp_blur(torch.rand(1, 3, 8, 8), torch.rand(1, 2, 8, 8), torch.rand(1, 2, 8, 8), samples=samples)
-
-
-def test_flows_of_a_mask_fit_each_other():
-    with pytest.raises(ShapeError, match="`flow_prev` must be"):
-        flow_kernel_mask(torch.rand(1, 2, 8, 8), torch.rand(1, 2, 8, 9))
-    with pytest.raises(ShapeError, match="`flow_next` must be"):
-        flow_kernel_mask(torch.rand(2, 8, 8), torch.rand(1, 2, 8, 8))
-
-
 def test_a_backend_asked_for_by_name_works_or_raises(monkeypatch):
     image, flow = torch.rand(1, 3, 8, 8), torch.rand(1, 2, 8, 8)
     with pytest.raises(ArgumentError, match="`backend` must be one of"):
@@ -205,3 +185,41 @@ def test_motion_that_rounds_to_the_limit_reaches_the_border(backend):
     flow[0, 1, 0] = 98304.0
     flow_line_blur(image, flow, flow, exposure=32768.0005 / 98304, backend=backend)[0, 0, 0, 0].backward()
     assert image.grad.flatten().argmax() == 63
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, 0.78])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_long_motions_lose_no_mass_in_single_precision(angle, channels):
+    # Five million nodes fall on the border's pixels.
+    image = torch.rand(1, channels, 32, 32, requires_grad=True)
+    flow = 5000 * torch.tensor([math.cos(angle), math.sin(angle)]).view(1, 2, 1, 1).expand(1, 2, 32, 32)
+    flow_line_blur(image, flow, -flow, backend="torch").sum().backward()
+    assert image.grad.dtype == torch.float32
+    assert image.grad.double().sum().item() == pytest.approx(channels * 32 * 32, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("model", MODELS)
+def test_an_image_that_is_not_finite_stays_within_reach(model, bad):
+    reach = 4
+    image = torch.rand(2, 2, 30, 29, dtype=torch.float64)
+    flows = [reach * (2 * torch.rand(2, 2, 30, 29, dtype=torch.float64) - 1) for _ in range(2)]
+    options = {"max_flow": reach} if model in TABLES else {}
+    plain = [value.clone().requires_grad_() for value in (image, *flows)]
+    image[0, 1, 14, 15] = bad
+    broken = [value.clone().requires_grad_() for value in (image, *flows)]
+    expected, blurred = MODELS[model](*plain, **options), MODELS[model](*broken, **options)
+    assert not blurred[0, 1].isfinite().all()
+    # One pixel more than the motion: the node after its end weighs 0 or more.
+    far = torch.ones(2, 2, 30, 29, dtype=torch.bool)
+    far[0, 1, 14 - reach - 1 : 14 + reach + 2, 15 - reach - 1 : 15 + reach + 2] = False
+    assert torch.equal(blurred[far], expected[far])
+
+    # The image's gradient asks for no image; that of the flows is spoilt at the pixels that look at the bad one.
+    weight = torch.rand_like(image)
+    kept = torch.autograd.grad(blurred, broken, weight)
+    gradients = torch.autograd.grad(expected, plain, weight)
+    assert torch.equal(kept[0], gradients[0])
+    apart = far.all(dim=1, keepdim=True).expand(-1, 2, -1, -1)
+    for one, other in zip(kept[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(one[apart], other[apart], rtol=1e-12, atol=1e-13)

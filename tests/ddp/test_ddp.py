@@ -34,6 +34,19 @@ def test_two_processes_agree_and_equal_one_with_the_joined_batch(tmp_path, scrip
     torch.testing.assert_close(first, joined, rtol=0, atol=1e-12)
 
 
+def test_two_processes_adapt_their_own_uneven_shares(tmp_path):
+    ranks, (alone,) = train("adapt.py", tmp_path, 2), train("adapt.py", tmp_path, 1)
+    assert [len(rank["history"]) for rank in ranks] == [3, 2]
+    images = ranks[0]["images"] | ranks[1]["images"]
+    assert images.keys() == alone["images"].keys()
+    for name, image in images.items():
+        assert torch.equal(image, alone["images"][name])
+    assert sorted(ranks[0]["history"] + ranks[1]["history"]) == sorted(alone["history"])
+    for rank in ranks:
+        assert rank["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
+    assert alone["metrics"]["test/psnr_plain"] != alone["metrics"]["test/psnr_adapted"]
+
+
 def test_the_command_line_trains_validates_draws_and_predicts_with_two_processes(tmp_path):
     words = [
         "--model=DeblurTask",

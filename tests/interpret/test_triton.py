@@ -134,3 +134,24 @@ def test_gradients_that_are_not_finite_show_in_the_deterministic_sum():
     finally:
         torch.use_deterministic_algorithms(False)
     assert results[1].isnan().all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_vmap_of_gradients(model):
+    # Nothing is kept for the backward pass: vmap meets an empty tensor.
+    blur, definition = MODELS[model]
+    images, flows = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64), 4 * torch.randn(2, 1, 2, 4, 5, dtype=torch.float64)
+    weight = torch.rand_like(images[0])
+
+    def loss(image, flow):
+        return (weight * blur(image, flow, -flow, backend="triton")).sum()
+
+    leaves = [images.clone().requires_grad_(), flows.clone().requires_grad_()]
+    total = sum((weight * definition(image, flow, -flow)).sum() for image, flow in zip(*leaves, strict=True))
+    expected = torch.autograd.grad(total, leaves)
+    for results in (
+        torch.func.vmap(torch.func.grad(loss, (0, 1)))(images, flows),
+        torch.autograd.grad(torch.func.vmap(loss)(*leaves).sum(), leaves),
+    ):
+        for one, other in zip(results, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)

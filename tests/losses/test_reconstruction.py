@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from reblurkit.errors import ArgumentError
-from reblurkit.losses import CharbonnierLoss, FrequencyLoss
+from reblurkit.losses import CharbonnierLoss, FrequencyLoss, MultiScaleLoss
 
 
 def test_charbonnier_is_the_mean_of_its_formula():
@@ -34,3 +35,15 @@ def test_gradients(loss):
 def test_epsilon_must_be_positive():
     with pytest.raises(ArgumentError, match="greater than 0, but is 0"):
         CharbonnierLoss(0)
+
+
+def test_multi_scale_loss_sums_over_bilinear_pyramids():
+    sharp = torch.rand(2, 3, 8, 12)
+    scales = [torch.rand(2, 3, 2, 3), torch.rand(2, 3, 4, 6), torch.rand(2, 3, 8, 12)]
+    # Bilinear with half-pixel centres: at half size the mean of 2 x 2 pixels, at a quarter of the inner 2 x 2 of 4 x 4.
+    half = (sharp[..., ::2, ::2] + sharp[..., 1::2, ::2] + sharp[..., ::2, 1::2] + sharp[..., 1::2, 1::2]) / 4
+    inner = [sharp[..., y::4, x::4] for y in (1, 2) for x in (1, 2)]
+    expected = (scales[0] - sum(inner) / 4).abs().mean() + (scales[1] - half).abs().mean()
+    expected = expected + (scales[2] - sharp).abs().mean()
+    torch.testing.assert_close(MultiScaleLoss()(scales, sharp), expected)
+    torch.testing.assert_close(MultiScaleLoss(nn.MSELoss())(scales[2], sharp), nn.MSELoss()(scales[2], sharp))

@@ -26,10 +26,11 @@ def test_the_better_order_of_each_clip():
     metric.update(preds, target)
     clips = [
         max(
-            sum(peak_signal_noise_ratio(t.numpy(), p.numpy(), data_range=1) for p, t in zip(order, clip)) / 4
+            sum(peak_signal_noise_ratio(t.numpy(), p.numpy(), data_range=1) for p, t in zip(order, clip, strict=False))
+            / 4
             for order in (pred, pred.flip(0))
         )
-        for pred, clip in zip(preds, target)
+        for pred, clip in zip(preds, target, strict=False)
     ]
     assert metric.compute().item() == pytest.approx(sum(clips) / 2, rel=1e-5)
     plain = PSNR()

@@ -19,9 +19,9 @@ from reblurkit.data import write_image
 from reblurkit.data.sampling import seeded
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, DownloadError, ShapeError
-from reblurkit.losses import AdversarialLoss, LayerFeatures, MultiScalePerceptualLoss
+from reblurkit.losses import LayerFeatures, MultiScalePerceptualLoss
 from reblurkit.metrics import NIQE, fit_pristine
-from reblurkit.models import PatchGAN, UNet
+from reblurkit.models import UNet
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.models.vgg import VGG_WEIGHTS
@@ -96,7 +96,10 @@ def hand_written_loop(module, data, *, kind, weight, penalty_weight, reduction, 
             fakes = G(blurry)
             reals = pyramid(ShakeBlur(5, 0.5)(batch["sharp"]).clamp(0, 1))
             # kernels of 5 pixels reach 2 pixels in from the border at full size, 1 at the others
-            cut = [(image[..., c:-c, c:-c], fake[..., c:-c, c:-c]) for c, image, fake in zip((1, 1, 2), reals, fakes)]
+            cut = [
+                (image[..., c:-c, c:-c], fake[..., c:-c, c:-c])
+                for c, image, fake in zip((1, 1, 2), reals, fakes, strict=False)
+            ]
             d_loss = torch.zeros((), dtype=torch.float64)
             for real, fake in cut:
                 real, fake = D(real), D(fake.detach())
@@ -120,7 +123,9 @@ def hand_written_loop(module, data, *, kind, weight, penalty_weight, reduction, 
             for _, fake in cut:
                 scores = D(fake)
                 g_loss = g_loss - (scores if kind == "hinge" else scores.sigmoid().log()).mean() / 3
-            content = sum((phi(out) - phi(target)).abs().mean() for out, target in zip(fakes, pyramid(blurry)))
+            content = sum(
+                (phi(out) - phi(target)).abs().mean() for out, target in zip(fakes, pyramid(blurry), strict=False)
+            )
             g_optimizer.zero_grad()
             (g_loss + weight * content / (3 if reduction == "mean" else 1)).backward()
             g_optimizer.step()
@@ -254,7 +259,9 @@ def test_measures_of_held_out_images(tmp_path):
     score = NIQE(fit_pristine(torch.rand(2, 3, 192, 192), sharpness=0.0))
     module = translator(generator=Brighter(), deblur_network=Darker(), score=score)
     blurry, sharp = 0.2 + 0.5 * torch.rand(2, 2, 3, 192, 192)
-    data = [{"blurry": one[None], "sharp": other[None], "name": ["x"]} for one, other in zip(blurry, sharp)]
+    data = [
+        {"blurry": one[None], "sharp": other[None], "name": ["x"]} for one, other in zip(blurry, sharp, strict=False)
+    ]
     run = trainer(tmp_path)
     run.test(module, DataLoader(data, batch_size=None), verbose=False)
     logged = {name.removeprefix("test/"): value.item() for name, value in run.logged_metrics.items()}
@@ -359,8 +366,12 @@ def test_kernel_wizard_task_learns_to_give_blur_back(tmp_path):
     with torch.no_grad():
         middle = [whole[0][key][..., 2:258, 8:264] for key in ("sharp", "blurry")]
         error = ((task(*middle).clamp(0, 1) - middle[1]) ** 2).mean()
-    torch.testing.assert_close(run.logged_metrics["test/psnr"], -10 * error.log10(), rtol=0, atol=1e-3, check_dtype=False)
+    torch.testing.assert_close(
+        run.logged_metrics["test/psnr"], -10 * error.log10(), rtol=0, atol=1e-3, check_dtype=False
+    )
     with pytest.raises(ArgumentError, match="vae=False"):
         KernelWizardTask(KernelWizard(4, 8, vae=True, front_blocks=0, back_blocks=0))
     with pytest.raises(ShapeError, match="smaller than"):
-        trainer(tmp_path).test(task, DataLoader([{"blurry": sharp[..., :99], "sharp": sharp[..., :99]}], batch_size=None))
+        trainer(tmp_path).test(
+            task, DataLoader([{"blurry": sharp[..., :99], "sharp": sharp[..., :99]}], batch_size=None)
+        )

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import reblurkit
 from reblurkit import ReblurLossMixin, strip_reblur
-from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.errors import ArgumentError, PluginError, WeightsError
 from reblurkit.models import ReblurNet
 from tests.conftest import BatchNormNet, DropoutNet, PlainNet
 
@@ -279,7 +279,7 @@ def test_strip_reblur_gives_the_plain_networks_weights(tmp_path):
     with pytest.raises(ArgumentError, match="expected a Lightning checkpoint"):
         strip_reblur({"params": {}})
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(ArgumentError, match=r"text.ckpt cannot be read as a checkpoint"):
+    with pytest.raises(WeightsError, match=r"text.ckpt cannot be read as a file of weights"):
         strip_reblur(tmp_path / "text.ckpt")
 
 

@@ -10,7 +10,8 @@ A backend is a module with two functions:
 ``(2, B, H, W, C, 2)`` for (next, prev) and (u, v), where the backend keeps it for the backward pass and ``jacobian``
 asks for it, else empty. Gradients that are not needed are empty.
 
-The operator is registered with torch, so that ``torch.compile`` and ``torch.export`` keep it as one node.
+Both are registered with torch as operators, so that ``torch.compile`` and ``torch.export`` keep each as one node and
+``torch.func.vmap`` has its rule; a ``torch.autograd.Function`` around them gives the gradients, once.
 """
 
 from __future__ import annotations
@@ -47,9 +48,11 @@ def blur(
     """
     if backend not in ("auto", *_MODULES):
         raise ArgumentError(f"`backend` must be one of {['auto', *_MODULES]}, but is {backend!r}")
+    if flow_prev is flow_next:
+        flow_prev = flow_next.view_as(flow_next)  # torch.compile takes no tensor twice
     jacobian = torch.is_grad_enabled() and (flow_next.requires_grad or flow_prev.requires_grad)
     blurred: Tensor
-    blurred, _ = torch.ops.reblurkit.blur(image, flow_next, flow_prev, float(exposure), max_flow, backend, jacobian)
+    blurred, _ = _Blur.apply(image, flow_next, flow_prev, float(exposure), max_flow, backend, jacobian)
     return blurred
 
 
@@ -133,6 +136,9 @@ def _blur_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     module = _module(backend, image.device)
     with torch.autocast(image.device.type, enabled=False):
+        if need_flow and not saved.numel() and choose(backend, image.device) != "triton":
+            # Under torch.func.vmap the forward pass cannot see that a gradient will be wanted.
+            _, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, True)
         d_image, d_next, d_prev = module.backward(
             grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow
         )
@@ -157,19 +163,88 @@ def _(
     return d_image, d_next, d_prev
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    image, flow_next, flow_prev, ctx.exposure, ctx.max_flow, ctx.backend, _ = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(image, flow_next, flow_prev, output[1])
+@_blur.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    folded = [_fold(*pair, info.batch_size) for pair in zip(arguments[:3], in_dims, strict=False)]
+    return _unfold(torch.ops.reblurkit.blur(*folded, *arguments[3:]), (0, 1), info.batch_size)
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    need_image, need_next, need_prev = ctx.needs_input_grad[:3]
-    d_image, d_next, d_prev = torch.ops.reblurkit.blur_backward(
-        grad, *ctx.saved_tensors, ctx.exposure, ctx.max_flow, ctx.backend, need_image, need_next or need_prev
+@_blur_backward.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> Any:
+    folded = [_fold(*pair, info.batch_size) for pair in zip(arguments[:4], in_dims, strict=False)]
+    saved = _fold(arguments[4], in_dims[4], info.batch_size, batch=1)
+    gradients = torch.ops.reblurkit.blur_backward(*folded, saved, *arguments[5:])
+    return _unfold(gradients, (0, 0, 0), info.batch_size)
+
+
+def _fold(tensor: Tensor, dim: int | None, size: int, batch: int = 0) -> Tensor:
+    """Make the dimension that ``torch.func.vmap`` hides a part of the batch: every image is blurred on its own."""
+    if not tensor.numel():
+        return tensor
+    tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return tensor.movedim(0, batch).flatten(batch, batch + 1)
+
+
+def _unfold(tensors: tuple[Tensor, ...], batches: tuple[int, ...], size: int) -> tuple[Any, Any]:
+    """Undo :func:`_fold`; also the place of the hidden dimension in each tensor, None for an empty one."""
+    dims = [batch if tensor.numel() else None for tensor, batch in zip(tensors, batches, strict=True)]
+    pairs = zip(tensors, dims, strict=True)
+    return tuple(tensor if dim is None else torch.unflatten(tensor, dim, (size, -1)) for tensor, dim in pairs), tuple(
+        dims
     )
-    gradients = (d_image if need_image else None, d_next if need_next else None, d_prev if need_prev else None)
-    return *gradients, None, None, None, None
 
 
-_blur.register_autograd(_backward, setup_context=_setup_context)
+class _Blur(torch.autograd.Function):
+    """The operator and its gradients."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        image: Tensor,
+        flow_next: Tensor,
+        flow_prev: Tensor,
+        exposure: float,
+        max_flow: int | None,
+        backend: str,
+        jacobian: bool,
+    ) -> tuple[Tensor, Tensor]:
+        blurred, saved = torch.ops.reblurkit.blur(image, flow_next, flow_prev, exposure, max_flow, backend, jacobian)
+        return blurred, saved
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        image, flow_next, flow_prev, ctx.exposure, ctx.max_flow, ctx.backend, _ = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(image, flow_next, flow_prev, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        need_image, need_next, need_prev = ctx.needs_input_grad[:3]
+        d_image, d_next, d_prev = _Gradient.apply(
+            grad, *ctx.saved_tensors, ctx.exposure, ctx.max_flow, ctx.backend, need_image, need_next or need_prev
+        )
+        gradients = (d_image if need_image else None, d_next if need_next else None, d_prev if need_prev else None)
+        return *gradients, None, None, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """The backward operator, which says why it has no gradient of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        d_image, d_next, d_prev = torch.ops.reblurkit.blur_backward(*arguments)
+        return d_image, d_next, d_prev
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise BackendError(
+            "the blur from flow has no second derivatives; for those use dense_flow_kernel_blur or "
+            "dense_flow_line_blur of reblurkit.blur.reference, which are ordinary torch code"
+        )

@@ -69,7 +69,10 @@ def backward(
         d_next = d_flow[0].to(flow_next.dtype, copy=True)
         d_prev = d_flow[1].to(flow_prev.dtype, copy=True)
     if need_image:
-        total = _planes(torch.zeros_like(grad), max_flow or 0)
+        # Thousands of nodes of long motions fall on one pixel of the border: too many to add up in single precision.
+        # (Apple's devices have no other.)
+        sums = torch.float64 if max_flow is None and grad.device.type != "mps" else dtype
+        total = _planes(torch.zeros_like(grad, dtype=sums), max_flow or 0)
         against = _scatter_line if max_flow is None else _scatter_table
         against(total, _planes(grad, 0), motion, max_flow or 0)
         d_image = _fold(total, image.shape, max_flow or 0).to(image.dtype).contiguous()
@@ -274,5 +277,5 @@ def _scatter_line(total: Tensor, grad: Tensor, motion: Tensor, _: int) -> None:
         far = nodes.weight * nodes.fraction
         near = nodes.weight - far
         for plane, values in zip(total, grad[:, chosen % grad.shape[1]], strict=True):
-            plane.index_add_(0, nodes.near, (values.unsqueeze(1) * near).flatten())
-            plane.index_add_(0, nodes.far, (values.unsqueeze(1) * far).flatten())
+            plane.index_add_(0, nodes.near, (values.unsqueeze(1) * near).flatten().to(plane.dtype))
+            plane.index_add_(0, nodes.far, (values.unsqueeze(1) * far).flatten().to(plane.dtype))

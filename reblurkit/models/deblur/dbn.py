@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +112,11 @@ class DBN(nn.Module):
         elif re.fullmatch(r"F0|[DU][123]", layer):
             layer = layer.lower()
         return f"{layer}{dot}{entry}"
+
+    @classmethod
+    def convert_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of published files by this network's names, for :func:`reblurkit.models.load_weights`."""
+        return {cls.official_key(name): value for name, value in state.items()}
 
     def _add(self, features: Tensor, skip: Tensor) -> Tensor:
         return torch.relu((torch.relu(features) if self.relu_before_skip else features) + skip)

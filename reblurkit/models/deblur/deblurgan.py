@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from reblurkit.checks import check_size
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, WeightsError
 
 
 class DeblurGAN(nn.Module):
@@ -45,6 +45,7 @@ class DeblurGAN(nn.Module):
     """
 
     multiple = 4
+    smallest = 8
 
     def __init__(self, blocks: int = 9, width: int = 64, dropout: float = 0.5, global_residual: bool = True) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class DeblurGAN(nn.Module):
 
     def forward(self, blurry: Tensor) -> Tensor:
         """Return the deblurred image."""
-        check_size(blurry, self.multiple, smallest=8)
+        check_size(blurry, self.multiple, self.smallest)
         centred = 2 * blurry - 1
         deblurred: Tensor = self.model(centred)
         if self.global_residual:
@@ -92,6 +93,21 @@ class DeblurGAN(nn.Module):
             'model.10.conv_block.6.bias'
         """
         return re.sub(r"(conv_block)\.5\.", r"\1.6.", key)
+
+    @classmethod
+    def convert_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of published files by this network's names, for :func:`reblurkit.models.load_weights`.
+
+        Raises:
+            WeightsError: If the file is of the later generator with one convolution in each block.
+        """
+        if has_one_convolution_per_block(state):
+            raise WeightsError(
+                "these weights have one convolution in each residual block: the authors' repository lost the other in "
+                "March 2019, by accident, and such a file is not the published network; take the weights that its "
+                "README links to, which are older"
+            )
+        return {cls.official_key(name): value for name, value in state.items()}
 
 
 def has_one_convolution_per_block(keys: Iterable[str]) -> bool:

@@ -67,6 +67,7 @@ class DeblurGANv2(nn.Module):
                 f"{width}"
             )
         self.fpn = InceptionPyramid(2 * width) if encoder == "inception" else MobilePyramid(2 * width)
+        self.smallest = self.fpn.least
         self.head1 = Head(2 * width, width)
         self.head2 = Head(2 * width, width)
         self.head3 = Head(2 * width, width)
@@ -79,7 +80,7 @@ class DeblurGANv2(nn.Module):
 
     def forward(self, blurry: Tensor) -> Tensor:
         """Return the deblurred image."""
-        check_size(blurry, self.multiple, smallest=self.fpn.least)
+        check_size(blurry, self.multiple, self.smallest)
         half, *maps = self.fpn(2 * blurry - 1)
         heads = (self.head4, self.head3, self.head2, self.head1)
         features = torch.cat(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -88,6 +88,11 @@ class DMPHN(nn.Module):
         """
         found = re.fullmatch(r"(encoder|decoder)_lv(\d+)\.(.+)", key)
         return f"{found[1]}s.{int(found[2]) - 1}.{found[3]}" if found else key
+
+    @classmethod
+    def convert_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of published files by this network's names, for :func:`reblurkit.models.load_weights`."""
+        return {cls.official_key(name): value for name, value in state.items()}
 
 
 def _grid(count: int) -> tuple[int, int]:

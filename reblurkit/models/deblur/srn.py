@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reblurkit.checks import check_size
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.layers import ResBlock, same_conv
+from reblurkit.models.tensorflow import from_tensorflow
 
 
 class SRN(nn.Module):
@@ -101,6 +102,20 @@ class SRN(nn.Module):
             layer = f"up{level}" if number == "4" else "leave"
         block = f".body.{0 if convolution == '1' else 2}" if convolution else ""
         return f"{layer}{block}.{entry}"
+
+    def convert_state_dict(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of published files by this network's names, for :func:`reblurkit.models.load_weights`.
+
+        Raises:
+            WeightsError: If they are variables of TensorFlow and this network does not pad and resize as it does.
+        """
+        converted = from_tensorflow(state, self.official_key)
+        if converted.keys() != state.keys() and not self.tensorflow:
+            raise WeightsError(
+                "these are variables of TensorFlow, which pads and resizes in another way: load them into "
+                "SRN(tensorflow=True)"
+            )
+        return converted
 
     def _deblur(self, images: Tensor) -> Tensor:
         full = self.enc1(images)

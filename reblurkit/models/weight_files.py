@@ -1,0 +1,145 @@
+"""Files of weights: untrusted input. Nothing but tensors, numbers and texts is ever read from one."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from reblurkit.errors import ArgumentError, WeightsError
+
+T = TypeVar("T")
+
+# Where training programs put a network's weights in their checkpoints, in order of preference.
+_WRAPPERS = ("params_ema", "params", "state_dict", "model", "generator", "G", "net")
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a network's weights to a file that :func:`load_weights` and other programs read.
+
+    The file appears under its name only when it is whole. Tensors that share memory, such as tied weights, are
+    written once for each name.
+
+    Args:
+        model: Any network, on any device.
+        path: A name that ends in ``.safetensors``, or in ``.pth`` for the layout ``{"params": ...}`` of BasicSR and
+            its family (NAFNet, Restormer).
+
+    Raises:
+        ArgumentError: If the name ends in anything else.
+        WeightsError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from reblurkit.models import ReblurNet, load_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(ReblurNet(width=4), f"{folder}/reblur.safetensors")
+        ...     load_weights(ReblurNet(width=4), f"{folder}/reblur.safetensors").loaded
+        8
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pth"):
+        raise ArgumentError(f"weights are written to a name that ends in .safetensors or .pth, but it is {path}")
+    state = {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        with part.open("xb") as file:  # safetensors' own writer would make a file that only its owner may read
+            if path.suffix == ".pth":
+                torch.save({"params": state}, file)
+            else:
+                file.write(safetensors.torch.save(state))
+        part.replace(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file of weights by name, on the CPU, out of whatever a training program has wrapped around.
+
+    Args:
+        path: A file that ``torch.save`` wrote, on any device and with any version, under any name; or a
+            ``.safetensors`` file; or an ``.npz`` file of arrays.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, holds code or objects, or no tensors.
+    """
+    content = read_file(path)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {type(content).__name__}")
+    while wrapped := [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]:
+        content = content[wrapped[0]]
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        found = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {found}")
+    return without_wrappers(state)
+
+
+def read_file(path: str | os.PathLike[str]) -> Any:
+    """What a file of weights or a checkpoint holds, on the CPU, read with ``weights_only=True`` or safetensors.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, or holds code or objects, which are refused and not run.
+    """
+    read: Callable[[Path], Any] = _READERS.get(Path(path).suffix.lower(), _read_torch)
+    try:
+        return read(Path(path))
+    except Exception as error:  # a damaged file makes the readers raise nearly anything
+        raise WeightsError(f"{path} cannot be read as a file of weights: {_reason(Path(path), error)}") from error
+
+
+def without_wrappers(named: Mapping[str, T]) -> dict[str, T]:
+    """Take off what ``torch.compile`` and DataParallel, sometimes twice, have added to the names of tensors."""
+    plain = {name.replace("_orig_mod.", ""): value for name, value in named.items()}
+    while plain and all(name.startswith("module.") for name in plain):
+        plain = {name.removeprefix("module."): value for name, value in plain.items()}
+    return plain
+
+
+def _read_torch(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # remarks on files that are refused right after
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_arrays(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.as_tensor(arrays[name]) for name in arrays.files}
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {".safetensors": safetensors.torch.load_file, ".npz": _read_arrays}
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, in words; torch's own advice is to read it without ``weights_only``."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "it is the note that Git LFS leaves in place of the file; `git lfs pull` fetches the file"
+    if start.startswith((b"<!doctype", b"<html")):
+        return "it is a web page; download the file that the page offers"
+    if "TorchScript" in str(error):
+        return "it is a TorchScript program; save the module's `state_dict()` instead"
+    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return (
+            f"it holds code or objects ({named[1].rstrip('.')}), which are refused and not run; "
+            "ask its author for the `state_dict()` alone"
+        )
+    return "it is cut off, damaged, or no such file at all"

@@ -1,0 +1,248 @@
+"""Files of weights: every kind that is read, and every kind that must be refused in one line."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from reblurkit.errors import ArgumentError, WeightsError
+from reblurkit.models import load_weights, save_weights
+from reblurkit.models.weight_files import read_state
+from tests.conftest import BatchNormNet, PlainNet
+
+LEGACY = {"_use_new_zipfile_serialization": False}
+
+
+def assert_same(state, expected):
+    assert list(state) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(state[name], value), name
+        assert state[name].dtype == value.dtype
+
+
+def saved_on_cuda(state) -> bytes:
+    """What torch before 1.6 wrote on a machine with a GPU."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer, **LEGACY)
+    content = buffer.getvalue()
+    assert content.count(b"X\x03\x00\x00\x00cpu") == 1, "pickle writes a text once and refers to it"
+    return content.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.pkl", "a.pt", "a.h5", "a.ckpt", "a.pth.tar", "a"])
+@pytest.mark.parametrize("options", [{}, LEGACY], ids=["zip", "legacy"])
+def test_files_of_torch_under_any_name(tmp_path, name, options):
+    state = PlainNet().state_dict()
+    torch.save(state, tmp_path / name, **options)
+    assert_same(read_state(tmp_path / name), state)
+
+
+def test_a_legacy_file_that_was_saved_on_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    state = PlainNet().state_dict()
+    (tmp_path / "encoder_lv1.pkl").write_bytes(saved_on_cuda(state))
+    with pytest.raises(RuntimeError, match="CUDA device"):
+        torch.load(tmp_path / "encoder_lv1.pkl", weights_only=True)
+    assert_same(read_state(tmp_path / "encoder_lv1.pkl"), state)
+
+
+def test_arrays(tmp_path):
+    np.savez(tmp_path / "a.npz", **{"g_net/a/weights": np.eye(2, dtype=np.float32), "b": np.arange(3)})
+    assert_same(read_state(tmp_path / "a.npz"), {"g_net/a/weights": torch.eye(2), "b": torch.arange(3)})
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"params": state},
+        lambda state: {"params": {"other": torch.zeros(1)}, "params_ema": state},
+        lambda state: {"epoch": 3, "arch": "unet", "state_dict": state, "best_EPE": 1.5, "div_flow": 20},
+        lambda state: {"meta": {"a": 1}, "optimizer": {"state": {0: torch.zeros(1)}}, "model": state},
+        lambda state: {"generator": state},
+        lambda state: {"G": state, "D": {"other": torch.zeros(1)}},
+        lambda state: {"state_dict": {"net": {f"module.module.{name}": value for name, value in state.items()}}},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()} | {"version": 2},
+    ],
+)
+def test_what_training_programs_wrap_around(tmp_path, wrap):
+    state = BatchNormNet().state_dict()
+    torch.save(wrap(state), tmp_path / "a.pth")
+    assert_same(read_state(tmp_path / "a.pth"), state)
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (exec, (f"open({str(self.path)!r}, 'w').close()",))
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_code_is_refused_and_not_run(tmp_path, kind):
+    path, canary = tmp_path / "a.pth", tmp_path / "canary"
+    content = {"state_dict": {"weight": torch.zeros(1)}, "callbacks": Canary(canary)}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(content, 2))
+    else:
+        torch.save(content, path, **(LEGACY if kind == "legacy" else {}))
+    with pytest.raises(
+        WeightsError, match=r"a.pth cannot be read .*: it holds code or objects \((exec|torch.storage.*)\)"
+    ):
+        load_weights(PlainNet(), path)
+    assert not canary.exists()
+    if kind != "pickle":
+        torch.load(path, weights_only=False)
+        assert canary.exists(), "the file is dangerous"
+
+
+def test_code_in_arrays_is_refused_and_not_run(tmp_path):
+    np.savez(tmp_path / "a.npz", weight=np.array([Canary(tmp_path / "canary")], dtype=object))
+    with pytest.raises(WeightsError, match=r"a.npz cannot be read"):
+        read_state(tmp_path / "a.npz")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_whole_module_is_refused(tmp_path):
+    torch.save(nn.Conv2d(1, 1, 1), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"objects \(torch.nn.modules.conv.Conv2d\).* `state_dict\(\)` alone"):
+        read_state(tmp_path / "a.pth")
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def program():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/constants.pkl", b"")
+        archive.writestr("a/version", b"3")
+    return buffer.getvalue()
+
+
+def as_bytes(state, **options):
+    buffer = io.BytesIO()
+    torch.save(state, buffer, **options)
+    return buffer.getvalue()
+
+
+WRONG = "it is cut off, damaged, or no such file at all"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.pth", lambda state: None, "No such file or directory"),
+        ("none.safetensors", lambda state: None, "No such file or directory"),
+        ("empty.pth", lambda state: b"", WRONG),
+        ("text.pth", lambda state: b"hello world\n" * 9, WRONG),
+        ("text.safetensors", lambda state: b"hello world\n" * 9, WRONG),
+        ("text.npz", lambda state: b"hello world\n" * 9, WRONG),
+        ("cut.pth", lambda state: cut(as_bytes(state)), WRONG),
+        ("cut.pkl", lambda state: cut(as_bytes(state, **LEGACY)), WRONG),
+        ("head.pkl", lambda state: as_bytes(state, **LEGACY)[:60], WRONG),
+        ("cut.safetensors", lambda state: cut(safetensors.torch.save(state)), WRONG),
+        ("hdf.h5", lambda state: b"\x89HDF\r\n\x1a\n" + bytes(99), WRONG),
+        ("program.pt", lambda state: program(), "it is a TorchScript program; save the module's `state_dict"),
+        (
+            "lfs.pth",
+            lambda state: b"version https://git-lfs.github.com/spec/v1\noid",
+            "it is the note that Git LFS leaves",
+        ),
+        ("page.pth", lambda state: b"\n<!DOCTYPE html><html>", "it is a web page"),
+    ],
+)
+def test_files_that_are_none(tmp_path, name, content, reason):
+    content = content(PlainNet().state_dict())
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError) as error:
+        read_state(tmp_path / name)
+    assert f"{name} cannot be read as a file of weights: {reason}" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "weights_only" not in str(error.value), "torch's advice to switch the protection off"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [([1, 2], "list"), ({}, "nothing"), ({"params": {}, "epoch": 1}, "nothing"), ({"a": 1}, "a")]
+)
+def test_files_without_tensors(tmp_path, content, found):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=rf"a.pth must hold a dictionary of tensors, but holds {found}$"):
+        read_state(tmp_path / "a.pth")
+
+
+# --- writing
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enter = nn.Linear(4, 4)
+        self.leave = nn.Linear(4, 4)
+        self.leave.weight = self.enter.weight
+        self.register_buffer("strided", torch.rand(8, 2)[::2])
+        self.register_buffer("flipped", torch.rand(3, 2).T)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("make", [BatchNormNet, Tied, lambda: PlainNet().to(torch.bfloat16)])
+def test_round_trip(tmp_path, suffix, make):
+    model = make()
+    save_weights(model, tmp_path / f"a{suffix}")
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(5)
+    other = make()
+    report = load_weights(other, tmp_path / f"a{suffix}")
+    assert report.complete
+    assert report.loaded == len(expected)
+    assert_same(other.state_dict(), expected)
+    assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
+
+
+def test_other_programs_read_the_files(tmp_path):
+    state = BatchNormNet().state_dict()
+    torch.manual_seed(0)
+    model = BatchNormNet()
+    model.load_state_dict(state)
+    save_weights(model.to(memory_format=torch.channels_last), tmp_path / "a.pth")
+    save_weights(model, tmp_path / "a.safetensors")
+    assert_same(torch.load(tmp_path / "a.pth", weights_only=True)["params"], state)
+    other = BatchNormNet()
+    safetensors.torch.load_model(other, tmp_path / "a.safetensors")
+    assert_same(other.state_dict(), state)
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "a.pth").stat().st_mode
+
+
+def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
+    save_weights(PlainNet(), tmp_path / "a.pth")
+    before = (tmp_path / "a.pth").read_bytes()
+
+    def fails(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(WeightsError, match=r"a.pth cannot be written: No space left"):
+        save_weights(PlainNet(), tmp_path / "a.pth")
+    assert (tmp_path / "a.pth").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_names_that_are_refused(tmp_path):
+    for name in ("a.pkl", "a", "a.ckpt"):
+        with pytest.raises(ArgumentError, match=rf"ends in .safetensors or .pth, but it is .*{name}"):
+            save_weights(PlainNet(), tmp_path / name)
+    with pytest.raises(WeightsError, match="cannot be written: No such file or directory"):
+        save_weights(PlainNet(), tmp_path / "missing" / "a.pth")
+    assert not list(tmp_path.iterdir())
