@@ -10,8 +10,6 @@
 # network removes. Here the camera smears along one direction, and a small deblurrer knows camera shake only.
 
 # %%
-import functools
-import operator
 import os
 from pathlib import Path
 
@@ -58,11 +56,9 @@ def crops(photo, count):
 
 
 photos = [interpolate(photo[None], scale_factor=0.5, mode="area")[0] for photo in DemoPhotos("train").photos]
-blurry, sharp = (
-    functools.reduce(operator.iadd, (crops(photo, 4 * STEPS) for photo in part), [])
-    for part in (photos[:1], photos[1:])
-)
-pairs = [{"blurry": smear(one), "sharp": other} for one, other in zip(blurry, sharp, strict=False)]
+blurry = crops(photos[0], 4 * STEPS)
+sharp = [crop for both in zip(*(crops(photo, 2 * STEPS) for photo in photos[1:]), strict=True) for crop in both]
+pairs = [{"blurry": smear(one), "sharp": other} for one, other in zip(blurry, sharp, strict=True)]
 
 # %% [markdown]
 # Known blur comes from `ShakeBlur`; features of the deblurrer watch over the content, so nothing is downloaded.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from reblurkit.checks import check_images, check_size
 from reblurkit.errors import ArgumentError
+from reblurkit.models.checkpoints import load_weights
 from reblurkit.networks import Frozen
 
 _ADVICE = "cut the sharp image and the known pair to one such size (256 x 256 in Blur2Blur), or use ShakeBlur"
@@ -57,8 +58,6 @@ class BlurTransfer(nn.Module):
                 f"reblurkit.models.create_model('kernel-wizard') has, but is {type(kernel_wizard).__name__}"
             )
         if weights is not None:
-            from reblurkit.models.checkpoints import load_weights  # imports every network
-
             load_weights(kernel_wizard, weights)
         self._wizard = Frozen(kernel_wizard)
 

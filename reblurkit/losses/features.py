@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from reblurkit.errors import ArgumentError
+from reblurkit.models.checkpoints import load_weights
 from reblurkit.networks import finest_scale
 
 
@@ -51,8 +52,6 @@ class LayerFeatures(nn.Module):
                 f"{', '.join(names[:30])}{', ...' if len(names) > 30 else ''}"
             )
         if weights is not None:
-            from reblurkit.models.checkpoints import load_weights  # imports every network
-
             load_weights(network, weights)
         self.network = network
         self.layers = list(layers)

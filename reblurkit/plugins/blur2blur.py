@@ -23,6 +23,7 @@ from reblurkit.losses.perceptual import MultiScalePerceptualLoss
 from reblurkit.metrics import PSNR, SSIM, ColourShift
 from reblurkit.models.checkpoints import load_weights
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
+from reblurkit.models.full_size import FullSize
 from reblurkit.models.patchgan import PatchGAN
 from reblurkit.networks import Frozen, check_two_networks, finest_scale
 from reblurkit.plugins.translation_watch import TranslationWatch
@@ -148,8 +149,8 @@ class Blur2BlurTranslator(L.LightningModule):
         self._watch = TranslationWatch()
 
     def forward(self, blurry: Tensor) -> Tensor:
-        """Translate ``(B, 3, H, W)`` in [0, 1]; the result is the full size and not clamped."""
-        return finest_scale(self.generator(blurry))
+        """Translate ``(B, 3, H, W)`` of any size in [0, 1]; the result is the full size and not clamped."""
+        return cast(Tensor, FullSize(self.generator)(blurry))
 
     def compose(self, deblur_network: nn.Module) -> nn.Module:
         """Both networks as one that makes unknown blur sharp, with the generator as it is now.
@@ -158,8 +159,8 @@ class Blur2BlurTranslator(L.LightningModule):
             deblur_network: The network for the known blur; put into evaluation mode.
 
         Returns:
-            Maps ``(B, 3, H, W)`` to the deblurred images. Its ``multiple`` and ``smallest`` say which sizes it takes,
-            so that ``FullSize`` can wrap it.
+            Maps ``(B, 3, H, W)`` to the deblurred images. Its ``multiple`` and ``smallest`` say which sizes it takes;
+            ``FullSize(composed, tile=...)`` takes any.
         """
         return Composed(copy.deepcopy(self.generator), deblur_network).eval()
 
@@ -299,7 +300,8 @@ class Blur2BlurTranslator(L.LightningModule):
 
     def _deblurred(self, image: Tensor) -> Tensor:
         assert self._deblur is not None
-        return finest_scale(self._deblur.on(image)(image)).clamp(0, 1)
+        deblurred: Tensor = FullSize(self._deblur.on(image))(image)
+        return deblurred.clamp(0, 1)
 
     def _measure(self, batch: Mapping[str, Any], stage: str) -> dict[str, Any]:
         self._check(batch, ["blurry"])

@@ -43,7 +43,7 @@ def test_blurry_images_come_in_turn_and_the_others_at_random(root):
         found = greys(data, key)
         assert set(found) == set(range(first, first + 5))
         assert found != sorted(found)
-    known = zip(greys(data, "known_blurry"), greys(data, "known_sharp"), strict=False)
+    known = zip(greys(data, "known_blurry"), greys(data, "known_sharp"), strict=True)
     assert all(sharp - blurry == 10 for blurry, sharp in known), "known images stay pairs"
     assert data[3]["name"] == "3"
     assert {tuple(image.shape) for key, image in data[0].items() if key != "name"} == {(3, 32, 32)}

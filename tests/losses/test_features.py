@@ -34,7 +34,7 @@ def test_as_features_of_the_reconstruction_loss():
     output.requires_grad_()
     loss = MultiScalePerceptualLoss(LayerFeatures(network, ["down1", "blocks"]), reduction="sum")([output], image)
     taps = LayerFeatures(network, ["down1", "blocks"])
-    expected = sum((one - other).abs().mean() for one, other in zip(taps(output), taps(image), strict=False))
+    expected = sum((one - other).abs().mean() for one, other in zip(taps(output), taps(image), strict=True))
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert output.grad.abs().sum() > 0

@@ -98,7 +98,7 @@ def hand_written_loop(module, data, *, kind, weight, penalty_weight, reduction, 
             # kernels of 5 pixels reach 2 pixels in from the border at full size, 1 at the others
             cut = [
                 (image[..., c:-c, c:-c], fake[..., c:-c, c:-c])
-                for c, image, fake in zip((1, 1, 2), reals, fakes, strict=False)
+                for c, image, fake in zip((1, 1, 2), reals, fakes, strict=True)
             ]
             d_loss = torch.zeros((), dtype=torch.float64)
             for real, fake in cut:
@@ -124,7 +124,7 @@ def hand_written_loop(module, data, *, kind, weight, penalty_weight, reduction, 
                 scores = D(fake)
                 g_loss = g_loss - (scores if kind == "hinge" else scores.sigmoid().log()).mean() / 3
             content = sum(
-                (phi(out) - phi(target)).abs().mean() for out, target in zip(fakes, pyramid(blurry), strict=False)
+                (phi(out) - phi(target)).abs().mean() for out, target in zip(fakes, pyramid(blurry), strict=True)
             )
             g_optimizer.zero_grad()
             (g_loss + weight * content / (3 if reduction == "mean" else 1)).backward()
@@ -260,7 +260,7 @@ def test_measures_of_held_out_images(tmp_path):
     module = translator(generator=Brighter(), deblur_network=Darker(), score=score)
     blurry, sharp = 0.2 + 0.5 * torch.rand(2, 2, 3, 192, 192)
     data = [
-        {"blurry": one[None], "sharp": other[None], "name": ["x"]} for one, other in zip(blurry, sharp, strict=False)
+        {"blurry": one[None], "sharp": other[None], "name": ["x"]} for one, other in zip(blurry, sharp, strict=True)
     ]
     run = trainer(tmp_path)
     run.test(module, DataLoader(data, batch_size=None), verbose=False)
@@ -298,14 +298,17 @@ def windows(**means):
 )
 def test_a_training_that_goes_wrong_is_warned_of_once(tmp_path, means, message):
     watch, module, run = TranslationWatch(window=3), translator(), trainer(tmp_path)
-    with pytest.warns(UserWarning, match=message) as caught:
-        for step in windows(**means) * 2:
+
+    def watched(steps):
+        for step in steps:
             watch.on_train_batch_end(run, module, step, None, 0)
+
+    with pytest.warns(UserWarning, match=message) as caught:
+        watched(windows(**means) * 2)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for step in windows():
-            watch.on_train_batch_end(run, module, step, None, 0)
+        watched(windows())
 
 
 def test_a_translator_brings_the_watch(tmp_path):
