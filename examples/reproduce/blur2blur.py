@@ -130,6 +130,7 @@ def train_translator(blurry, sharp, blur, known, deblurrer, options, seed):
         gradient_penalty=options.gradient_penalty,
         known_blur=known,
         lr=options.lr,
+        discriminator_lr=options.discriminator_lr,
         seed=seed,
     )
     crops = Crops(blurry, blur, options.crop, options.steps * options.batch, others=sharp)
@@ -209,6 +210,7 @@ def main(arguments=None):
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--discriminator-lr", type=float, default=1e-3)
     parser.add_argument("--perceptual-weight", type=float, default=0.8)
     parser.add_argument("--features", choices=("deblurrer", "pooled"), default="deblurrer")
     parser.add_argument("--gradient-penalty", type=float, default=1e-4)

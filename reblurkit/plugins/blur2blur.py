@@ -77,7 +77,9 @@ class Blur2BlurTranslator(L.LightningModule):
             :class:`reblurkit.blur.ShakeBlur`, which needs no pairs (give it no seed of its own, which would not be
             resumed), or :class:`reblurkit.blur.BlurTransfer`, or any module of images. None: the batch's
             ``known_blurry`` themselves, for cameras that differ in nothing but blur.
-        lr: Learning rate of both optimizers.
+        lr: Learning rate of the generator.
+        discriminator_lr: Learning rate of the discriminator; default the same. A higher one (Heusel et al., 2017) keeps a
+            generator from running ahead of a discriminator that has learned nothing yet.
         deblur_network: The trained network for the known blur, to measure and show what comes of it; it is not
             trained, nor saved with this module.
         deblur_weights: File of its weights, see :func:`reblurkit.models.checkpoints.load_weights`.
@@ -110,16 +112,17 @@ class Blur2BlurTranslator(L.LightningModule):
         adversarial: AdversarialLoss | AdversarialKind | None = None,
         known_blur: nn.Module | None = None,
         lr: float = 2e-4,
+        discriminator_lr: float | None = None,
         deblur_network: nn.Module | None = None,
         deblur_weights: str | os.PathLike[str] | None = None,
         score: Metric | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not (perceptual_weight >= 0 and gradient_penalty >= 0 and lr > 0 and seed >= 0):
+        if not (perceptual_weight >= 0 and gradient_penalty >= 0 and seed >= 0 and min(lr, discriminator_lr or lr) > 0):
             raise ArgumentError(
-                "`perceptual_weight`, `gradient_penalty` and `seed` must be at least 0 and `lr` above 0, but are "
-                f"{perceptual_weight}, {gradient_penalty}, {seed} and {lr}"
+                "`perceptual_weight`, `gradient_penalty` and `seed` must be at least 0 and learning rates above 0, but are "
+                f"{perceptual_weight}, {gradient_penalty}, {seed}, {lr} and {discriminator_lr}"
             )
         if deblur_network is None and (deblur_weights is not None or score is not None):
             raise ArgumentError("`deblur_weights` and `score` belong to a `deblur_network`: give one")
@@ -139,6 +142,7 @@ class Blur2BlurTranslator(L.LightningModule):
         self.adversarial = adversarial
         self.known_blur = known_blur
         self.lr = lr
+        self.discriminator_lr = discriminator_lr or lr
         self.seed = seed
         if deblur_network is not None and deblur_weights is not None:
             load_weights(deblur_network, deblur_weights)
@@ -198,8 +202,8 @@ class Blur2BlurTranslator(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer for each network, generator first, with the authors' learning rates."""
         optimizers = [
-            torch.optim.Adam(network.parameters(), self.lr, betas=(0.5, 0.999))
-            for network in (self.generator, self.discriminator)
+            torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.999))
+            for network, lr in ((self.generator, self.lr), (self.discriminator, self.discriminator_lr))
         ]
         batches = self.trainer.estimated_stepping_batches
         if self.trainer.max_steps != -1:

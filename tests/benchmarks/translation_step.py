@@ -1,6 +1,6 @@
 """The time of a Blur2Blur training step beside its arithmetic, and of translating a 720p image.
 
-python -m tests.benchmarks.translation_step                  # CPU, writes docs/results/translation_step_cpu.{json,md}
+python -m tests.benchmarks.translation_step                  # CPU, writes docs/results/translation_step_cpu.*
 python -m tests.benchmarks.translation_step --device cuda    # GPU
 """
 
@@ -28,8 +28,8 @@ STEP = "training step"
 EXPLANATION = """\
 The paper's networks: MIMO-UNet, PatchGAN on three scales, VGG-16 features (random weights: time and arithmetic are the
 same), gradient penalty, batch 1 of 256x256, known blur by `ShakeBlur`. Times are medians in milliseconds with first and
-third quartile; both rows ran in turns in one process. Arithmetic is counted by `torch.utils.flop_counter`. *Overhead* is
-the ratio of the times over the ratio of the arithmetic; 1 is a step whose operations run as fast as the generator's.
+third quartile; both rows ran in turns in one process. Arithmetic is counted by `torch.utils.flop_counter`. *Overhead*
+is the ratio of the times over the ratio of the arithmetic; 1 is a step whose operations run as fast as the generator's.
 
 Made by `python -m tests.benchmarks.translation_step`."""
 

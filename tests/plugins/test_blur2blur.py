@@ -83,14 +83,16 @@ def pyramid(image):
     return [F.interpolate(image, size=CROP // k, mode="bilinear", align_corners=False) for k in (4, 2)] + [image]
 
 
-def hand_written_loop(module, data, *, kind, weight, penalty_weight, reduction, lr):
+def hand_written_loop(module, data, *, kind, weight, penalty_weight, reduction, rates):
     """What the slides and methods say, one line after the other."""
     G, D, phi = module.generator, module.discriminator, module.perceptual._features.network
-    g_optimizer, d_optimizer = (torch.optim.Adam(net.parameters(), lr, betas=(0.5, 0.999)) for net in (G, D))
+    g_optimizer, d_optimizer = (
+        torch.optim.Adam(net.parameters(), rate, betas=(0.5, 0.999)) for net, rate in zip((G, D), rates, strict=True)
+    )
     steps = len(data)
     for step, batch in enumerate(data):
-        for optimizer in (g_optimizer, d_optimizer):
-            optimizer.param_groups[0]["lr"] = lr * min(1, (steps - step) / (steps - steps // 3))
+        for optimizer, rate in zip((g_optimizer, d_optimizer), rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * min(1, (steps - step) / (steps - steps // 3))
         blurry = batch["blurry"]
         with seeded((0, 2 * step, 0), blurry.device):
             fakes = G(blurry)
@@ -137,10 +139,14 @@ def test_training_equals_a_hand_written_loop(tmp_path, kind, reduction):
     perceptual = MultiScalePerceptualLoss(features(), reduction=reduction)
     if reduction == "sum":  # what a bare feature module means
         perceptual = perceptual._features.network
-    module = translator(perceptual=perceptual, adversarial=kind, gradient_penalty=0.5, lr=1e-2).double()
+    module = translator(
+        perceptual=perceptual, adversarial=kind, gradient_penalty=0.5, lr=1e-2, discriminator_lr=1e-3
+    ).double()
     module.perceptual._features.network.double()
     expected = copy.deepcopy(module)
-    hand_written_loop(expected, data, kind=kind, weight=0.8, penalty_weight=0.5, reduction=reduction, lr=1e-2)
+    hand_written_loop(
+        expected, data, kind=kind, weight=0.8, penalty_weight=0.5, reduction=reduction, rates=(1e-2, 1e-3)
+    )
     run = fit(module, tmp_path, data)
     assert run.global_step == 2 * len(data)  # both optimizers count
     for net in ("generator", "discriminator"):
@@ -321,7 +327,7 @@ def test_a_translator_brings_the_watch(tmp_path):
 
 
 def test_bad_options():
-    with pytest.raises(ArgumentError, match="`lr` above 0"):
+    with pytest.raises(ArgumentError, match="learning rates above 0"):
         translator(lr=0.0)
     with pytest.raises(ArgumentError, match="perceptual_weight"):
         translator(perceptual_weight=-1.0)
