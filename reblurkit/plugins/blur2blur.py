@@ -78,8 +78,8 @@ class Blur2BlurTranslator(L.LightningModule):
             resumed), or :class:`reblurkit.blur.BlurTransfer`, or any module of images. None: the batch's
             ``known_blurry`` themselves, for cameras that differ in nothing but blur.
         lr: Learning rate of the generator.
-        discriminator_lr: Learning rate of the discriminator; default the same. A higher one (Heusel et al., 2017) keeps a
-            generator from running ahead of a discriminator that has learned nothing yet.
+        discriminator_lr: Learning rate of the discriminator; default the same. A higher one (Heusel et al., 2017) keeps
+            the generator from running ahead of a discriminator that has learned nothing yet.
         deblur_network: The trained network for the known blur, to measure and show what comes of it; it is not
             trained, nor saved with this module.
         deblur_weights: File of its weights, see :func:`reblurkit.models.checkpoints.load_weights`.
@@ -121,8 +121,8 @@ class Blur2BlurTranslator(L.LightningModule):
         super().__init__()
         if not (perceptual_weight >= 0 and gradient_penalty >= 0 and seed >= 0 and min(lr, discriminator_lr or lr) > 0):
             raise ArgumentError(
-                "`perceptual_weight`, `gradient_penalty` and `seed` must be at least 0 and learning rates above 0, but are "
-                f"{perceptual_weight}, {gradient_penalty}, {seed}, {lr} and {discriminator_lr}"
+                "`perceptual_weight`, `gradient_penalty` and `seed` must be at least 0 and learning rates above 0, but "
+                f"are {perceptual_weight}, {gradient_penalty}, {seed}, {lr} and {discriminator_lr}"
             )
         if deblur_network is None and (deblur_weights is not None or score is not None):
             raise ArgumentError("`deblur_weights` and `score` belong to a `deblur_network`: give one")
