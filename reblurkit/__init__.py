@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reblurkit import adaptation, blur, data, losses, metrics, models, plugins
+    from reblurkit.plugins.blur2blur import Blur2BlurTranslator
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
     from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
 
 __version__ = "0.1.0"
 __all__ = [
+    "Blur2BlurTranslator",
     "FlowReblurFinetuneCallback",
     "ReblurLossMixin",
     "TestTimeAdaptCallback",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _ENTRY_POINTS = {
+    "Blur2BlurTranslator": "reblurkit.plugins.blur2blur",
     "FlowReblurFinetuneCallback": "reblurkit.plugins.flow_reblur",
     "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
     "TestTimeAdaptCallback": "reblurkit.plugins.test_time_adapt",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -240,3 +242,29 @@ class _RoutedCall(torch.autograd.Function):
             return [next(found) if leaf.requires_grad else None for leaf in leaves]
 
         return None, None, *gradients(for_image, [image]), *gradients(for_parameters, parameters)
+
+
+class Frozen:
+    """A trained network that a module uses and neither trains, saves, averages nor moves along.
+
+    Args:
+        network: Any network; a copy in evaluation mode without gradients of its parameters is used.
+
+    Example:
+        >>> Frozen(nn.Conv2d(3, 3, 1)).on(torch.zeros(1, 3, 4, 4, dtype=torch.float64)).weight.dtype
+        torch.float64
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    def on(self, image: Tensor) -> nn.Module:
+        """The network on the image's device and in its precision."""
+        with torch.inference_mode(False):  # weights that are moved in a test must still serve in training
+            first = next(chain(self._network.parameters(), self._network.buffers()), image)
+            if (first.device, first.dtype) != (image.device, image.dtype):
+                self._network.to(image.device, image.dtype)
+        return self._network
+
+    def __repr__(self) -> str:
+        return type(self._network).__name__

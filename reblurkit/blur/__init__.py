@@ -7,9 +7,11 @@ from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
 from reblurkit.blur.mask import flow_kernel_mask
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.blur.table import kernel_table
+from reblurkit.blur.transfer import BlurTransfer
 from reblurkit.blur.warp_blur import FlowWarpBlur, flow_warp_blur
 
 __all__ = [
+    "BlurTransfer",
     "FlowKernelBlur",
     "FlowLineBlur",
     "FlowWarpBlur",

@@ -60,6 +60,11 @@ class ShakeBlur(nn.Module):
         self.linear = linear
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
 
+    @property
+    def border(self) -> int:
+        """Pixels at each side of the image whose blur may come from beyond it, where the border is replicated."""
+        return self.size // 2
+
     def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Blur with new kernels.
 

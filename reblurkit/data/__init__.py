@@ -3,6 +3,15 @@
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import read_image, write_image
 from reblurkit.data.paired import PairedFolder
+from reblurkit.data.unpaired import BlurryFolder, UnpairedFolder
 from reblurkit.data.video import VideoFolder
 
-__all__ = ["DemoPhotos", "PairedFolder", "VideoFolder", "read_image", "write_image"]
+__all__ = [
+    "BlurryFolder",
+    "DemoPhotos",
+    "PairedFolder",
+    "UnpairedFolder",
+    "VideoFolder",
+    "read_image",
+    "write_image",
+]

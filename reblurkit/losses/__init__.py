@@ -1,6 +1,7 @@
 """Losses of the papers, in pure PyTorch. All are means over all elements."""
 
 from reblurkit.losses.adversarial import AdversarialLoss, gradient_penalty
+from reblurkit.losses.features import LayerFeatures
 from reblurkit.losses.flow_reblur import flow_reblur_loss
 from reblurkit.losses.perceptual import MultiScalePerceptualLoss, VGGLoss
 from reblurkit.losses.reblur import (
@@ -16,6 +17,7 @@ __all__ = [
     "AdversarialLoss",
     "CharbonnierLoss",
     "FrequencyLoss",
+    "LayerFeatures",
     "MultiScaleLoss",
     "MultiScalePerceptualLoss",
     "ReblurLoss",

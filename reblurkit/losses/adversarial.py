@@ -98,7 +98,8 @@ def gradient_penalty(discriminator: nn.Module, real: Scores, fake: Scores) -> Te
     with torch.enable_grad():
         share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
         mixed = torch.lerp(real, fake.to(real.dtype), share).requires_grad_()
-        score = torch.stack([scores.sum() for scores in _maps(discriminator(mixed))]).sum()
+        # A view: hooks on what a module is called with, such as a FLOP counter's, must not meet a leaf.
+        score = torch.stack([scores.sum() for scores in _maps(discriminator(mixed.view_as(mixed)))]).sum()
         if not score.requires_grad:
             raise ArgumentError(
                 f"the penalty needs the gradient of {type(discriminator).__name__}'s scores, but they have none: it "

@@ -1,8 +1,10 @@
 """Metrics, each defined once; ``docs/metrics.md`` says how they differ from what others report."""
 
+from reblurkit.metrics.colour_shift import ColourShift
 from reblurkit.metrics.deblur_metrics import DeblurMetrics
 from reblurkit.metrics.gradients import GradientStatistics
 from reblurkit.metrics.lpips import LPIPS
+from reblurkit.metrics.max_over_order import MaxOverOrder
 from reblurkit.metrics.niqe import NIQE
 from reblurkit.metrics.niqe_model import PristineModel, fit_pristine
 from reblurkit.metrics.psnr import PSNR, ReblurPSNR
@@ -13,8 +15,10 @@ __all__ = [
     "NIQE",
     "PSNR",
     "SSIM",
+    "ColourShift",
     "DeblurMetrics",
     "GradientStatistics",
+    "MaxOverOrder",
     "PristineModel",
     "ReblurPSNR",
     "fit_pristine",

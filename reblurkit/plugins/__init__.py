@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
     from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
+    from reblurkit.plugins.blur2blur import Blur2BlurTranslator
     from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
     from reblurkit.plugins.finite_loss import FiniteLoss
     from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
     from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
+    from reblurkit.plugins.kernel_wizard_task import KernelWizardTask
     from reblurkit.plugins.motion_logger import MotionLogger
     from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
     from reblurkit.plugins.reblur_task import ReblurTask
     from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
     from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
+    from reblurkit.plugins.translation_watch import TranslationWatch
+    from reblurkit.plugins.unpaired_data import UnpairedDataModule
 
 _HOME = {
     "AdversarialLossMixin": "adversarial_mixin",
     "AuxiliaryOptimizer": "auxiliary_optimizer",
+    "Blur2BlurTranslator": "blur2blur",
     "DeblurTask": "tasks",
     "DemoDataModule": "datamodules",
     "FiniteLoss": "finite_loss",
@@ -28,8 +33,11 @@ _HOME = {
     "ImageLogger": "image_logger",
     "ImageWriter": "image_logger",
     "MotionLogger": "motion_logger",
+    "KernelWizardTask": "kernel_wizard_task",
     "PairedDataModule": "datamodules",
     "ReblurLossMixin": "reblur_mixin",
+    "TranslationWatch": "translation_watch",
+    "UnpairedDataModule": "unpaired_data",
     "VideoDataModule": "datamodules",
     "WeightedLoss": "tasks",
     "ReblurTask": "reblur_task",
@@ -39,17 +47,21 @@ _HOME = {
 __all__ = [
     "AdversarialLossMixin",
     "AuxiliaryOptimizer",
+    "Blur2BlurTranslator",
     "DeblurTask",
     "DemoDataModule",
     "FiniteLoss",
     "FlowReblurFinetuneCallback",
     "ImageLogger",
     "ImageWriter",
+    "KernelWizardTask",
     "MotionLogger",
     "PairedDataModule",
     "ReblurLossMixin",
     "ReblurTask",
     "TestTimeAdaptCallback",
+    "TranslationWatch",
+    "UnpairedDataModule",
     "VideoDataModule",
     "WeightedLoss",
     "strip_reblur",

@@ -22,7 +22,7 @@ class ImageLogger(L.Callback):
 
     Writes ``images/val-epoch=N.png`` below the log folder, and hands the picture to every logger that takes pictures
     (TensorBoard, Weights & Biases). The module's ``validation_step`` must return a dict with ``deblurred``, as
-    ``DeblurTask`` does; other modules are left alone.
+    ``DeblurTask`` does, or with ``pictures``, a dict from title to images; other modules are left alone.
 
     Args:
         images: Number of images, the first of the validation set; 0 draws nothing.
@@ -44,10 +44,14 @@ class ImageLogger(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the first images."""
-        if isinstance(outputs, Mapping) and "deblurred" in outputs and isinstance(batch, Mapping):
-            triples = zip(batch["blurry"], outputs["deblurred"], batch["sharp"], strict=True)
-            for blurry, deblurred, sharp in list(triples)[: self.images - len(self._rows)]:
-                self._rows.append({"blurry": blurry, "deblurred": deblurred, "sharp": sharp})
+        if not isinstance(outputs, Mapping) or not isinstance(batch, Mapping):
+            return
+        pictures = outputs.get("pictures")
+        if "deblurred" in outputs:
+            pictures = {"blurry": batch["blurry"], "deblurred": outputs["deblurred"], "sharp": batch["sharp"]}
+        if pictures:
+            rows = [dict(zip(pictures, images, strict=True)) for images in zip(*pictures.values(), strict=True)]
+            self._rows += rows[: self.images - len(self._rows)]
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw them."""

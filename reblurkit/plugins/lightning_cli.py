@@ -16,10 +16,19 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # Imported so that YAML files may name them without their package.
-from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
+from reblurkit.blur import BlurTransfer, FlowKernelBlur, FlowLineBlur, FlowWarpBlur, ShakeBlur
 from reblurkit.cli import COMMANDS
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
-from reblurkit.losses import AdversarialLoss, CharbonnierLoss, FrequencyLoss, MultiScaleLoss, VGGLoss
+from reblurkit.losses import (
+    AdversarialLoss,
+    CharbonnierLoss,
+    FrequencyLoss,
+    LayerFeatures,
+    MultiScaleLoss,
+    MultiScalePerceptualLoss,
+    VGGLoss,
+)
+from reblurkit.metrics import NIQE
 from reblurkit.models import (
     DBN,
     DMPHN,
@@ -35,23 +44,30 @@ from reblurkit.models import (
     UNet,
 )
 from reblurkit.models.checkpoints import read_lightning_checkpoint
+from reblurkit.models.kernel_wizard import KernelWizard
+from reblurkit.plugins.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
 from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
+from reblurkit.plugins.kernel_wizard_task import KernelWizardTask
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.motion_logger import MotionLogger
 from reblurkit.plugins.reblur_task import ReblurTask
 from reblurkit.plugins.tasks import DeblurTask
 from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
+from reblurkit.plugins.unpaired_data import UnpairedDataModule
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
 __all__ = [
     "DBN",
     "DMPHN",
+    "NIQE",
     "SRN",
     "AdversarialLoss",
+    "Blur2BlurTranslator",
+    "BlurTransfer",
     "CharbonnierLoss",
     "DeblurGAN",
     "DeblurTask",
@@ -62,18 +78,24 @@ __all__ = [
     "FlowWarpBlur",
     "FrequencyLoss",
     "FullSize",
+    "KernelWizard",
+    "KernelWizardTask",
+    "LayerFeatures",
     "MIMOUNet",
     "MSResNet",
     "MotionLogger",
     "MultiScaleLoss",
+    "MultiScalePerceptualLoss",
     "NAFNet",
     "PairedDataModule",
     "PatchGAN",
     "ReblurNet",
     "ReblurTask",
     "Restormer",
+    "ShakeBlur",
     "TestTimeAdaptCallback",
     "UNet",
+    "UnpairedDataModule",
     "VGGLoss",
     "VideoDataModule",
     "run_lightning_cli",

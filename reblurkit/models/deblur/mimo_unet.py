@@ -23,6 +23,7 @@ class MIMOUNet(nn.Module):
         blocks: Residual blocks of each encoder and decoder: 8 for MIMO-UNet, 20 for MIMO-UNet+.
         width: Channels at full size; a multiple of 2, 32 in the paper.
         dropout: Share of the fused features' channels that are left out in training: 0.1 in the authors' MIMO-UNet+.
+        identity: Start with outputs that are the inputs: the last layer of every branch is zero.
 
     Attributes:
         multiple: What height and width must divide by: 4.
@@ -42,7 +43,7 @@ class MIMOUNet(nn.Module):
 
     multiple: int = 4
 
-    def __init__(self, blocks: int = 8, width: int = 32, dropout: float = 0.0) -> None:
+    def __init__(self, blocks: int = 8, width: int = 32, dropout: float = 0.0, identity: bool = False) -> None:
         super().__init__()
         if blocks < 0 or width < 2 or width % 2 or not 0 <= dropout < 1:
             raise ArgumentError(
@@ -68,6 +69,10 @@ class MIMOUNet(nn.Module):
         self.FAM1, self.SCM1 = Attention(quarter), ShallowFeatures(quarter)
         self.FAM2, self.SCM2 = Attention(half), ShallowFeatures(half)
         self.drop = nn.Dropout2d(dropout)
+        if identity:
+            for branch in (*self.ConvsOut, self.feat_extract[5]):
+                for parameter in branch.parameters():
+                    nn.init.zeros_(parameter)
 
     def forward(self, blurry: Tensor) -> list[Tensor]:
         """Return the deblurred images, coarse to fine."""
