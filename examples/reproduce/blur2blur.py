@@ -10,7 +10,8 @@ On held-out photos of the unknown camera the table compares with the truth: the 
 translator with the deblurrer; and a deblurrer of the same size trained on pairs of the unknown camera, the bound.
 
 Six of sixteen photos are held out. Of the others the left halves are blurry, the right halves sharp (of which the
-deblurrers' pairs are made too), so that no scene is seen both ways and both sets have like colours. A difference is averaged over seeds for each held-out photo; its 95 % interval is Student's over photos.
+deblurrers' pairs are made too), so that no scene is seen both ways and both sets have like colours. A difference is
+averaged over seeds for each held-out photo; its 95 % interval is Student's over photos.
 """
 
 from __future__ import annotations
