@@ -150,7 +150,7 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
         ({"network": ["--network", "reblurkit.models.UNet", "--network-args", "{"]}, "--network-args must be JSON"),
         ({"network": ["--network", "reblurkit.models.UNet", "--network-args", '{"a": 1}']}, "cannot be built with"),
         ({"network": ["--network", "builtins.dict"]}, "must be a class of torch.nn.Module"),
-        ({"network": ["--checkpoint", "none.ckpt"]}, "no checkpoint file none.ckpt"),
+        ({"network": ["--checkpoint", "none.ckpt"]}, "none.ckpt cannot be read"),
         ({"network": ["--checkpoint", "a.ckpt", "--weights", "unet.pt"]}, "brings its own weights"),
         ({"clips": ["nowhere"]}, "no folder of video nowhere"),
         ({"clips": ["clip", "clip"]}, "the name 'clip' is taken"),
