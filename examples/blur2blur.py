@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from reblurkit import Blur2BlurTranslator
 from reblurkit.blur import ShakeBlur
 from reblurkit.data import DemoPhotos
+from reblurkit.losses import LayerFeatures
 from reblurkit.models import PatchGAN, UNet
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.plugins import DeblurTask, DemoDataModule
@@ -60,21 +61,14 @@ sharp = [crop for both in zip(*(crops(photo, 2 * STEPS) for photo in photos[1:])
 pairs = [{"blurry": smear(one), "sharp": other} for one, other in zip(blurry, sharp, strict=True)]
 
 # %% [markdown]
-# Known blur comes from `ShakeBlur`. Means over 4 x 4 pixels watch over content and colours and leave blur free; they
-# need no download, as the default, features of VGG-16, does. The discriminator learns faster than the generator, and
-# its gradient penalty is small, because crops of this size have many small patches. Minutes show how it is done; for
-# what it takes to help, see docs/blur2blur.md.
+# Known blur comes from `ShakeBlur`; features of the deblurrer watch over the content, so nothing is downloaded.
 
 # %%
 translator = Blur2BlurTranslator(
     MIMOUNet(blocks=1, width=16, identity=True),
     PatchGAN(width=16, layers=1),
-    perceptual=nn.AvgPool2d(4),
-    perceptual_weight=0.5,
-    gradient_penalty=1e-6,
+    perceptual=LayerFeatures(deblur.network, ["blocks"]),
     known_blur=known,
-    lr=1e-4,
-    discriminator_lr=1e-3,
 )
 trainer = L.Trainer(max_epochs=1, **flags)
 trainer.fit(translator, DataLoader(pairs, batch_size=4))
