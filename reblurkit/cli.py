@@ -118,6 +118,7 @@ def _add_adapt_video(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--frames", type=int, default=3, help="3, or 2 for steady motion (default: 3)")
     add("--crop", type=int, default=128, help="side of the training crops (default: 128)")
     add("--batch-size", type=int, default=8, help="crops in a step, of either kind (default: 8)")
+    add("--tile", type=int, metavar="N", help="side of the tiles in which large frames are deblurred")
     add("--workers", type=int, default=2, help="processes that read (default: 2)")
     add("--seed", type=int, default=0, help="(default: 0)")
     adapt.set_defaults(run=_adapt_video)
@@ -131,8 +132,9 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _adapt_video(options: argparse.Namespace) -> int:
     from reblurkit.blur.exposure import exposure_from
-    from reblurkit.plugins.adapt_video import AdaptOptions, run_adapt_video
+    from reblurkit.plugins.adapt_video import run_adapt_video
     from reblurkit.plugins.trained_network import load_network
+    from reblurkit.plugins.video_finetuning import FinetuneOptions
 
     timing = {name: getattr(options, name) for name in ("window", "stride", "shutter", "fps")}
     if (options.exposure is None) == (not any(value is not None for value in timing.values())):
@@ -140,6 +142,10 @@ def _adapt_video(options: argparse.Namespace) -> int:
             "say how long the exposure is, in one way: --exposure (half its length in frame intervals), --shutter and "
             "--fps, or --window and --stride"
         )
+    wanted = {field.name: getattr(options, field.name) for field in fields(FinetuneOptions)}
+    wanted["exposure"] = exposure_from(**timing) if options.exposure is None else options.exposure
+    wanted["split"] = options.split or None
+    finetune_options = FinetuneOptions(**wanted)
     network = load_network(
         checkpoint=options.checkpoint,
         config=options.config,
@@ -148,10 +154,7 @@ def _adapt_video(options: argparse.Namespace) -> int:
         arguments=options.network_args,
         weights=options.weights,
     )
-    wanted = {field.name: getattr(options, field.name) for field in fields(AdaptOptions)}
-    wanted["exposure"] = exposure_from(**timing) if options.exposure is None else options.exposure
-    wanted["split"] = options.split or None
-    failed = run_adapt_video(options.clips, options.output, network, AdaptOptions(**wanted))
+    failed = run_adapt_video(options.clips, options.output, network, finetune_options, options.tile)
     for line in failed:
         print(f"reblurkit: failed: {line}", file=sys.stderr)
     print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)

@@ -12,17 +12,18 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from reblurkit.blur import FlowKernelBlur
 from reblurkit.blur.arguments import check_exposure
 from reblurkit.checks import check_range
-from reblurkit.errors import ArgumentError, PluginError, ShapeError, WeightsError
+from reblurkit.errors import ArgumentError, PluginError, WeightsError
 from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_terms
 from reblurkit.models.flow.pretrained import pretrained_flow
 from reblurkit.networks import call_without_trace, find_network, frame_inputs, preserved_rng
 from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer, leading_optimizer
 from reblurkit.plugins.cycled import CycledLoader
+from reblurkit.plugins.unlabelled_clips import clip_loader, clips_of, first_clips
 
 
 class FlowReblurFinetuneCallback(L.Callback):
@@ -42,7 +43,7 @@ class FlowReblurFinetuneCallback(L.Callback):
     weight, and ``lr-flow``.
 
     In automatic optimization the loss is part of what ``training_step`` returns. In manual optimization its gradients
-    are added right before the step of the optimizer that holds the deblurring network.
+    are added right before the step of the optimizer that holds the deblurring network; not with ``16-mixed``.
 
     Args:
         unlabelled: Clips of blurry video: a DataLoader, a LightningDataModule with a training loader, or a Dataset,
@@ -73,7 +74,8 @@ class FlowReblurFinetuneCallback(L.Callback):
         ArgumentError: If an argument is out of range, ``exposure`` is missing or contradicts ``blur``, or the clips
             have too few frames or values outside [0, 1].
         ShapeError: If a batch is no batch of clips, or the flow network's output does not fit.
-        PluginError: If the network is not found, or ``training_step`` returns something else than Lightning takes.
+        PluginError: If the network is not found, ``training_step`` returns something else than Lightning takes, or
+            optimization is manual in ``16-mixed``.
     """
 
     def __init__(
@@ -149,6 +151,11 @@ class FlowReblurFinetuneCallback(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the flow network on the module's device, the same in every process."""
         assert self.flow_network is not None
+        if not pl_module.automatic_optimization and getattr(trainer.precision_plugin, "scaler", None) is not None:
+            raise PluginError(
+                "in manual optimization the loss is added after the gradients have been unscaled, where those of half "
+                "precision are gone; train with precision='bf16-mixed' or 32, or with automatic optimization"
+            )
         if trainer.ckpt_path is None:
             self._restored = None  # a checkpoint that `validate` or `test` has read is not resumed from
         if self._restored is not None:
@@ -167,7 +174,7 @@ class FlowReblurFinetuneCallback(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the unlabelled data."""
         self._clips = CycledLoader(
-            self._loader(trainer),
+            clip_loader(self.unlabelled, trainer),
             seed=trainer.strategy.broadcast(torch.initial_seed() % 2**32),
             replicas=trainer.world_size,
             rank=trainer.global_rank,
@@ -243,7 +250,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         """The weighted loss of the next clips."""
         assert self._clips is not None
         assert self.flow_network is not None
-        clips = move_data_to_device(_clips_of(next(self._clips)), pl_module.device)
+        clips = move_data_to_device(clips_of(next(self._clips)), pl_module.device)
         clips = pl_module.trainer.precision_plugin.convert_input(clips)
         if not self._range_checked:
             check_range(frames=clips)
@@ -288,38 +295,7 @@ class FlowReblurFinetuneCallback(L.Callback):
             ArgumentError: If the data set cannot be indexed.
         """
         assert self._clips is not None
-        loader = self._clips.loader
-        if not hasattr(loader.dataset, "__getitem__") or isinstance(loader.dataset, IterableDataset):
-            raise ArgumentError(f"the unlabelled data set {type(loader.dataset).__name__} has no clip by index to draw")
-        number = min(number, len(loader.dataset))  # type: ignore[arg-type]
-        collate = loader.collate_fn or default_collate
-        return _clips_of(collate([loader.dataset[index] for index in range(number)]))
-
-    def _loader(self, trainer: L.Trainer) -> DataLoader[Any]:
-        data = self.unlabelled
-        if isinstance(data, L.LightningDataModule):
-            data.trainer = trainer
-            data.prepare_data()
-            data.setup("fit")
-            data = data.train_dataloader()
-        if isinstance(data, DataLoader):
-            return data
-        if not isinstance(data, Dataset):
-            raise ArgumentError(
-                "`unlabelled` must be a DataLoader, a Dataset or a LightningDataModule with one training loader, but "
-                f"is {type(data).__name__}"
-            )
-        batch_size = getattr(trainer.train_dataloader, "batch_size", None)
-        if batch_size is None:
-            raise ArgumentError(
-                "`unlabelled` is a Dataset, to be read in batches as large as the labelled ones, but your training "
-                "loader has no `batch_size`; pass a DataLoader"
-            )
-        if isinstance(data, IterableDataset):
-            return DataLoader(data, batch_size)
-        if not len(data):  # type: ignore[arg-type]  # all others have one
-            raise ArgumentError("`unlabelled` must hold at least one clip, but is empty")
-        return DataLoader(data, batch_size, shuffle=True)
+        return first_clips(self._clips.loader, number)
 
 
 def _formation_model(exposure: float | None, blur: nn.Module | None) -> nn.Module:
@@ -339,21 +315,6 @@ def _formation_model(exposure: float | None, blur: nn.Module | None) -> nn.Modul
             f"{exposure}; leave `exposure` out"
         )
     return blur
-
-
-def _clips_of(batch: Any) -> Tensor:
-    clips = batch.get("frames") if isinstance(batch, Mapping) else batch
-    if isinstance(clips, list | tuple) and len(clips) == 1:  # of a TensorDataset
-        (clips,) = clips
-    if not isinstance(clips, Tensor) or clips.ndim != 5 or clips.shape[2] != 3:
-        came = tuple(clips.shape) if isinstance(clips, Tensor) else type(clips).__name__
-        raise ShapeError(
-            "an unlabelled batch must be clips (B, T, 3, H, W), or a dict with them under 'frames', but came as "
-            + (f"{sorted(batch)}" if isinstance(batch, Mapping) and clips is None else f"{came}")
-        )
-    if not clips.is_floating_point():
-        raise ArgumentError(f"clips must hold floating point values in [0, 1], but are {clips.dtype}")
-    return clips
 
 
 def _add_to_loss(output: Any, term: Tensor) -> Any:

@@ -10,10 +10,10 @@ from torch.utils.data import Dataset
 
 from reblurkit.data.paired import PairedFolder
 from reblurkit.data.unpaired import BlurryFolder, UnpairedFolder
-from reblurkit.plugins.datamodules import Stage, _PairedModule
+from reblurkit.plugins.image_datamodule import ImageDataModule, Stage
 
 
-class UnpairedDataModule(_PairedModule):
+class UnpairedDataModule(ImageDataModule):
     """Unpaired images of a camera for training, its blurry images for everything else.
 
     See :class:`reblurkit.data.UnpairedFolder` for the folders, which lie below the root or are absolute.

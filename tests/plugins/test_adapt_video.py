@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,10 @@ from skimage.data import astronaut
 
 from reblurkit.cli import main
 from reblurkit.data import read_image
-from reblurkit.models import UNet, create_model
-from reblurkit.plugins.adapt_video import _deblur, _Draws, _same_length
+from reblurkit.models import FullSize, UNet, create_model
+from reblurkit.plugins.adapt_video import _deblur
 from reblurkit.plugins.trained_network import load_network
+from reblurkit.plugins.video_finetuning import _Draws, _same_length
 from tests.test_cli import make_pairs, project, save  # noqa: F401  # `project` is a fixture
 
 SMALL = {"blocks": 0, "widths": (4, 4, 4)}
@@ -227,15 +230,27 @@ def test_deblurring_in_chunks_is_deblurring_all():
         def read(self, start, stop):
             return self.frames[start:stop]
 
-    video, network = Video(), create_model("dbn", width=4)
+    video, network = Video(), FullSize(create_model("dbn", width=4))
     whole = _deblur(network, video, range(9))
     parts = [image for start in (0, 4, 8) for image in _deblur(network, video, range(start, min(start + 4, 9)))]
     torch.testing.assert_close(torch.stack(whole), torch.stack(parts))
     assert whole[0].shape == (3, 12, 20)
-    padded = torch.nn.functional.pad(video.frames[2:7], (0, 4, 0, 4), mode="replicate")[None]
     with torch.no_grad():
-        expected = network.eval()(padded)[0, :, :12, :20]
+        expected = network.eval()(video.frames[None, 2:7])[0]
     torch.testing.assert_close(whole[4], expected.clamp(0, 1))
+
+
+def test_large_frames_are_deblurred_in_tiles(work):
+    assert adapt("--tile", "40") == 0
+    network = UNet(**SMALL)
+    network.load_state_dict(torch.load("out/network.pt", weights_only=True))
+    blurry, written = (read_image(f"{folder}/frame_10.png") for folder in ("clip", "out/clip"))
+    with torch.no_grad():
+        tiled, whole = (FullSize(network, tile=tile)(blurry[None])[0].clamp(0, 1) for tile in (40, None))
+    torch.testing.assert_close(written, tiled, rtol=0, atol=0.6 / 255)
+    assert (whole - tiled).abs().max() > 0
+    assert adapt("--tile", "3", output="out3") == 2
+    assert not Path("out3").exists()
 
 
 def test_the_real_grey_frames(work, shared_data):

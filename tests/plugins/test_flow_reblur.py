@@ -8,6 +8,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
@@ -193,6 +194,12 @@ def test_manual_optimization_equals_the_hand_written_loop(tmp_path):
     hand_written_loop(*expected, steps=8, weight=0.5)
     close(network, expected[0])
     close(flow, expected[1])
+
+
+def test_manual_optimization_in_float16_is_refused(tmp_path):
+    half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    with pytest.raises(PluginError, match="bf16-mixed"):
+        trainer(tmp_path, plugins=[half], callbacks=[callback()]).fit(Manual(PlainNet()), loader())
 
 
 def test_together_with_the_reblurring_loss(tmp_path):
