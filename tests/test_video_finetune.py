@@ -26,7 +26,7 @@ def experiment():
 def sequence(experiment, tmp_path):
     for index in range(31):
         write_image(torch.full((3, 8, 10), index / 51), tmp_path / "v" / f"{index}.png")
-    return experiment.Sequence(tmp_path / "v", None, window=5, spacing=5)
+    return experiment.Sequence("v", experiment.read_frames(tmp_path / "v", None), window=5, spacing=5)
 
 
 def test_held_out_frames_share_nothing_with_the_clips(sequence):
@@ -45,6 +45,14 @@ def test_held_out_frames_share_nothing_with_the_clips(sequence):
 def test_clips_are_means_of_the_sharp_frames(experiment, sequence):
     clip = experiment.Clips([(sequence, 12)], length=1, crop=8, seed=0)[0]
     torch.testing.assert_close(clip.mean((1, 2, 3)), torch.tensor([7.0, 12.0, 17.0]) / 51)
+
+
+def test_the_chart_moves_by_whole_and_broken_pixels(experiment):
+    still, _, moved = (frame[:, 40:150, 40:200] for frame in experiment.moving_chart(frames=3))
+    assert still.min() >= 0.1 and still.max() <= 0.9
+    angle = 2 * torch.pi * torch.tensor(2 / 50)  # shifts at frame 2: 2.98 to the right, 2.94 downwards
+    expected = still.roll((round(8 * (1.5 * angle).sin().item()), round(12 * angle.sin().item())), (1, 2))
+    assert (moved - expected)[:, 8:-8, 8:-8].abs().mean() < 0.1 < (moved - still).abs().mean()
 
 
 def test_intervals_are_students(experiment):

@@ -75,12 +75,8 @@ class BlurredPhotos(Dataset):
 class Sequence:
     """Sharp frames at a high rate; blurry frame i is the mean of ``window`` of them around frame i."""
 
-    def __init__(self, path, height, window, spacing):
-        frames = find_videos(Path(path))[0]
-        images = [frames.read(i, i + 1) for i in range(len(frames))]
-        if height:
-            images = [F.interpolate(image, scale_factor=height / image.shape[-2], mode="area") for image in images]
-        self.name, self.sharp, self.window, self.spacing = Path(path).stem, torch.cat(images), window, spacing
+    def __init__(self, name, sharp, window, spacing):
+        self.name, self.sharp, self.window, self.spacing = name, sharp, window, spacing
 
     def blurry(self, index):
         half = self.window // 2
@@ -93,6 +89,35 @@ class Sequence:
         seen = range(half + self.spacing, end - self.spacing - half + 1)
         unseen = range(end + 1 + half, last - half + 1)
         return seen, unseen
+
+
+def read_frames(path, height):
+    """All frames of a video, ``(T, 3, H, W)``, shrunk to a height."""
+    frames = find_videos(Path(path))[0]
+    images = [frames.read(i, i + 1) for i in range(len(frames))]
+    if height:
+        images = [F.interpolate(image, scale_factor=height / image.shape[-2], mode="area") for image in images]
+    return torch.cat(images)
+
+
+def moving_chart(frames=100, height=192, width=256):
+    """A resolution chart (stars and bars of growing fineness, tilted edges) that swings by up to 1.5 pixels a frame."""
+    angle = 2 * math.pi * torch.arange(frames) / 50
+    path = torch.stack([12 * angle.sin(), 8 * (1.5 * angle).sin()], 1)
+    rows, columns = torch.meshgrid(torch.arange(4 * height), torch.arange(4 * width), indexing="ij")
+    sharp = []
+    for shift in path:  # drawn at four times the size, so that edges are as smooth as a camera's
+        y, x = rows / 4 - shift[1], columns / 4 - shift[0]
+        cell_y, cell_x = y.remainder(64) - 32, x.remainder(64) - 32
+        kind = (x.div(64, rounding_mode="floor") + 3 * y.div(64, rounding_mode="floor")).remainder(4)
+        star = (16 * torch.atan2(cell_y, cell_x)).sin() > 0
+        bars = torch.where(kind == 1, cell_x, cell_y)
+        bars = (2 * math.pi * bars / (4 + (bars.abs() / 8).floor() * 2)).sin() > 0
+        edge = cell_y + 0.2 * cell_x > 0
+        picture = torch.where(kind == 0, star, torch.where(kind == 3, edge, bars)).float()
+        ink = torch.stack([picture, picture, 0.15 + 0.7 * picture])[None]
+        sharp.append(F.avg_pool2d(0.1 + 0.8 * ink, 4))
+    return torch.cat(sharp)
 
 
 class Clips(Dataset):
@@ -228,7 +253,8 @@ def markdown(results):
 def main():
     """Run all seeds, and write after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sequence", nargs="+", required=True, help="folders of sharp frames, or video files")
+    parser.add_argument("--sequence", nargs="*", default=[], help="folders of sharp frames, or video files")
+    parser.add_argument("--chart", action="store_true", help="a drawn resolution chart in motion is a sequence, too")
     parser.add_argument("--photos", type=Path, help="folder of sharp photographs (default: scikit-image's)")
     parser.add_argument("--output", type=Path, default=Path("runs/video_finetune"))
     parser.add_argument("--height", type=int, help="shrink the sequences to this height first")
@@ -265,7 +291,11 @@ def main():
         options.images = [read_image(path) for path in sorted(options.photos.iterdir())]
     else:
         options.images = [torch.from_numpy(getattr(photos, name)()).permute(2, 0, 1) / 255 for name in BUNDLED]
-    sequences = [Sequence(path, options.height, options.window, options.spacing) for path in options.sequence]
+    clips = {Path(path).stem: read_frames(path, options.height) for path in options.sequence}
+    clips |= {"chart": moving_chart()} if options.chart else {}
+    sequences = [Sequence(name, frames, options.window, options.spacing) for name, frames in clips.items()]
+    if not sequences:
+        parser.error("nothing to fine-tune on: give --sequence or --chart")
     options.output.mkdir(parents=True, exist_ok=True)
     console, seeds = Console(), []
     for seed in options.seeds:
