@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -21,8 +20,10 @@ from torchmetrics import Metric, MetricCollection
 from reblurkit.adaptation import AdaptOptions, adapt_call
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.networks import find_network, finest_scale
+from reblurkit.plugins.progress import show_beside_bar
+from reblurkit.plugins.replaced_forward import is_replaced, replace_forward
 
-_STAGES = {TrainerFn.TESTING: "test", TrainerFn.VALIDATING: "val", TrainerFn.PREDICTING: "predict"}
+_STAGES = (TrainerFn.TESTING, TrainerFn.VALIDATING, TrainerFn.PREDICTING)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class TestTimeAdaptCallback(L.Callback):
             return
         self._remove()
         network, reblur_net = find_network(pl_module, self.network), self._reblur_network(pl_module)
-        if getattr(network.forward, "_adapts", False):
+        if is_replaced(network):
             raise PluginError(
                 f"two TestTimeAdaptCallbacks adapt the network at {self.network!r}; keep one, as each would adapt "
                 "what the other has adapted"
@@ -214,7 +215,7 @@ class TestTimeAdaptCallback(L.Callback):
             self._meters = {name: copy.deepcopy(self.metrics).to(pl_module.device) for name in ("plain", "adapted")}
             for meter in self._meters.values():
                 meter.reset()
-        self._restore = _wrap_forward(network, lambda *inputs: self._adapt(trainer, network, reblur_net, *inputs))
+        self._restore = replace_forward(network, lambda *inputs: self._adapt(trainer, network, reblur_net, *inputs))
 
     def _reblur_network(self, pl_module: L.LightningModule) -> nn.Module:
         if isinstance(self.reblur, nn.Module):
@@ -233,7 +234,7 @@ class TestTimeAdaptCallback(L.Callback):
         done = len(self.history)
 
         def report(image: int, step: int, loss: Tensor) -> None:
-            _show(
+            show_beside_bar(
                 trainer, lambda: f"image {done + image + 1}, step {step}/{self.options.steps}, loss {loss.item():.4g}"
             )
 
@@ -293,50 +294,3 @@ class TestTimeAdaptCallback(L.Callback):
             self._restore = None
         self._meters = {}
         self._calls.clear()
-
-
-def _wrap_forward(network: nn.Module, adapted: Callable[[Any, Any], Any]) -> Callable[[], None]:
-    """Call ``adapted`` in place of ``network.forward``, but not within itself; returns what undoes it.
-
-    On the instance, and not as a hook: a compiled LightningModule that has already run would go on without the hook.
-    """
-    original = network.forward
-    own = "forward" in vars(network)
-    adapting = False
-
-    def forward(*arguments: Any, **keywords: Any) -> Any:
-        nonlocal adapting
-        if adapting:
-            return original(*arguments, **keywords)
-        adapting = True
-        try:
-            return adapted(arguments, keywords)
-        finally:
-            adapting = False
-
-    def restore() -> None:
-        if own:
-            network.forward = original
-        else:
-            del network.forward
-
-    forward = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]  # torch gives it no types
-    vars(forward)["_adapts"] = True  # for a second callback to see
-    network.forward = forward
-    return restore
-
-
-def _show(trainer: L.Trainer, text: Callable[[], str]) -> None:
-    """Put a text beside the progress bar; it is not asked for where there is none, as it may wait for the GPU."""
-    bar = trainer.progress_bar_callback
-    if not isinstance(bar, TQDMProgressBar | RichProgressBar) or not bar.is_enabled or trainer.state.fn not in _STAGES:
-        return
-    stage = _STAGES[trainer.state.fn]
-    if isinstance(bar, TQDMProgressBar):
-        getattr(bar, f"{stage}_progress_bar").set_postfix_str(text())
-    elif bar.progress is not None:
-        name = {"val": "validation"}.get(stage, stage)
-        task = getattr(bar, f"{stage}_progress_bar_id")
-        if task is not None:
-            bar.progress.update(task, description=f"{getattr(bar, f'{name}_description')}: {text()}")
-            bar.refresh()
