@@ -214,7 +214,8 @@ def main():
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     L.seed_everything(0)
-    task = DeblurTask(UNet(options.blocks, options.widths), ReblurNet(blocks=1, width=options.reblur_width))
+    networks = UNet(options.blocks, options.widths), ReblurNet(blocks=1, width=options.reblur_width)
+    task = DeblurTask(*(network.to(memory_format=torch.channels_last) for network in networks))
     photos = find_photos(options.photos)
     names = sorted(photos)
     if options.checkpoint:

@@ -20,12 +20,13 @@ from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
 from reblurkit.losses.perceptual import MultiScalePerceptualLoss
-from reblurkit.metrics import PSNR, SSIM, ColourShift
 from reblurkit.models.checkpoints import load_weights
+from reblurkit.models.composed import Composed
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.patchgan import PatchGAN
-from reblurkit.networks import Frozen, check_two_networks, finest_scale
+from reblurkit.networks import Frozen, check_two_networks
+from reblurkit.plugins.translation_metrics import TranslationMetrics
 from reblurkit.plugins.translation_watch import TranslationWatch
 
 
@@ -147,7 +148,7 @@ class Blur2BlurTranslator(L.LightningModule):
         if deblur_network is not None and deblur_weights is not None:
             load_weights(deblur_network, deblur_weights)
         self._deblur = None if deblur_network is None else Frozen(deblur_network)
-        self.metrics = nn.ModuleDict({stage: _metrics(score) for stage in ("val", "test")})
+        self.metrics = nn.ModuleDict({stage: TranslationMetrics(score) for stage in ("val", "test")})
         self._sample: Tensor | None = None  # of known blur, to be seen beside the translated images
         self._first_batch = True
         self._watch = TranslationWatch()
@@ -311,33 +312,24 @@ class Blur2BlurTranslator(L.LightningModule):
         self._check(batch, ["blurry"])
         blurry, sharp = batch["blurry"], batch.get("sharp")
         translated = self(blurry).clamp(0, 1)
-        metrics = self._stage_metrics(stage)
-        metrics["content_ssim"].update(translated, blurry)
-        metrics["colour_shift"].update(translated, blurry)
         pictures = {"blurry": blurry, "translated": translated}
         if self._sample is not None:
             pictures["known blur"] = _placed(self._sample, blurry)
+        alone = deblurred = None
         if self._deblur is not None:
             alone, deblurred = self._deblurred(blurry), self._deblurred(translated)
             pictures |= {"deblurred alone": alone, "translated, deblurred": deblurred}
-            if sharp is not None:
-                for ending, image in (("", deblurred), ("_alone", alone), ("_blurry", blurry)):
-                    metrics[f"psnr{ending}"].update(image, sharp)
-                    metrics[f"ssim{ending}"].update(image, sharp)
-            if "score" in metrics:
-                metrics["score"].update(deblurred)
+        self._stage_metrics(stage).update(blurry, translated, deblurred, alone, sharp)
         if sharp is not None:
             pictures["sharp"] = sharp
         return {"pictures": pictures}
 
     def _report(self, stage: str) -> None:
-        for name, metric in self._stage_metrics(stage).items():
-            if metric.update_called:
-                self.log(f"{stage}/{name}", metric.compute().float(), prog_bar=name in ("psnr", "score"))
-                metric.reset()
+        for name, value in self._stage_metrics(stage).compute():
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("psnr", "score"))
 
-    def _stage_metrics(self, stage: str) -> dict[str, Metric]:
-        return cast("dict[str, Metric]", self.metrics[stage])
+    def _stage_metrics(self, stage: str) -> TranslationMetrics:
+        return cast(TranslationMetrics, self.metrics[stage])
 
     def _check(self, batch: Mapping[str, Any], keys: list[str]) -> None:
         if not isinstance(batch, Mapping) or not set(keys) <= batch.keys():
@@ -353,30 +345,6 @@ class Blur2BlurTranslator(L.LightningModule):
         if self._first_batch:
             check_range(**images)
             self._first_batch = False
-
-
-class Composed(nn.Module):
-    """A translator of blur and a deblurring network, one after the other.
-
-    Args:
-        translate: Maps unknown to known blur.
-        deblur: Maps known blur to sharp images.
-
-    Attributes:
-        multiple: What height and width must divide by, as far as the networks say.
-        smallest: The least height and width.
-    """
-
-    def __init__(self, translate: nn.Module, deblur: nn.Module) -> None:
-        super().__init__()
-        self.translate = translate
-        self.deblur = deblur
-        self.multiple = math.lcm(*(getattr(network, "multiple", 1) for network in (translate, deblur)))
-        self.smallest = max(getattr(network, "smallest", 1) for network in (translate, deblur))
-
-    def forward(self, blurry: Tensor) -> Tensor:
-        """Deblur ``(B, 3, H, W)`` in [0, 1]; the translated image is clamped between the networks, the result not."""
-        return finest_scale(self.deblur(finest_scale(self.translate(blurry)).clamp(0, 1)))
 
 
 class _Fall:
@@ -410,12 +378,3 @@ def _placed(sample: Tensor, image: Tensor) -> Tensor:
     height, width = (min(one, other) for one, other in zip(sample.shape[-2:], image.shape[-2:], strict=True))
     picture[..., :height, :width] = sample[..., :height, :width]
     return picture
-
-
-def _metrics(score: Metric | None) -> nn.ModuleDict:
-    metrics: dict[str, Metric] = {"content_ssim": SSIM(), "colour_shift": ColourShift()}
-    for ending in ("", "_alone", "_blurry"):
-        metrics |= {f"psnr{ending}": PSNR(), f"ssim{ending}": SSIM()}
-    if score is not None:
-        metrics["score"] = copy.deepcopy(score)
-    return nn.ModuleDict(metrics)

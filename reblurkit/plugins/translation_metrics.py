@@ -1,0 +1,68 @@
+"""What is measured of a translator of blur, with and without sharp images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import cast
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from reblurkit.metrics import PSNR, SSIM, ColourShift
+
+
+class TranslationMetrics(nn.Module):
+    """Metrics of the translated images, and of the deblurred ones where there is a network for them.
+
+    Args:
+        score: A metric that needs no sharp image, of the deblurred images.
+    """
+
+    def __init__(self, score: Metric | None) -> None:
+        super().__init__()
+        metrics: dict[str, Metric] = {"content_ssim": SSIM(), "colour_shift": ColourShift()}
+        for ending in ("", "_alone", "_blurry"):
+            metrics |= {f"psnr{ending}": PSNR(), f"ssim{ending}": SSIM()}
+        if score is not None:
+            metrics["score"] = copy.deepcopy(score)
+        self.metrics = nn.ModuleDict(metrics)
+
+    def update(
+        self,
+        blurry: Tensor,
+        translated: Tensor,
+        deblurred: Tensor | None = None,
+        alone: Tensor | None = None,
+        sharp: Tensor | None = None,
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            blurry: ``(B, 3, H, W)`` in [0, 1], as all others.
+            translated: The blurry images translated.
+            deblurred: Those deblurred.
+            alone: The blurry images deblurred without translation; together with ``deblurred``.
+            sharp: The truth.
+        """
+        self._update("content_ssim", translated, blurry)
+        self._update("colour_shift", translated, blurry)
+        if deblurred is None or alone is None:
+            return
+        if sharp is not None:
+            for ending, image in (("", deblurred), ("_alone", alone), ("_blurry", blurry)):
+                self._update(f"psnr{ending}", image, sharp)
+                self._update(f"ssim{ending}", image, sharp)
+        if "score" in self.metrics:
+            self._update("score", deblurred)
+
+    def compute(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and values of what was measured; starts anew."""
+        for name, module in self.metrics.items():
+            metric = cast(Metric, module)
+            if metric.update_called:
+                yield name, metric.compute().float()
+                metric.reset()
+
+    def _update(self, name: str, *images: Tensor) -> None:
+        cast(Metric, self.metrics[name]).update(*images)
