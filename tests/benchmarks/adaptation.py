@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reblurkit.adaptation import adapt
 from reblurkit.models import ReblurNet, create_model, list_models
+from reblurkit.networks import finest_scale
 from tests.benchmarks.contract import Run, interleaved, machine, peak_memory, summary, write
 
 ROOT = Path(__file__).parents[2]
@@ -38,13 +39,13 @@ def naive(network: nn.Module, reblur_net: nn.Module, blurry: Tensor, steps: int)
     adapted = copy.deepcopy(network)
     optimizer = torch.optim.Adam(adapted.parameters(), 3e-6)
     for _ in range(steps):
-        deblurred = adapted(blurry)
+        deblurred = finest_scale(adapted(blurry))
         loss = (reblur_net(deblurred) - deblurred.detach()).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return adapted(blurry)
+        return finest_scale(adapted(blurry))
 
 
 def training(network: nn.Module, reblur_net: nn.Module, blurry: Tensor) -> Run:
@@ -56,7 +57,7 @@ def training(network: nn.Module, reblur_net: nn.Module, blurry: Tensor) -> Run:
         frozen = copy.deepcopy(reblur_net).requires_grad_(False)
         for _ in range(STEPS[-1]):
             optimizer.zero_grad()
-            deblurred = copied(blurry)
+            deblurred = finest_scale(copied(blurry))
             (frozen(deblurred) - deblurred.detach()).abs().mean().backward()
             optimizer.step()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import signal
 import warnings
@@ -206,11 +207,19 @@ def run_on(tmp_path, compiled, module, callback):
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
-def test_inductor(tmp_path):
+@pytest.mark.parametrize("what", ["network", "module"])
+def test_inductor_trains_and_then_adapts(tmp_path, what):
     module = Module()
+    if what == "network":
+        module.network = torch.compile(module.network)
+    compiled = torch.compile(module) if what == "module" else module
+    start = copy.deepcopy(module.network.state_dict())
+    trainer(tmp_path, max_steps=1).fit(compiled, loader())
+    assert not all(torch.equal(value, start[name]) for name, value in module.network.state_dict().items())
+    module.eval()
     images, _ = wanted(module)
-    module.network = torch.compile(module.network)
-    adapted = run(tmp_path, module, TestTimeAdaptCallback(lr=LR))
+    module.seen.clear()
+    adapted = run_on(tmp_path, compiled, module, TestTimeAdaptCallback(lr=LR))
     torch.testing.assert_close(adapted, images, rtol=0, atol=1e-4)
 
 
