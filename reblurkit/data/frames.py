@@ -78,6 +78,7 @@ class VideoFile(Frames):
     """A video file of any kind that PyAV decodes (extra ``[video]``); its first video stream.
 
     Frames are found by their time stamps, and only the stretch from a key frame before the first one wanted is decoded.
+    They are turned as the file says they are to be shown.
 
     Raises:
         BackendError: If PyAV is not installed.
@@ -98,7 +99,6 @@ class VideoFile(Frames):
         try:
             with av.open(path) as container:
                 stream = container.streams.video[0]
-                self.size = (stream.codec_context.height, stream.codec_context.width)
                 packets = [packet for packet in container.demux(stream) if packet.pts is not None]
                 self._stamps = sorted(int(packet.pts or 0) for packet in packets)
                 self._keys = [
@@ -106,7 +106,12 @@ class VideoFile(Frames):
                     for packet in packets
                     if packet.is_keyframe
                 ]
-        except (av.error.FFmpegError, IndexError, OSError) as error:
+                container.seek(0)
+                first = next(container.decode(stream))
+                # a phone films upright pictures lying on their side, and says so
+                self._quarter_turns = round(first.rotation / 90) % 4
+                self.size = (first.width, first.height) if self._quarter_turns % 2 else (first.height, first.width)
+        except (av.error.FFmpegError, IndexError, OSError, StopIteration) as error:
             raise ImageFileError(f"cannot read video {path}: {error}") from error
         if not self._stamps:
             raise ImageFileError(f"cannot read video {path}: it has no frames")
@@ -139,7 +144,8 @@ class VideoFile(Frames):
                 container.seek(key, stream=stream, backward=True)
                 for frame in container.decode(stream):
                     if frame.pts in missing:
-                        frames[frame.pts] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                        image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                        frames[frame.pts] = np.rot90(image, self._quarter_turns)
                         missing.remove(frame.pts)
                     if not missing:
                         break

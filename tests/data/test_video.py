@@ -144,6 +144,32 @@ def test_video_that_cannot_be_read(video_file, content):
         VideoFolder(video_file)[0]
 
 
+def test_a_video_filmed_upright_is_shown_upright(tmp_path):
+    """The matrix that phones write into `tkhd` (ISO 14496-12, 8.3.2): to be shown a quarter turn clockwise."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "phone.mp4"
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:8] = 255
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
+    unit, zero = (1 << 16).to_bytes(4, "big"), bytes(4)
+    assert content[place : place + 16] == unit + zero * 3
+    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
+    content[place : place + 32] = zero + unit + zero + minus + zero + zero + (32 << 16).to_bytes(4, "big") + zero
+    path.write_bytes(content)
+    videos = VideoFolder(path)
+    assert videos.videos[0].size == (48, 32)
+    frame = videos[0]["blurry"]
+    expected = torch.from_numpy(np.rot90(image, -1).copy()).permute(2, 0, 1) / 255
+    torch.testing.assert_close(frame, expected, rtol=0, atol=0.05)
+
+
 def test_real_sequences(shared_data):
     assert len(VideoFolder(shared_data / "sequences" / "selfdeblur_real")) == 5
     tram = VideoFolder(shared_data / "sequences" / "tram", window=5, spacing=5)
