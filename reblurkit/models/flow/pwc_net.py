@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,13 +15,15 @@ from reblurkit.models.flow.flow_network import FlowNetwork
 
 _RANGE = 4  # pixels a level may correct in each direction
 _SCALE = 20.0  # pixels at full size for one unit of the network's output
+_LEVELS = ("One", "Two", "Thr", "Fou", "Fiv", "Six")  # as pytorch-pwc counts
 
 
 class PWCNet(FlowNetwork):
     """PWC-Net of Sun et al., *CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume* (CVPR 2018).
 
     The variant with dense connections and dilated context that its authors released as ``pwc_net``; parameters are
-    named as theirs (``conv1aa.0.weight``, ``predict_flow6.weight``, ``dc_conv7.weight``), so their files load. Inside,
+    named as theirs (``conv1aa.0.weight``, ``predict_flow6.weight``, ``dc_conv7.weight``), so their files load, through
+    ``load_weights`` also under the names that pytorch-pwc gave them (``moduleExtractor.moduleOne.0.weight``). Inside,
     images are blue first, and the flow is enlarged bilinearly from a quarter of the size. Warping samples with aligned
     corners, as the PyTorch of the authors' time did, and the cost volume is a mean over channels, in plain torch.
 
@@ -71,6 +74,16 @@ class PWCNet(FlowNetwork):
                 nn.init.kaiming_normal_(layer.weight)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+
+    @classmethod
+    def convert_state_dict(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of published files by this network's names, for :func:`reblurkit.models.load_weights`."""
+        converted = {_official_key(name): value for name, value in state.items()}
+        if converted.keys() != state.keys():
+            # pytorch-pwc leaves out the one layer that is used for nothing
+            unused = {"deconv2.weight": torch.zeros(2, 2, 4, 4), "deconv2.bias": torch.zeros(2)}
+            converted = unused | converted
+        return converted
 
     def estimate(self, source: Tensor, target: Tensor) -> Tensor:
         """The flow between images whose sides divide by 64."""
@@ -133,6 +146,28 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     warped = F.grid_sample(image, grid, align_corners=True)
     inside = F.grid_sample(torch.ones_like(image[:, :1]), grid.detach(), align_corners=True) >= 0.999
     return warped * inside
+
+
+def _official_key(key: str) -> str:
+    """The authors' name of a tensor that pytorch-pwc names; any other name stays."""
+    words = re.sub(r"\b(module|net)(?=[A-Z])", "", key).split(".")
+    match words:
+        case ["Extractor", level, layer, entry] if level in _LEVELS:
+            number = _LEVELS.index(level) + 1
+            part = (("aa", "a", "b") if number == 6 else ("a", "aa", "b"))[int(layer) // 2]
+            return f"conv{number}{part}.0.{entry}"
+        case ["Refiner", "Main", layer, entry]:
+            number = int(layer) // 2 + 1
+            return f"dc_conv{number}.{entry}" if number == 7 else f"dc_conv{number}.0.{entry}"
+        case [level, ("Upflow" | "Upfeat") as layer, entry] if level in _LEVELS:  # from the level below
+            name = {"Upflow": "deconv", "Upfeat": "upfeat"}[layer]
+            return f"{name}{_LEVELS.index(level) + 2}.{entry}"
+        case [level, layer, "0", entry] if level in _LEVELS and layer in _LEVELS:
+            number = _LEVELS.index(level) + 1
+            if layer == "Six":
+                return f"predict_flow{number}.{entry}"
+            return f"conv{number}_{_LEVELS.index(layer)}.0.{entry}"
+    return key
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:

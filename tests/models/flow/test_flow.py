@@ -10,7 +10,7 @@ from skimage.data import astronaut
 from torchvision.models import optical_flow
 
 from reblurkit.errors import ArgumentError, ShapeError
-from reblurkit.models import create_model, list_models
+from reblurkit.models import create_model, list_models, load_weights
 from reblurkit.models.flow.pwc_net import correlation, warp
 
 SMALL = {
@@ -228,3 +228,37 @@ def test_keys_of_official_files():
     expected |= names_of(f"upfeat{level}" for level in range(3, 7))
     expected |= names_of([*(f"dc_conv{index}.0" for index in range(1, 7)), "dc_conv7"])
     assert small("pwc-net").state_dict().keys() == expected
+
+
+def pytorch_pwc_names():
+    """Tensors as pytorch-pwc's modules name them, in the order of its program, with the authors' names."""
+    names = {}
+    parts = ["aa", "a", "b"]
+    for number, word in enumerate(("One", "Two", "Thr", "Fou", "Fiv", "Six"), 1):
+        for place, part in zip((0, 2, 4), parts if number == 6 else ["a", "aa", "b"], strict=True):
+            names[f"moduleExtractor.module{word}.{place}"] = f"conv{number}{part}.0"
+        if number == 1:
+            continue
+        if number < 6:
+            names[f"module{word}.moduleUpflow"] = f"deconv{number + 1}"
+            names[f"module{word}.moduleUpfeat"] = f"upfeat{number + 1}"
+        for index, layer in enumerate(("One", "Two", "Thr", "Fou", "Fiv")):
+            names[f"module{word}.module{layer}.0"] = f"conv{number}_{index}.0"
+        names[f"module{word}.moduleSix.0"] = f"predict_flow{number}"
+    for index in range(1, 7):
+        names[f"moduleRefiner.moduleMain.{2 * index - 2}"] = f"dc_conv{index}.0"
+    names["moduleRefiner.moduleMain.12"] = "dc_conv7"
+    return {f"{theirs}.{entry}": f"{ours}.{entry}" for theirs, ours in names.items() for entry in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("prefix", ["module", "net"])
+def test_pwc_net_takes_the_names_of_pytorch_pwc(tmp_path, prefix):
+    saved, loaded = small("pwc-net"), small("pwc-net")
+    state, names = saved.state_dict(), pytorch_pwc_names()
+    assert {*names.values()} == state.keys() - {"deconv2.weight", "deconv2.bias"}
+    theirs = {name.replace("module", prefix): state[own] for name, own in names.items()}
+    torch.save(theirs, tmp_path / "network-default.pytorch")
+    load_weights(loaded, tmp_path / "network-default.pytorch")
+    images = torch.rand(2, 1, 3, 70, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(*images), saved(*images))
