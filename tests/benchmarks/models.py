@@ -8,6 +8,7 @@ python -m tests.benchmarks.models --facts            # without times, which take
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import json
 import sys
@@ -26,15 +27,15 @@ from tests.benchmarks.contract import Run, interleaved, machine, summary, write
 OUTPUT = Path(__file__).parents[2] / "docs" / "results" / "models_cpu"
 SIZE = (256, 256)
 LARGE = (720, 1280)
-BASELINE = "its convolutions alone"
+BASELINE = "its layers alone"
 EXPLANATION = """\
 FLOPs count a multiplication and an addition as two, in convolutions and matrix products; sizes that do not divide are
 rounded up. The receptive field is the width of what one output pixel depends on, found by sending NaN through a narrow
 network. Times are medians in milliseconds with first and third quartile for one image of 256x256; a training step is
-forward, the mean magnitude of every output, and backward. The baseline runs the network's convolutions and matrix
-layers one after the other in PyTorch's default layout, with nothing between them: what the plainest possible
-implementation of the same layers cannot do without. All contestants of a row ran in turns in one process. Made by
-`python -m tests.benchmarks.models`."""
+forward, the mean magnitude of every output, and backward. The baseline runs the network's layers (convolutions, norms,
+activations, pooling) one after the other in PyTorch's default layout, with nothing between them: no sums, products,
+concatenations or attention. The plainest implementation of the same network cannot do without what it does. All
+contestants of a row ran in turns in one process. Made by `python -m tests.benchmarks.models`."""
 
 
 def image(network: nn.Module, size: tuple[int, int], **options: Any) -> Tensor:
@@ -129,14 +130,25 @@ def _step(network: nn.Module, batch: Tensor) -> Run:
 
 
 def _layers(network: nn.Module, batch: Tensor) -> list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]]:
-    """Every call of a layer with weights, with an input and an output gradient of its shapes."""
+    """Every call of a layer, with an input and an output gradient of its shapes; equal shapes share their memory."""
     calls: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = []
+    inputs: dict[torch.Size, Tensor] = {}
+    gradients: dict[torch.Size, Tensor] = {}
 
-    def note(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        calls.append((layer.forward, torch.rand_like(inputs[0]).requires_grad_(), torch.rand_like(output)))
+    def note(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        image = arguments[0]
+        plain = copy.copy(layer)  # with the same weights
+        if hasattr(plain, "inplace"):
+            plain.inplace = False  # a leaf cannot be overwritten
+        if image.shape not in inputs:
+            inputs[image.shape] = torch.rand_like(image).requires_grad_()
+        if output.shape not in gradients:
+            gradients[output.shape] = torch.rand_like(output)
+        calls.append((plain.forward, inputs[image.shape], gradients[output.shape]))
 
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    hooks = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, kinds)]
+    # not the containers, nor what does nothing
+    layers = [layer for layer in network.modules() if not [*layer.children()] and not isinstance(layer, nn.Identity)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
     with torch.no_grad():
         network(batch)
     for hook in hooks:
