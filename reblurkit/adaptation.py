@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reblurkit import histogram
-from reblurkit.checks import check_images
-from reblurkit.errors import ArgumentError
+from reblurkit.checks import check_images, check_range
+from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.image_adaptation import SWAPPING, ImageAdaptation
 from reblurkit.networks import finest_scale, preserved_rng
 from reblurkit.slicing import each_image, first_image, join, map_tensors, replace_finest
@@ -72,7 +73,7 @@ def adapt(
     Args:
         network: The trained deblurring network M_D; may return a list, coarse to fine, of which the last counts.
         reblur_net: The reblurring network M_R that was trained with it.
-        blurry: ``(B, 3, H, W)`` in [0, 1].
+        blurry: ``(B, 3, H, W)`` in [0, 1], as the networks in float32 unless autocast is on.
         *inputs: Further positional inputs of the network. Tensors whose first dimension is B belong to the images
             one by one.
         steps: Adaptation steps N; 5 in the paper. More steps sharpen more and stray further from the truth.
@@ -95,8 +96,8 @@ def adapt(
         one. Of one that stopped early, the loss of the weights that were kept is repeated.
 
     Raises:
-        ArgumentError: If an argument is out of range, no parameter is chosen, or none takes part in the output.
-        ShapeError: If ``blurry`` is no batch of images, or the network cannot process its size.
+        ArgumentError: If an argument or an image is out of range, or no chosen parameter takes part in the output.
+        ShapeError: If ``blurry`` is no batch of images, or the network cannot process its size or does not keep it.
         PluginError: If the network holds tensors made in inference mode.
 
     Example:
@@ -110,6 +111,7 @@ def adapt(
         if not isinstance(module, nn.Module):
             raise ArgumentError(f"`{name}` must be an nn.Module, but is {module!r}")
     check_images(blurry=blurry)
+    check_range(blurry=blurry)
     options = AdaptOptions(
         steps=steps,
         lr=lr,
@@ -123,6 +125,11 @@ def adapt(
         checkpointing=checkpointing,
     )
     call = adapt_call(network, reblur_net, (blurry, *inputs), {}, options)
+    failed = (~call.losses.isfinite().all(1)).nonzero().flatten().tolist()
+    if failed:
+        warnings.warn(
+            f"the loss became NaN or infinite, and the plain output is kept, of images {failed}", stacklevel=2
+        )
     return Adapted(finest_scale(call.output), call.plain, call.losses)
 
 
@@ -225,6 +232,11 @@ def adapt_call(
                     lambda *step, i=index: report(i, *step) if report else None
                 )
             plain.append(finest_scale(before))
+            if plain[-1].shape[-2:] != first_image(image_inputs).shape[-2:]:
+                raise ShapeError(
+                    f"{type(network).__name__} must return images of the size of its input, in a list the last, but "
+                    f"made {tuple(plain[-1].shape)} of {tuple(first_image(image_inputs).shape)}"
+                )
             if not image_losses.isfinite().all():
                 after = before
             elif options.match_histogram:

@@ -84,7 +84,10 @@ class ImageAdaptation:
         for inputs in tiles:
             with torch.set_grad_enabled(gradients), _explained(self.network, inputs):
                 output = self._call(inputs)
-                loss = self._checkpointed(self._loss, finest_scale(output)) / len(tiles)
+                finest = finest_scale(output)
+                # Not the output itself: the graphs of coarser scales would live through the backward pass.
+                output = map_tensors(torch.Tensor.detach, output) if whole and not tile else None
+                loss = self._checkpointed(self._loss, finest) / len(tiles)
                 if gradients:
                     self._accumulate(loss)
             losses.append(loss.detach())
@@ -94,7 +97,7 @@ class ImageAdaptation:
         total = total.to(torch.promote_types(total.dtype, torch.float32))
         if not whole:
             return total, None
-        return total, self._detached(self.inputs) if tile else map_tensors(torch.Tensor.detach, output)
+        return total, self._detached(self.inputs) if tile else output
 
     def _call(self, inputs: Any) -> Any:
         def run() -> Any:
@@ -160,6 +163,16 @@ def _explained(network: nn.Module, inputs: Any) -> Iterator[None]:
                 f"{name} or the reblurring network keeps a tensor that it made in inference mode, in an earlier call, "
                 "and that cannot take part in a backward pass; run all calls under torch.no_grad() instead, in "
                 "Lightning by Trainer(inference_mode=False)"
+            ) from error
+        if "channels" in str(error):
+            raise ShapeError(
+                f"{name} or the reblurring network cannot process images of {first_image(inputs).shape[-3]} channels: "
+                f"{error}; colour images have 3, grey ones are repeated to as many"
+            ) from error
+        if "should be the same" in str(error) and "type" in str(error):
+            raise ArgumentError(
+                f"{name} or the reblurring network cannot process images of {first_image(inputs).dtype}: {error}; "
+                "convert the images to the networks' type"
             ) from error
         if re.search("size|shape", str(error), re.IGNORECASE):
             raise ShapeError(

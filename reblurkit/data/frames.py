@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reblurkit.data.images import SUFFIXES, image_size, read_image
-from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, ShapeError
+from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
@@ -48,12 +48,17 @@ class FrameFiles(Frames):
 
     Raises:
         ImageFileError: If a file is no image.
+        PairingError: If two differ in nothing but the suffix.
         ShapeError: If their sizes differ.
     """
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         self.name = name
         self.paths = list(paths)
+        by_stem: dict[str, Path] = {}
+        for path in self.paths:
+            if (first := by_stem.setdefault(path.stem, path)) != path:
+                raise PairingError(f"{first} and {path} have the same name; which is the frame of the video?")
         self.size = image_size(self.paths[0])
         for path in self.paths:
             if (size := image_size(path)) != self.size:
@@ -169,10 +174,16 @@ def find_videos(root: Path) -> list[Frames]:
     Raises:
         DatasetNotFoundError: If there is none.
     """
+    if root.name in ("", ".."):
+        root = root.resolve()  # which has a name for the video
     if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
         return [VideoFile(root.stem, root)]
+    if root.is_file():
+        raise DatasetNotFoundError(
+            f"{root} is no video file: its name ends in none of {', '.join(sorted(VIDEO_SUFFIXES))}"
+        )
     if not root.is_dir():
-        raise DatasetNotFoundError(f"no folder of video {root}" + (" (it is no video file)" if root.is_file() else ""))
+        raise DatasetNotFoundError(f"no folder of video {root}")
     videos: list[Frames] = []
     for place, _, names in sorted(os.walk(root, followlinks=True)):
         folder = Path(place)

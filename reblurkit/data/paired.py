@@ -48,7 +48,8 @@ class PairedFolder(Dataset[PairedItem]):
         split: ``"train"``, ``"val"``, ``"test"``, another split of the layout or a folder's name; ``None`` where the
             root is not divided.
         blur: Name of the blurry images' folder, or a pattern with ``*`` relative to the root that overrides the
-            layout's, for instance ``"blur_*.png"``; what ``*`` stands for pairs the files.
+            layout's, for instance ``"{split}/blur/*"`` or ``"blur_*.png"``; what ``*`` stands for pairs the files. A
+            pattern without ``{split}`` takes the files of all splits.
         sharp: The same for the sharp images.
         list_file: A file that names the pairs to take, one a line: sharp, white space, blurry, relative to the root;
             ``{split}`` in its name stands for the split. Default: the layout's; only RealBlur and RSBlur have any.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from reblurkit.data.layouts import LAYOUTS, Layout, Split
 from reblurkit.data.patterns import Captured, Pattern, common_wildcards, index_files
-from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError, ReblurkitError
 
 
 class Pair(NamedTuple):
@@ -48,6 +48,26 @@ def find_pairs(
     """
     if layout not in LAYOUTS:
         raise ArgumentError(f"unknown layout {layout!r}; known layouts: {', '.join(LAYOUTS)}")
+    try:
+        return _find_pairs(root, layout, split, blur, sharp, list_file)
+    except DatasetNotFoundError as error:
+        if (blur, sharp, list_file) == (None, None, None):
+            fitting = [repr(other) for other in LAYOUTS if other != layout and _fits(root, other, split)]
+            if fitting:
+                raise DatasetNotFoundError(f"{error}; it looks like the layout {' or '.join(fitting)}") from None
+        raise
+
+
+def _fits(root: Path, layout: str, split: str | None) -> bool:
+    try:
+        return bool(_find_pairs(root, layout, split, None, None, None))
+    except ReblurkitError:
+        return False
+
+
+def _find_pairs(
+    root: Path, layout: str, split: str | None, blur: str | None, sharp: str | None, list_file: str | None
+) -> list[Pair]:
     if not root.is_dir():
         raise DatasetNotFoundError(f"no data set folder {root}" + (" (it is a file)" if root.is_file() else ""))
     preset = LAYOUTS[layout]
@@ -121,10 +141,13 @@ def _matching_pairs(
 def _files(root: Path, pattern: Pattern, part: Split, note: str) -> list[tuple[Path, dict[str, str]]]:
     files = [(path, captured) for path, captured in pattern.files(root) if _belongs(captured, part)]
     if not files:
+        nearest = root
+        for name in pattern.folder.split("/"):
+            nearest = nearest / name if (nearest / name).is_dir() else nearest
         raise DatasetNotFoundError(
-            f"no images match {pattern.text!r} in {root}, which holds: {_content(root)}; name the folders with blur= "
-            "and sharp=, as 'NAME' in each split's folder or as patterns ('blur/*'); a root that is not divided has "
-            "the split null" + (f"; {note}" if note else "")
+            f"no images match {pattern.text!r} in {root}; {nearest} holds: {_content(nearest)}; name the folders with "
+            "blur= and sharp=, as 'NAME' in each split's folder or as patterns ('{split}/blur/*'); a root that is not "
+            "divided has the split null" + (f"; {note}" if note else "")
         )
     return files
 

@@ -52,6 +52,11 @@ class Pattern:
         self._expression = re.compile(expression)
         self._any_suffix = Path(text).suffix == ""
 
+    @property
+    def folder(self) -> str:
+        """The folders before the first wildcard."""
+        return _WILDCARD.split(self.text)[0].rpartition("/")[0]
+
     def match(self, path: Path) -> dict[str, str] | None:
         """What the wildcards stand for in a relative path; None if it is no image or does not match."""
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
@@ -61,8 +66,7 @@ class Pattern:
 
     def files(self, root: Path) -> list[tuple[Path, dict[str, str]]]:
         """The images below a folder that match, sorted, each with what the wildcards stand for."""
-        fixed = _WILDCARD.split(self.text)[0].rpartition("/")[0]  # the folders before the first wildcard
-        candidates = ((path, self.match(path.relative_to(root))) for path in _walk(root / fixed))
+        candidates = ((path, self.match(path.relative_to(root))) for path in _walk(root / self.folder))
         return [(path, captured) for path, captured in candidates if captured is not None]
 
 

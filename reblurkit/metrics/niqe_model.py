@@ -62,6 +62,8 @@ class PristineModel:
             WeightsError: If it is missing, cannot be read, or holds no such model.
         """
         path = Path(path)
+        if path.suffix not in (".npz", ".mat"):
+            raise WeightsError(f"a pristine model of NIQE is an .npz or .mat file, but came as {path}")
         try:
             if path.suffix == ".mat":
                 arrays = scipy.io.loadmat(path, variable_names=[name for names in _NAMES for name in names])

@@ -65,11 +65,11 @@ def load_weights(
     """Load weights in any layout that deblurring programs publish; a refused file leaves the model as it was.
 
     Read are files of ``torch.save``, whatever their name and the device they were saved on, safetensors, and arrays
-    (``.npz``). The weights are found inside ``params_ema``, ``params``, ``state_dict``, ``model``, ``generator``,
-    ``G`` or ``net``, in this order, also one inside the other; ``module.`` of DataParallel and ``_orig_mod.`` of
-    ``torch.compile`` are taken off; of a Lightning checkpoint the submodule is taken that fits the model. Old running
-    statistics of InstanceNorm layers that keep none are left out. Files are untrusted: code in them is refused and
-    never run.
+    (``.npz``). The weights are found inside ``params_ema``, ``params``, ``state_dict``, ``model_state_dict``,
+    ``model``, ``weights``, ``generator``, ``G`` or ``net``, in this order, also one inside the other; ``module.`` of
+    DataParallel and ``_orig_mod.`` of ``torch.compile`` are taken off; of a Lightning checkpoint the submodule is taken
+    that fits the model. Old running statistics of InstanceNorm layers that keep none are left out. Files are untrusted:
+    code in them is refused and never run.
 
     A model whose published weights have other names defines ``convert_state_dict(state) -> state``. It is called with
     the tensors by their names in the file, returns them by the model's own names, leaves alone what it does not
@@ -233,7 +233,7 @@ def _likeness(published: Mapping[str, Tensor], report: LoadReport) -> str:
             except WeightsError:  # recognised and refused
                 continue
     best = [name for name, share in shares.items() if share == max(shares.values()) > max(report.share, 0.8)]
-    return f"; it looks like the weights of {' or '.join(map(repr, best))}" if best else ""
+    return f"; it looks like the weights of {' or '.join(f'create_model({name!r})' for name in best)}" if best else ""
 
 
 @cache

@@ -21,7 +21,7 @@ from reblurkit.errors import ArgumentError, WeightsError
 T = TypeVar("T")
 
 # Where training programs put a network's weights in their checkpoints, in order of preference.
-_WRAPPERS = ("params_ema", "params", "state_dict", "model", "generator", "G", "net")
+_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "weights", "generator", "G", "net")
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -113,9 +113,10 @@ def read_file(path: str | os.PathLike[str]) -> Any:
     Raises:
         WeightsError: If the file is missing, damaged, or holds code or objects, which are refused and not run.
     """
-    read: Callable[[Path], Any] = _READERS.get(Path(path).suffix.lower(), _read_torch)
+    path = Path(path)
     try:
-        return read(Path(path))
+        read = safetensors.torch.load_file if _is_safetensors(path) else _READERS.get(path.suffix.lower(), _read_torch)
+        return read(path)
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise WeightsError(f"{path} cannot be read as a file of weights: {_reason(Path(path), error)}") from error
 
@@ -132,6 +133,13 @@ def shown(name: str) -> str:
     """A name out of an untrusted file, for a message of one line."""
     name = name if name.isprintable() else ascii(name)
     return name if len(name) <= 80 else f"{name[:77]}..."
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as they do, with the length of a header in JSON; many are named ``.pth``."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _read_torch(path: Path) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from reblurkit.data.frames import Frames
@@ -69,7 +71,8 @@ def run_adapt_video(
     comparison_grid(rows).save(folder / "comparison.png")
     torch.save(network.state_dict(), folder / "network.pt")
     for name, video in videos.items():
-        for start in range(0, len(video), _CHUNK):
+        starts = range(0, len(video), _CHUNK)
+        for start in track(starts, f"Deblurring {name}", console=Console(stderr=True)):
             indices = range(start, min(start + _CHUNK, len(video)))
             for index, image in zip(indices, _deblur(full_size, video, indices), strict=True):
                 write_image(image, folder / name / f"{video.frame_name(index)}.png")
@@ -92,6 +95,7 @@ def _open(clips: Sequence[str], length: int, options: FinetuneOptions) -> tuple[
             except ReblurkitError:
                 # Shorter than the stacks of a network of several frames: its ends are repeated.
                 source = VideoFolder(clip, frames=options.frames, seed=options.seed)
+            _read_through(source)
         except ReblurkitError as error:
             first = first or error
             failed.append(f"{clip}: {error}")
@@ -100,6 +104,13 @@ def _open(clips: Sequence[str], length: int, options: FinetuneOptions) -> tuple[
     if first is not None and not opened:
         raise first
     return opened, failed
+
+
+def _read_through(source: VideoFolder) -> None:
+    """Find damaged frames now, rather than after the training."""
+    for video in source.videos:
+        for start in range(0, len(video), _CHUNK):
+            video.read(start, min(start + _CHUNK, len(video)))
 
 
 def _videos(opened: list[VideoFolder]) -> dict[str, Frames]:

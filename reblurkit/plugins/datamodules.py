@@ -6,10 +6,12 @@ import os
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import Dataset
 
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.paired import PairedFolder
+from reblurkit.data.unpaired import BlurryFolder
 from reblurkit.data.video import VideoFolder
 from reblurkit.plugins.image_datamodule import ImageDataModule, PairAugmentation, Stage
 
@@ -25,7 +27,8 @@ class PairedDataModule(ImageDataModule):
         list_file: A file that names the pairs to take, such as ``"lists/{split}.txt"``.
         train_split: Split or folder of the training pairs, or ``null`` if the root has no split folders.
         val_split: The same of the validation pairs; not read with ``trainer.limit_val_batches=0``.
-        test_split: The same of the test and prediction pairs.
+        test_split: The same of the test pairs.
+        predict_root: Folder of blurry photos, which need no sharp ones, for ``predict``; default: the test set.
         batch_size: Crops a batch and process.
         crop: Side of the training crops in pixels.
         augment: Augment the training crops: flips, turns, colours, noise.
@@ -48,6 +51,7 @@ class PairedDataModule(ImageDataModule):
         train_split: str | None = "train",
         val_split: str | None = "val",
         test_split: str | None = "test",
+        predict_root: str | os.PathLike[str] | None = None,
         batch_size: int = 16,
         crop: int = 256,
         augment: bool = True,
@@ -62,15 +66,31 @@ class PairedDataModule(ImageDataModule):
         self.sharp = sharp
         self.list_file = list_file
         self.splits: dict[Stage, str | None] = {"train": train_split, "val": val_split, "test": test_split}
+        self.predict_root = predict_root
         self.crop = crop
         self.augment = augment
 
     def setup(self, stage: str) -> None:
-        """Build the data sets; says so if the training images are validated on."""
+        """Build the data sets; says so if validation or test use the training images."""
         super().setup(stage)
         train, val = (self._sets.get(name) for name in ("train", "val"))
         if isinstance(train, PairedFolder) and isinstance(val, PairedFolder) and train.pairs == val.pairs:
             rank_zero_warn("validation uses the training images; its metrics say nothing about other images")
+        if stage == "test" and self._undivided():
+            rank_zero_warn(
+                "the test set is all of the data, training images too; its metrics say nothing about other images. "
+                "Where the data have a folder for each split, write {split} into the patterns of `blur` and `sharp`"
+            )
+
+    def _undivided(self) -> bool:
+        """Whether patterns of one's own leave the splits out; so does a root without them, which is told by null."""
+        patterns = [pattern for pattern in (self.blur, self.sharp) if pattern and ("*" in pattern or "<" in pattern)]
+        divided = self.list_file is not None or any("{split}" in pattern for pattern in patterns)
+        return len(patterns) == 2 and not divided and self.splits["train"] is not None
+
+    def predict_dataset(self) -> Dataset[Any]:
+        """The photos of ``predict_root``, or the test set."""
+        return super().predict_dataset() if self.predict_root is None else BlurryFolder(self.predict_root)
 
     def dataset(self, stage: Stage) -> PairedFolder:
         """The pairs of a stage."""

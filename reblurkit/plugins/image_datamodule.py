@@ -18,6 +18,7 @@ from reblurkit.errors import ArgumentError, ShapeError
 
 Stage = Literal["train", "val", "test"]
 PairAugmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | list[Tensor]]
+_KORNIA = 'of Kornia, AugmentationSequential(..., data_keys=["input", "input"]) takes and returns pairs'
 
 
 class ImageDataModule(L.LightningDataModule, ABC):
@@ -42,6 +43,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
             # Only then: a hook of the class would keep Lightning from calling the LightningModule's hook of this name.
             self.on_after_batch_transfer = self._augment  # type: ignore[method-assign]
         self._sets: dict[Stage, Dataset[Any]] = {}
+        self._predicted: Dataset[Any] | None = None
         self._loader: TrainLoader | None = None
         self._restored: dict[str, int] | None = None
 
@@ -49,11 +51,18 @@ class ImageDataModule(L.LightningDataModule, ABC):
     def dataset(self, stage: Stage) -> Dataset[Any]:
         """Build the data set of a stage."""
 
+    def predict_dataset(self) -> Dataset[Any]:
+        """Build what ``predict`` deblurs: the test set."""
+        return self.dataset("test")
+
     def setup(self, stage: str) -> None:
         """Build the data sets that a Trainer entry point needs, so that bad data stops it before it starts."""
         needed: dict[str, list[Stage]] = {"fit": ["train", "val"], "validate": ["val"]}
         if getattr(self.trainer, "limit_val_batches", 1) == 0:
             needed["fit"] = ["train"]
+        if stage == "predict":
+            self._predicted = self.predict_dataset()
+            return
         for name in needed.get(stage, ["test"]):
             if name not in self._sets:
                 self._sets[name] = self.dataset(name)
@@ -108,32 +117,39 @@ class ImageDataModule(L.LightningDataModule, ABC):
         epoch = 0 if getattr(self.trainer, "overfit_batches", 0) else self.trainer.current_epoch
         names = int.from_bytes(hashlib.sha256("\n".join(batch["name"]).encode()).digest())
         with torch.no_grad(), seeded((self.seed, epoch, names), blurry.device):
-            augmented = self.device_augmentation(blurry, sharp)
+            try:
+                augmented = self.device_augmentation(blurry, sharp)
+            except (TypeError, AssertionError) as error:
+                raise ArgumentError(
+                    "`device_augmentation` is called with two tensors, the blurry and the sharp images, but failed: "
+                    f"{error}; {_KORNIA}"
+                ) from error
         images = list(augmented) if isinstance(augmented, list | tuple) else [augmented]
         shapes = [(*image.shape[:2], image.shape) if isinstance(image, Tensor) else None for image in images]
         if len(images) != 2 or shapes[0] is None or shapes[0] != shapes[1] or shapes[0][:2] != blurry.shape[:2]:
             came = [str(tuple(image.shape)) if isinstance(image, Tensor) else type(image).__name__ for image in images]
             raise ShapeError(
                 "`device_augmentation` must return the blurry and the sharp images of the batch, of one shape, but "
-                f'returned {", ".join(came)}; kornia\'s AugmentationSequential takes data_keys=["input", "input"]'
+                f"returned {', '.join(came)}; {_KORNIA}"
             )
         return {**batch, "blurry": images[0], "sharp": images[1]}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Whole images of the validation set, one a batch: sizes may differ."""
-        return self._one_by_one("val")
+        return self._one_by_one(self._sets["val"])
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Whole images of the test set, one a batch."""
-        return self._one_by_one("test")
+        return self._one_by_one(self._sets["test"])
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The test set."""
-        return self.test_dataloader()
+        """What ``predict`` deblurs, one a batch."""
+        assert self._predicted is not None
+        return self._one_by_one(self._predicted)
 
-    def _one_by_one(self, stage: Stage) -> DataLoader[Any]:
+    def _one_by_one(self, data: Dataset[Any]) -> DataLoader[Any]:
         return DataLoader(
-            self._sets[stage],
+            data,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

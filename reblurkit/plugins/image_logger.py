@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from reblurkit.data.images import write_image
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.report.figures import comparison_grid
 
 
@@ -91,6 +91,7 @@ class ImageWriter(L.Callback):
 
     Raises:
         ArgumentError: If a file of that name exists already, or a name leads out of the folder.
+        PluginError: If ``predict_step`` returns something else.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -112,7 +113,11 @@ class ImageWriter(L.Callback):
     ) -> None:
         """Write the images of a batch."""
         if not isinstance(outputs, Mapping) or not {"deblurred", "name"} <= outputs.keys():
-            return
+            found = sorted(outputs) if isinstance(outputs, Mapping) else type(outputs).__name__
+            raise PluginError(
+                f"ImageWriter writes what `predict_step` returns as a dict with 'deblurred', images (B, 3, H, W), and "
+                f"'name', a list, but {type(pl_module).__name__}.predict_step returned {found}"
+            )
         for image, name in zip(outputs["deblurred"], outputs["name"], strict=True):
             path = self._target / f"{name}.png"
             if not path.resolve().is_relative_to(self._target.resolve()):

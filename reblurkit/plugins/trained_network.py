@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
-from reblurkit.errors import ArgumentError, ReblurkitError
+from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
 from reblurkit.models.checkpoints import load_weights, read_lightning_checkpoint
 from reblurkit.networks import find_network
@@ -41,7 +41,10 @@ def load_network(
 
     Raises:
         ArgumentError: If the ways are mixed, or a class, a file or an argument is not what it should be.
+        WeightsError: If a file of weights cannot be used.
     """
+    if config is not None and checkpoint is None:
+        raise ArgumentError("--config says what the network of a --checkpoint is; give both")
     if [checkpoint, model, network].count(None) != 2:
         raise ArgumentError("give the network in one of three ways: --checkpoint FILE, --model NAME --weights FILE, or "
                             "--network pkg.Class [--weights FILE]")  # fmt: skip
@@ -108,6 +111,9 @@ def _from_checkpoint(path: Path, config: str | None) -> nn.Module:
         parser.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
         module = parser.instantiate_classes(parser.parse_object({"model": loaded["model"]})).model
         module.load_state_dict(state)
+        broken = [name for name, value in state.items() if not value.isfinite().all()]
+        if broken:
+            raise WeightsError(f"{path} holds NaN or infinite weights, the first in {broken[0]}; take an earlier one")
     except ReblurkitError:
         raise
     except Exception as error:  # whatever YAML, the parser or a constructor finds wrong

@@ -20,6 +20,7 @@ from reblurkit.data.paired import PairedFolder
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.data.video import VideoFolder
 from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.models.flow.pretrained import PRETRAINED
 from reblurkit.networks import finest_scale, stack_length
 from reblurkit.plugins.finite_loss import FiniteLoss
 from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
@@ -87,7 +88,13 @@ class FinetuneOptions:
         for name, number in numbers.items():
             if number < 1:
                 raise ArgumentError(f"--{name} must be at least 1, but is {number}")
-        if not self.lr > 0 or self.workers < 0 or self.seed < 0:
+        if self.frames not in (2, 3):
+            raise ArgumentError(f"--frames must be 3, or 2 for steady motion, but is {self.frames}")
+        if self.flow not in PRETRAINED:
+            raise ArgumentError(f"--flow must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}")
+        if not 0 <= self.weight < math.inf:
+            raise ArgumentError(f"--weight must be at least 0, but is {self.weight}")
+        if not 0 < self.lr < math.inf or self.workers < 0 or self.seed < 0:
             raise ArgumentError(
                 f"--lr must be above 0, --workers and --seed at least 0, but are {self.lr}, {self.workers} and "
                 f"{self.seed}"
@@ -142,9 +149,10 @@ class VideoFinetuning:
             callbacks=[finetune, MotionLogger(every_n_steps=options.steps), FiniteLoss()],
         )
         labelled = DataLoader(self._labelled, options.batch_size, num_workers=options.workers)
-        trainer.fit(_LabelledTask(self.network, options.lr), labelled)
-        if trainer.interrupted:
-            raise PluginError("stopped before the last step; nothing has been deblurred")
+        try:
+            trainer.fit(_LabelledTask(self.network, options.lr), labelled)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise PluginError("stopped before the last step; nothing has been deblurred") from None
         self.network.cpu()
 
 

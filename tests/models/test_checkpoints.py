@@ -168,13 +168,13 @@ def test_weights_of_another_registered_network_are_named(save, name):
     state = {f"module.{key}": value for key, value in create_model(name).state_dict().items()}
     model, random = PlainNet(), torch.get_rng_state()
     checkpoints._without_memory.cache_clear()
-    refuses(model, save({"state_dict": state}), f"; it looks like the weights of '{name}'$")
+    refuses(model, save({"state_dict": state}), f"; it looks like the weights of create_model\\('{name}'\\)$")
     assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_another_variant_of_the_same_network_is_named(save):
     path = save(create_model("reblur-n3").state_dict())
-    refuses(ReblurNet(2), path, r"6 unexpected .*; it looks like the weights of 'reblur-n3'$")
+    refuses(ReblurNet(2), path, r"6 unexpected .*; it looks like the weights of create_model\('reblur-n3'\)$")
     # a model that is no worse guess itself gets no hint
     state = create_model("reblur-n3").state_dict()
     del state["layers.0.bias"]

@@ -119,5 +119,5 @@ def test_wrapped_files(tmp_path, name, options, wrap):
 
 def test_weights_of_another_network_are_named(tmp_path):
     torch.save({"params": create_model("nafnet-width32").state_dict()}, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="looks like the weights of 'nafnet-width32'"):
+    with pytest.raises(WeightsError, match=r"looks like the weights of create_model\('nafnet-width32'\)"):
         load_weights(create_model("mimo-unet", width=4, blocks=1), tmp_path / "weights.pth")

@@ -16,6 +16,8 @@ WEIGHTS = {
     "raft-large": RemoteFile("https://download.pytorch.org/models/raft_large_C_T_V2-1bb1363a.pth", "1bb1363a"),
 }
 
+PRETRAINED = (*WEIGHTS, "tvl1")
+
 
 def pretrained_flow(name: str) -> nn.Module:
     """A flow network that works at once: with its published weights, downloaded once, or without any.
