@@ -55,6 +55,8 @@ def check_range(**images: Tensor) -> None:
         ArgumentError: If a value lies outside [-0.5, 1.5], which points to 8-bit or [-1, 1] images.
     """
     for name, image in images.items():
+        if not image.numel():
+            continue
         low, high = (float(bound) for bound in image.detach().aminmax())
         if low < -0.5 or high > 1.5:
             raise ArgumentError(

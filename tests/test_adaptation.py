@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -544,3 +545,52 @@ def test_numbers_that_are_none(name, value):
 def test_names_in_place_of_networks():
     with pytest.raises(ArgumentError, match="but is 'reblur'"):
         adapt(PlainNet(), "reblur", torch.rand(1, 3, 8, 8))
+
+
+def test_broken_images_and_networks_are_told():
+    network, reblur_net = PlainNet(), ReblurNet(width=4)
+    with pytest.raises(ArgumentError, match="`blurry` must lie in"):
+        adapt(network, reblur_net, torch.full((1, 3, 8, 8), 100.0))
+    images = torch.rand(3, 3, 8, 8)
+    images[1, 0, 2, 3] = torch.nan
+    with pytest.warns(UserWarning, match=r"the plain output is kept, of images \[1\]"):
+        adapt(network, reblur_net, images, steps=1)
+    with pytest.raises(ShapeError, match="images of 1 channels"):
+        adapt(network, reblur_net, torch.rand(1, 1, 8, 8))
+    with pytest.raises(ArgumentError, match=r"images of torch.float64: .*convert the images"):
+        adapt(network, reblur_net, torch.rand(1, 3, 8, 8, dtype=torch.float64))
+    with pytest.raises(ShapeError, match="must return images of the size of its input"):
+        adapt(nn.Sequential(network, nn.AvgPool2d(2)), reblur_net, torch.rand(1, 3, 8, 8))
+
+
+def test_coarser_scales_do_not_live_through_the_backward_pass():
+    """Their activations are freed before the first gradient is computed."""
+
+    class Coarse(PlainNet):
+        def forward(self, image):
+            features = super().forward(image)
+            coarse = Noted.apply(features)
+            return [coarse, features]
+
+    freed, seen = [], []
+
+    class Noted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, image):
+            kept = image.clone()
+            weakref.finalize(kept, freed.append, True)
+            ctx.save_for_backward(kept)
+            return image * 1.0
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise AssertionError("nothing depends on the coarse scale")
+
+    def watch(module, inputs, output):
+        if output[-1].requires_grad:  # not in the last evaluation, which needs no gradient
+            output[-1].register_hook(lambda _: seen.append(len(freed)))
+
+    network = Coarse()
+    network.register_forward_hook(watch)
+    adapt(network, ReblurNet(width=4), torch.rand(1, 3, 8, 8), steps=1)
+    assert seen == [1]

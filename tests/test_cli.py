@@ -142,6 +142,18 @@ def test_a_users_network_trains_tests_and_predicts_from_yaml_alone(project):
     assert sorted(path.name for path in project.glob("out/**/*.png")) == ["0.png", "1.png"]
 
 
+def test_photos_without_sharp_partners_are_deblurred(project, capsys):
+    assert run("fit", "--trainer.limit_val_batches", "0") == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    save(project / "holiday" / "beach" / "a.png")
+    save(project / "holiday" / "b.jpg", size=(20, 32))
+    words = ["predict", "--ckpt_path", str(checkpoint), "--image_writer.folder", "out"]
+    assert run(*words, "--data.predict_root", "holiday") == 0
+    assert sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")) == ["b.png", "beach/a.png"]
+    assert run(*words, "--data.predict_root", "nowhere") == 2
+    assert "no folder nowhere" in capsys.readouterr().err
+
+
 def test_a_users_lightning_module_with_the_mixin_trains(project):
     assert (
         run("fit", "--model", "own.MyDeblur", "--model.network", "own.MyNet", "--trainer.limit_val_batches", "0") == 0

@@ -119,7 +119,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         with torch.no_grad(), seeded((self.seed, epoch, names), blurry.device):
             try:
                 augmented = self.device_augmentation(blurry, sharp)
-            except (TypeError, AssertionError) as error:
+            except torch.OutOfMemoryError:
+                raise
+            except (TypeError, AssertionError, RuntimeError) as error:
                 raise ArgumentError(
                     "`device_augmentation` is called with two tensors, the blurry and the sharp images, but failed: "
                     f"{error}; {_KORNIA}"

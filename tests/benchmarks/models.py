@@ -66,9 +66,10 @@ def receptive_field(name: str, size: int = 6144) -> int | None:
     """
     network = _narrow(name).double().eval()
     period = max(getattr(network, "multiple", 1), 16)
+    height = max(32, getattr(network, "smallest", 1))
     first, last = torch.full((period,), size), torch.full((period,), -size)
     for column in range(size // 4, size // 4 + period):
-        blurry = image(network, (32, size), dtype=torch.float64)
+        blurry = image(network, (height, size), dtype=torch.float64)
         blurry[..., column] = torch.nan
         with torch.no_grad():
             reached = finest_scale(network(blurry)).isnan().flatten(0, 2).any(0).nonzero()[:, 0]

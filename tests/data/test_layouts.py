@@ -49,6 +49,21 @@ def test_converted_gopro_of_mmagic_and_of_nafnet(tmp_path):
         PairedFolder(tmp_path, "input-target", split="val")
 
 
+def test_a_root_of_another_layout_is_recognised(tmp_path):
+    plant(tmp_path, grey_1="train/v/blur_gamma/1.png", grey_2="train/v/sharp/1.png")
+    with pytest.raises(DatasetNotFoundError, match=r"train holds: v; .*; it looks like the layout 'gopro'$"):
+        PairedFolder(tmp_path)
+
+
+def test_the_split_in_a_pattern(tmp_path):
+    for index, split in enumerate(("train", "test")):
+        plant(tmp_path, **{f"grey_{2 * index + 1}": f"{split}/in/a_blur.png"})
+        plant(tmp_path, **{f"grey_{2 * index + 2}": f"{split}/out/a_sharp.png"})
+    patterns = {"blur": "{split}/in/*_blur", "sharp": "{split}/out/*_sharp"}
+    assert pairs(tmp_path, "folders", split="test", **patterns) == {"test/in/a_blur": (3, 4)}
+    assert pairs(tmp_path, "folders", **patterns) == {"train/in/a_blur": (1, 2)}
+
+
 @pytest.mark.parametrize("name", ["HIDE", "RealBlur_J", "RealBlur_R"])
 def test_converted_test_sets_of_restormer(tmp_path, name):
     plant(tmp_path, grey_1=f"test/{name}/input/a.png", grey_2=f"test/{name}/target/a.png")

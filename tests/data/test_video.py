@@ -9,7 +9,7 @@ import torch
 from reblurkit.blur import average_frames
 from reblurkit.data import VideoFolder, write_image
 from reblurkit.data.sampling import Draw
-from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, ShapeError
+from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
 
 def levels(index, size=(6, 8)):
@@ -168,6 +168,14 @@ def test_a_video_filmed_upright_is_shown_upright(tmp_path):
     frame = videos[0]["blurry"]
     expected = torch.from_numpy(np.rot90(image, -1).copy()).permute(2, 0, 1) / 255
     torch.testing.assert_close(frame, expected, rtol=0, atol=0.05)
+
+
+def test_frames_that_differ_in_their_suffix_only(tmp_path):
+    folder_of_frames(tmp_path, 3)
+    first = sorted(tmp_path.rglob("*.png"))[0]
+    first.with_suffix(".bmp").write_bytes(first.read_bytes())
+    with pytest.raises(PairingError, match="have the same name; which is the frame of the video"):
+        VideoFolder(tmp_path)
 
 
 def test_real_sequences(shared_data):

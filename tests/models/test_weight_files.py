@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from reblurkit.errors import ArgumentError, WeightsError
-from reblurkit.models import load_weights, save_weights
+from reblurkit.models import ReblurNet, load_weights, save_weights
 from reblurkit.models.weight_files import read_state
 from tests.conftest import BatchNormNet, PlainNet
 
@@ -307,3 +307,19 @@ def test_what_is_no_model(tmp_path):
     with pytest.raises(WeightsError, match="cannot be written"):
         save_weights(nn.Linear(2, 2), tmp_path / f"{'x' * 300}.pth")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "weights"])
+def test_the_tutorials_own_checkpoint(tmp_path, key):
+    saved, loaded = ReblurNet(width=4), ReblurNet(width=4)
+    torch.save({"epoch": 3, key: saved.state_dict(), "loss": 0.1}, tmp_path / "checkpoint.pt")
+    load_weights(loaded, tmp_path / "checkpoint.pt")
+    assert torch.equal(loaded.layers[0].weight, saved.layers[0].weight)
+
+
+def test_safetensors_under_another_name(tmp_path):
+    saved, loaded = ReblurNet(width=4), ReblurNet(width=4)
+    save_weights(saved, tmp_path / "weights.safetensors")
+    (tmp_path / "weights.safetensors").rename(tmp_path / "weights.pth")
+    load_weights(loaded, tmp_path / "weights.pth")
+    assert torch.equal(loaded.layers[0].weight, saved.layers[0].weight)

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 from skimage.data import astronaut
 
+from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.cli import main
 from reblurkit.data import read_image
 from reblurkit.models import FullSize, UNet, create_model
@@ -170,13 +171,17 @@ def test_bad_use(work, capsys, options, expected):
     [
         (["--blur", "dense"], "--blur must be one of kernel, line, warp"),
         (["--steps", "0"], "--steps must be at least 1"),
-        (["--flow", "raft"], "unknown flow network 'raft'"),
-        (["--frames", "4"], "`frames` must be 2 or 3"),
-        (["--weight", "-1"], "`weight` must be at least 0"),
+        (["--flow", "raft"], "--flow must be one of raft-small, raft-large, tvl1"),
+        (["--frames", "4"], "--frames must be 3, or 2 for steady motion"),
+        (["--weight", "-1"], "--weight must be at least 0"),
+        (["--weight", "nan"], "--weight must be at least 0"),
+        (["--lr", "inf"], "--lr must be above 0"),
+        (["--config", "config.yaml"], "--config says what the network of a --checkpoint is"),
     ],
 )
 def test_bad_options(work, capsys, words, expected):
     assert expected in fails(capsys, *words)
+    assert not Path("out").exists()
 
 
 def test_clips_that_are_too_short_or_of_several_sizes(work, capsys):
@@ -251,6 +256,50 @@ def test_large_frames_are_deblurred_in_tiles(work):
     assert (whole - tiled).abs().max() > 0
     assert adapt("--tile", "3", output="out3") == 2
     assert not Path("out3").exists()
+
+
+def test_ctrl_c_is_told_and_writes_no_frames(work, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FlowReblurFinetuneCallback, "on_train_start", interrupted)
+    assert "stopped before the last step; nothing has been deblurred" in fails(capsys)
+    assert not list(Path("out").rglob("*.png"))
+
+
+def test_a_damaged_frame_leaves_the_other_clips(work, capsys):
+    move(work / "damaged")
+    file = work / "damaged" / "frame_9.png"
+    file.write_bytes(file.read_bytes()[:-400])
+    assert adapt(clips=("clip", "damaged")) == 1
+    assert "reblurkit: failed: damaged: " in capsys.readouterr().err
+    assert len(list((work / "out" / "clip").iterdir())) == 4
+    assert not (work / "out" / "damaged").exists()
+
+
+def test_the_folder_one_is_in_is_a_clip_with_a_name(work, monkeypatch):
+    monkeypatch.chdir(work / "clip")
+    network = [*UNET[:-1], "../unet.pt"]
+    assert adapt(clips=(".",), output="../out", network=network, data=("--labelled", "../pairs")) == 0
+    assert sorted(path.name for path in (work / "out" / "clip").iterdir())[0] == "frame_10.png"
+    (work / "clip" / "sub").mkdir()
+    monkeypatch.chdir(work / "clip" / "sub")
+    before = (work / "clip" / "frame_8.png").read_bytes()
+    network, data = [*UNET[:-1], "../../unet.pt"], ("--labelled", "../../pairs")
+    assert adapt(clips=("..",), output="../../out2", network=network, data=data) == 0
+    assert (work / "clip" / "frame_8.png").read_bytes() == before
+    assert len(list((work / "out2" / "clip").iterdir())) == 4
+
+
+def test_a_checkpoint_with_broken_weights(project, capsys):  # noqa: F811
+    move(project / "clip")
+    assert main(["fit", "--config", "config.yaml", "--trainer.limit_val_batches", "0"]) == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["network.layers.0.weight"].fill_(torch.nan)
+    torch.save(content, checkpoint)
+    line = fails(capsys, network=["--checkpoint", str(checkpoint)])
+    assert "holds NaN or infinite weights, the first in network.layers.0.weight" in line
 
 
 def test_the_real_grey_frames(work, shared_data):

@@ -155,6 +155,14 @@ def test_a_wrong_augmentation_is_told(tmp_path, wrong):
         fit(tmp_path, Recorder(), wrong, max_epochs=1)
 
 
+@pytest.mark.parametrize(
+    "wrong", [K.RandomHorizontalFlip(), K.AugmentationSequential(K.RandomHorizontalFlip(), data_keys=["input"])]
+)
+def test_kornias_own_errors_are_explained(tmp_path, wrong):
+    with pytest.raises(ArgumentError, match=r"called with two tensors, .*data_keys=\[\"input\", \"input\"\]"):
+        fit(tmp_path, Recorder(), wrong, max_epochs=1)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu(tmp_path):
     """The random numbers of a GPU are forked and seeded as well."""

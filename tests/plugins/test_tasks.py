@@ -120,6 +120,8 @@ def test_pictures_are_drawn_and_predictions_written(tmp_path):
 
 def test_names_do_not_lead_out_of_the_folder(tmp_path):
     writer = ImageWriter(str(tmp_path / "out"))
+    with pytest.raises(PluginError, match=r"a dict with 'deblurred'.* but Module.predict_step returned Tensor"):
+        writer.on_predict_batch_end(None, nn.Module(), torch.zeros(1), None, 0)
     writer.on_predict_start(None, None)
     outputs = {"deblurred": torch.rand(1, 3, 4, 4), "name": ["../escaped"]}
     with pytest.raises(ArgumentError, match="leads out of the folder"):
