@@ -119,6 +119,8 @@ def _add_adapt_video(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--crop", type=int, default=128, help="side of the training crops (default: 128)")
     add("--batch-size", type=int, default=8, help="crops in a step, of either kind (default: 8)")
     add("--tile", type=int, metavar="N", help="side of the tiles in which large frames are deblurred")
+    patch = ("TOP", "LEFT", "HEIGHT", "WIDTH")
+    add("--saliency", type=int, nargs=4, metavar=patch, help="draw what a patch of the first clip's middle frame needs")
     add("--workers", type=int, default=2, help="processes that read (default: 2)")
     add("--seed", type=int, default=0, help="(default: 0)")
     adapt.set_defaults(run=_adapt_video)
@@ -154,7 +156,10 @@ def _adapt_video(options: argparse.Namespace) -> int:
         arguments=options.network_args,
         weights=options.weights,
     )
-    failed = run_adapt_video(options.clips, options.output, network, finetune_options, options.tile)
+    saliency = tuple(options.saliency) if options.saliency else None
+    failed = run_adapt_video(
+        options.clips, options.output, network, finetune_options, tile=options.tile, saliency=saliency
+    )
     for line in failed:
         print(f"reblurkit: failed: {line}", file=sys.stderr)
     print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)

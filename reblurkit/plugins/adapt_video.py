@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +22,20 @@ from reblurkit.networks import evaluating, frame_inputs, stack_length
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.video_finetuning import FinetuneOptions, VideoFinetuning
 from reblurkit.report.figures import comparison_grid
+from reblurkit.report.saliency import Patch, guided_saliency, saliency_figure
 
 _CHUNK = 8  # frames that are read and deblurred together
 _ROWS = 4  # clips in the comparison picture
 
 
 def run_adapt_video(
-    clips: Sequence[str], output: str, network: nn.Module, options: FinetuneOptions, tile: int | None = None
+    clips: Sequence[str],
+    output: str,
+    network: nn.Module,
+    options: FinetuneOptions,
+    *,
+    tile: int | None = None,
+    saliency: Patch | None = None,
 ) -> list[str]:
     """Adapt a network to clips, one or a group (Table 4 of Reblur2Deblur), and deblur them with it.
 
@@ -40,12 +48,15 @@ def run_adapt_video(
         network: The trained network.
         options: How to adapt.
         tile: Side of the tiles in which frames are deblurred, see :class:`reblurkit.models.FullSize`; None: whole.
+        saliency: Top, left, height and width of a patch in the middle frame of the first clip: ``saliency.png`` shows
+            what it depends on, before and after (Figure 5).
 
     Returns:
         The clips that could not be read, each with the reason; the others have been adapted to.
 
     Raises:
-        ArgumentError: If two clips have one name, the folder holds files, or the tile does not fit the network.
+        ArgumentError: If two clips have one name, the folder holds files, the tile does not fit the network, the patch
+            leaves the frame, or the network has no ReLUs whose saliency could be shown.
         ReblurkitError: If no clip can be read.
     """
     full_size = FullSize(network, tile=tile)
@@ -56,6 +67,9 @@ def run_adapt_video(
     opened, failed = _open(clips, length, options)
     videos = _videos(opened)
     finetuning = VideoFinetuning(network, opened, options)
+    original, looked_at = copy.deepcopy(full_size), _inputs(network, *_middle(next(iter(videos.values()))))
+    if saliency is not None:
+        guided_saliency(original, looked_at, saliency)  # what is wrong shows before the training
 
     hide_advice()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -63,6 +77,8 @@ def run_adapt_video(
     examples = {name: _middle(video) for name, video in list(videos.items())[:_ROWS]}
     before = {name: _deblur(full_size, video, [index]) for name, (video, index) in examples.items()}
     finetuning.run(folder)
+    if saliency is not None:
+        saliency_figure({"before": original, "after": full_size}, looked_at, saliency).save(folder / "saliency.png")
 
     rows = []
     for name, (video, index) in examples.items():
@@ -116,7 +132,7 @@ def _read_through(source: VideoFolder) -> None:
 def _videos(opened: list[VideoFolder]) -> dict[str, Frames]:
     videos: dict[str, Frames] = {}
     for video in (video for source in opened for video in source.videos):
-        if video.name in videos or video.name in {"log", "comparison.png", "network.pt"}:
+        if video.name in videos or video.name in {"log", "comparison.png", "network.pt", "saliency.png"}:
             raise ArgumentError(
                 f"the name {video.name!r} is taken; rename the clip, or adapt to it in a run of its own"
             )
@@ -139,3 +155,9 @@ def _deblur(full_size: FullSize, video: Frames, indices: Sequence[int]) -> list[
     with evaluating(network.to(device)):
         inputs = [frame_inputs(network, frames, [index - first]) for index in indices]
         return [full_size(each.to(device))[0].clamp(0, 1).cpu() for each in inputs]
+
+
+def _inputs(network: nn.Module, video: Frames, index: int) -> Tensor:
+    """What the network needs to deblur one frame."""
+    first, last = max(index - stack_length(network) // 2, 0), min(index + stack_length(network) // 2, len(video) - 1)
+    return frame_inputs(network, video.read(first, last + 1)[None], [index - first])

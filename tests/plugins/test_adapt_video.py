@@ -245,6 +245,14 @@ def test_deblurring_in_chunks_is_deblurring_all():
     torch.testing.assert_close(whole[4], expected.clamp(0, 1))
 
 
+def test_saliency_before_and_after(work, capsys):
+    assert adapt("--saliency", "10", "10", "8", "8") == 0
+    picture = np.asarray(Image.open("out/saliency.png"))
+    assert picture.std() > 1
+    assert "inside the image of 40 x 48" in fails(capsys, "--saliency", "38", "0", "8", "8", output="out2")
+    assert not Path("out2").exists()
+
+
 def test_large_frames_are_deblurred_in_tiles(work):
     assert adapt("--tile", "40") == 0
     network = UNet(**SMALL)
