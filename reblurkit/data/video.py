@@ -180,6 +180,8 @@ class VideoFolder(Dataset[VideoItem]):
 def _videos(root: Path, layout: str, split: str | None, blur: str | None) -> tuple[list[Frames], list[Frames]]:
     """The videos, and their sharp frames where the data set has them."""
     if layout == "frames":
+        if split is not None and (Path(split).is_absolute() or ".." in Path(split).parts):
+            raise ArgumentError(f"`split` must name a folder below the root {root}, but is {split!r}")
         return find_videos(root / (split or "")), []
     pairs = find_pairs(root, layout, split=split, blur=blur)
     blurry: list[Frames] = []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from reblurkit.blur import FlowKernelBlur
 from reblurkit.blur.arguments import check_exposure
 from reblurkit.checks import check_range
-from reblurkit.errors import ArgumentError, PluginError, WeightsError
+from reblurkit.errors import ArgumentError, NonFiniteLossError, PluginError, WeightsError
 from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_terms
 from reblurkit.models.flow.pretrained import pretrained_flow
 from reblurkit.networks import call_without_trace, find_network, frame_inputs, preserved_rng
@@ -74,6 +74,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         ArgumentError: If an argument is out of range, ``exposure`` is missing or contradicts ``blur``, or the clips
             have too few frames or values outside [0, 1].
         ShapeError: If a batch is no batch of clips, or the flow network's output does not fit.
+        NonFiniteLossError: If the loss becomes NaN or infinite, before any weight is harmed.
         PluginError: If the network is not found, ``training_step`` returns something else than Lightning takes, or
             optimization is manual in ``16-mixed``.
     """
@@ -132,6 +133,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         self._hidden: Any = None
         self._steps = 0
         self._range_checked = False
+        self._warned = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Load the flow network, give it an optimizer, and add the loss to the module's training step."""
@@ -257,9 +259,28 @@ class FlowReblurFinetuneCallback(L.Callback):
             self._range_checked = True
         network = find_network(pl_module, self.network)
         terms = self.evaluate(network, clips)
+        self._check_terms(terms, pl_module.trainer)
         pl_module.log("train/loss_unlabelled", terms.loss.detach(), batch_size=len(clips))
         rising = (self._steps + 1) / self.warmup if self._steps < self.warmup else 1.0
         return self.weight * rising * terms.loss
+
+    def _check_terms(self, terms: FlowReblurTerms, trainer: L.Trainer) -> None:
+        """Stop at a loss that would break the weights, and say so where no pixel of a batch teaches anything."""
+        finite, used = torch.stack([terms.loss.isfinite(), terms.mask.any()]).tolist()
+        if not finite:
+            named = {"deblurred frames": terms.deblurred, "flow": terms.flow_next, "reblurred frames": terms.reblurred}
+            broken = [name for name, tensor in named.items() if not tensor.isfinite().all()]
+            raise NonFiniteLossError(
+                f"the self-supervised loss is {terms.loss.item()} in step {trainer.global_step}: values that are NaN or "
+                f"infinite are in the {' and the '.join(broken) or 'distance'}; look at the clips and the flow network, "
+                "or lower the learning rates"
+            )
+        if not used and not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                "no pixel of a batch of clips is used, so it teaches nothing: its motion times the exposure is longer "
+                "than the blur model or the frame, or the flow forth and back do not agree; look at both"
+            )
 
     def evaluate(self, network: nn.Module, clips: Tensor) -> FlowReblurTerms:
         """The self-supervised loss of clips, unweighted, and what it is made of.
@@ -299,15 +320,14 @@ class FlowReblurFinetuneCallback(L.Callback):
 
 
 def _formation_model(exposure: float | None, blur: nn.Module | None) -> nn.Module:
-    if exposure is not None and not 0 < exposure < math.inf:
-        raise ArgumentError(f"`exposure` must be greater than 0, but is {exposure}")
+    if exposure is not None:
+        check_exposure(exposure)
     if blur is None:
         if exposure is None:
             raise ArgumentError(
                 "give `exposure`, the half-length of the exposure in frame intervals: exposure_from(shutter=1/48, "
                 "fps=24) or exposure_from(window=9, stride=9) computes it; or a formation model `blur`"
             )
-        check_exposure(exposure)
         return FlowKernelBlur(exposure)
     if exposure is not None and exposure != getattr(blur, "exposure", None):
         raise ArgumentError(

@@ -82,8 +82,11 @@ class FinetuneOptions:
             raise ArgumentError("--unsupervised does without labelled data; leave out --labelled")
         if self.blur not in BLURS:
             raise ArgumentError(f"--blur must be one of {', '.join(BLURS)}, but is {self.blur!r}")
-        if not 0 < self.exposure < math.inf:
-            raise ArgumentError(f"`exposure` must be greater than 0, but is {self.exposure}")
+        if not 0 < self.exposure <= 1:
+            raise ArgumentError(
+                "`exposure`, half of the time the shutter is open in frame intervals, must be above 0 and at most 1 "
+                f"(0.5 in video whose shutter is always open; 1 in the paper), but is {self.exposure}"
+            )
         numbers = {"steps": self.steps, "crop": self.crop, "batch-size": self.batch_size}
         for name, number in numbers.items():
             if number < 1:

@@ -200,6 +200,7 @@ def test_real_sequences(shared_data):
         ({"gamma": 2.2}, "give `window` with them"),
         ({"augment": True}, "give `crop`"),
         ({"blur": "blur"}, "name its layout"),
+        ({"split": ".."}, "`split` must name a folder below the root"),
         ({"layout": "goprow"}, "unknown layout 'goprow'"),
     ],
 )

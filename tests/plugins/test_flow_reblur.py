@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.blur import FlowLineBlur, FlowWarpBlur
-from reblurkit.errors import ArgumentError, PluginError, ShapeError, WeightsError
+from reblurkit.errors import ArgumentError, NonFiniteLossError, PluginError, ShapeError, WeightsError
 from reblurkit.losses import flow_reblur_loss
 from reblurkit.models import ReblurNet
 from reblurkit.plugins import AuxiliaryOptimizer
@@ -202,6 +202,28 @@ def test_manual_optimization_in_float16_is_refused(tmp_path):
         trainer(tmp_path, plugins=[half], callbacks=[callback()]).fit(Manual(PlainNet()), loader())
 
 
+class Constant(TinyFlow):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, source, target):
+        return 0 * super().forward(source, target) + self.value
+
+
+def test_a_broken_loss_stops_before_it_harms_the_weights(tmp_path):
+    network = PlainNet()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(NonFiniteLossError, match=r"loss is nan in step 0: .* in the flow and the reb"):
+        train(Plain(network), tmp_path, callback(Constant(torch.nan)))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_clips_that_teach_nothing_are_told(tmp_path):
+    with pytest.warns(UserWarning, match="no pixel of a batch of clips is used"):
+        train(Plain(PlainNet()), tmp_path, callback(Constant(1e5), mask=True), max_steps=1)
+
+
 def test_together_with_the_reblurring_loss(tmp_path):
     """Each plug-in adds what it adds alone: two networks, one auxiliary optimizer callback."""
     module = Reblurred(PlainNet(), ReblurNet(width=4))
@@ -370,7 +392,7 @@ def test_logs(tmp_path):
     ("options", "message"),
     [
         ({"blur": None}, "give `exposure`"),
-        ({"exposure": 0.0}, "`exposure` must be greater than 0"),
+        ({"exposure": 0.0}, "`exposure` must be a finite number"),
         ({"exposure": 1.0}, r"keeps its own exposure, 0\.5, but `exposure` is 1\.0"),
         ({"weight": -1}, "`weight` must be at least 0"),
         ({"weight": float("nan")}, "`weight` must be at least 0"),
