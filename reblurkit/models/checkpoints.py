@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, WeightsError
+from reblurkit.models.full_size import FullSize
 from reblurkit.models.registry import create_model, list_models
 from reblurkit.models.weight_files import read_file, read_state, shown, without_wrappers
 
@@ -76,7 +77,7 @@ def load_weights(
     know, and raises :class:`WeightsError` for files that it recognises and cannot use.
 
     Args:
-        model: Any network; stays on its device, in its dtype and mode.
+        model: Any network, also inside ``FullSize``; stays on its device, in its dtype and mode.
         path: A file; or a folder of parts, of which ``encoder_lv1.pkl`` holds the tensors ``encoder_lv1.*``; or an
             address ``"https://.../file.pth#sha256=<64 hexadecimal digits>"``, or a :class:`RemoteFile`, which is
             downloaded once.
@@ -101,6 +102,8 @@ def load_weights(
     """
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"`model` must be an nn.Module, but is {model!r}; create_model(name) builds one")
+    if isinstance(model, FullSize):
+        model = model.network
     path = _local(path)
     published = _read_folder(path) if path.is_dir() else read_state(path)
     if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):

@@ -271,8 +271,8 @@ class FlowReblurFinetuneCallback(L.Callback):
             named = {"deblurred frames": terms.deblurred, "flow": terms.flow_next, "reblurred frames": terms.reblurred}
             broken = [name for name, tensor in named.items() if not tensor.isfinite().all()]
             raise NonFiniteLossError(
-                f"the self-supervised loss is {terms.loss.item()} in step {trainer.global_step}: values that are NaN or "
-                f"infinite are in the {' and the '.join(broken) or 'distance'}; look at the clips and the flow network, "
+                f"the self-supervised loss is {terms.loss.item()} in step {trainer.global_step}: the "
+                f"{' and the '.join(broken) or 'distance'} hold NaN or infinity; look at the clips and the flow, "
                 "or lower the learning rates"
             )
         if not used and not self._warned:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from reblurkit.errors import ArgumentError, WeightsError
-from reblurkit.models import ReblurNet, load_weights, save_weights
+from reblurkit.models import FullSize, ReblurNet, load_weights, save_weights
 from reblurkit.models.weight_files import read_state
 from tests.conftest import BatchNormNet, PlainNet
 
@@ -323,3 +323,10 @@ def test_safetensors_under_another_name(tmp_path):
     (tmp_path / "weights.safetensors").rename(tmp_path / "weights.pth")
     load_weights(loaded, tmp_path / "weights.pth")
     assert torch.equal(loaded.layers[0].weight, saved.layers[0].weight)
+
+
+def test_weights_of_a_network_inside_full_size(tmp_path):
+    saved, wrapped = ReblurNet(width=4), FullSize(ReblurNet(width=4))
+    save_weights(saved, tmp_path / "weights.pth")
+    load_weights(wrapped, tmp_path / "weights.pth")
+    assert torch.equal(wrapped.network.layers[0].weight, saved.layers[0].weight)

@@ -214,7 +214,7 @@ class Constant(TinyFlow):
 def test_a_broken_loss_stops_before_it_harms_the_weights(tmp_path):
     network = PlainNet()
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(NonFiniteLossError, match=r"loss is nan in step 0: .* in the flow and the reb"):
+    with pytest.raises(NonFiniteLossError, match=r"loss is nan in step 0: the flow and the reblurred"):
         train(Plain(network), tmp_path, callback(Constant(torch.nan)))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
