@@ -34,8 +34,10 @@ rounded up. The receptive field is the width of what one output pixel depends on
 network. Times are medians in milliseconds with first and third quartile for one image of 256x256; a training step is
 forward, the mean magnitude of every output, and backward. The baseline runs the network's layers (convolutions, norms,
 activations, pooling) one after the other in PyTorch's default layout, with nothing between them: no sums, products,
-concatenations or attention. The plainest implementation of the same network cannot do without what it does. All
-contestants of a row ran in turns in one process. Made by `python -m tests.benchmarks.models`."""
+concatenations or attention. The plainest implementation of the same network cannot do without what it does. "Its
+operations alone" are all of them, as `torch.export` lists them, without modules, checks and branches. All contestants
+of a row ran in turns in one process. Made by
+`python -m tests.benchmarks.models`."""
 
 
 def image(network: nn.Module, size: tuple[int, int], **options: Any) -> Tensor:
@@ -98,6 +100,7 @@ def times(name: str, repeats: int, seconds: float) -> dict[str, Any]:
     if blurry.ndim == 4:
         last = create_model(name).to(memory_format=torch.channels_last)
         ways["channels_last"] = (last, blurry.to(memory_format=torch.channels_last))
+    ways["its operations alone"] = (_operations(name, blurry), blurry)
     ways["compiled"] = (torch.compile(network), blurry)
     layers = _layers(network, blurry)
     passes: dict[str, dict[str, Run]] = {"forward": {BASELINE: lambda: _replay(layers, False)}}
@@ -113,6 +116,14 @@ def times(name: str, repeats: int, seconds: float) -> dict[str, Any]:
     return rows
 
 
+def _operations(name: str, blurry: Tensor) -> nn.Module:
+    """The network as nothing but a list of operations on tensors."""
+    program = torch.export.export(create_model(name).train(), (blurry,)).module()
+    # its mode is that of the export
+    program.train = program.eval = lambda *_: program  # type: ignore[method-assign]
+    return program
+
+
 def _forward(network: nn.Module, batch: Tensor) -> Run:
     def run() -> None:
         with torch.no_grad():
@@ -125,7 +136,7 @@ def _step(network: nn.Module, batch: Tensor) -> Run:
     def run() -> None:
         network.zero_grad()
         output = network(batch)
-        sum(scale.abs().mean() for scale in (output if isinstance(output, list) else [output])).backward()
+        sum(scale.abs().mean() for scale in (output if isinstance(output, list | tuple) else [output])).backward()
 
     return run
 
