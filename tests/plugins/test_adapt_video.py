@@ -146,7 +146,7 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
         ({"time": []}, "say how long the exposure is, in one way"),
         ({"time": ["--exposure", "1", "--fps", "24"]}, "say how long the exposure is, in one way"),
         ({"time": ["--fps", "24"]}, "either `window` and `stride` (synthetic blur) or `shutter` and `fps`"),
-        ({"time": ["--exposure", "-1"]}, "`exposure` must be"),
+        ({"time": ["--exposure", "-1"]}, "`exposure`, half of the time the shutter is open"),
         ({"network": []}, "give the network in one of three ways"),
         ({"network": ["--model", "unet"]}, "--model unet has random weights"),
         ({"network": ["--model", "une", "--weights", "unet.pt"]}, "unknown network 'une'"),
