@@ -7,7 +7,8 @@ Two cameras photograph sharp scenes. The known one blurs every photo alike (an i
 deblurrer is trained on its pairs. The unknown one blurs otherwise (--unknown). The translator sees blurry photos of the
 unknown camera, sharp ones of other things by the same camera, blurred as the known camera would, and nothing else.
 On held-out photos of the unknown camera the table compares with the truth: the blurry photo; the deblurrer alone; the
-translator with the deblurrer; and a deblurrer of the same size trained on pairs of the unknown camera, the bound.
+translator with the deblurrer; and a deblurrer of the same size trained on pairs of the unknown camera. A perfect
+translator brings what the deblurrer makes of known blur: choose blurs between which there is something to gain.
 
 Three in eight photos are held out. Of the others the left halves are blurry, the right halves sharp (of which the
 deblurrers' pairs are made too), so that no pixel is seen both ways and both sets have like colours. A difference is
@@ -37,8 +38,7 @@ from reblurkit.data.augmentation import flip_and_turn, random_crop
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.losses import LayerFeatures
 from reblurkit.metrics import PSNR, SSIM, ColourShift
-from reblurkit.models import PatchGAN, UNet
-from reblurkit.models.deblur.mimo_unet import MIMOUNet
+from reblurkit.models import PatchGAN, ReblurNet, UNet
 from reblurkit.report.figures import comparison_grid
 
 VERSIONS = ("blurry", "alone", "translated", "bound")
@@ -129,7 +129,7 @@ def train_translator(blurry, sharp, blur, known, deblurrer, options, seed):
     """The translator on unpaired crops; features are the deblurrer's own."""
     torch.manual_seed(seed)
     translator = Blur2BlurTranslator(
-        MIMOUNet(blocks=options.generator_blocks, width=options.generator_width, identity=True),
+        ReblurNet(blocks=options.generator_blocks, width=options.generator_width, identity=True),
         PatchGAN(width=options.discriminator_width, layers=options.layers),
         perceptual=LayerFeatures(deblurrer, ["blocks"]) if options.features == "deblurrer" else nn.AvgPool2d(4),
         perceptual_weight=options.perceptual_weight,
@@ -148,7 +148,7 @@ def train_translator(blurry, sharp, blur, known, deblurrer, options, seed):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[L.pytorch.callbacks.EMAWeightAveraging(decay=0.99)],
+        callbacks=[L.pytorch.callbacks.EMAWeightAveraging(decay=0.995)],
     )
     trainer.fit(translator, DataLoader(crops, options.batch))
     return translator.eval()
@@ -209,17 +209,17 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=Path("runs/blur2blur"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--known", type=float, default=1.5, help="sigma of the known blur in pixels")
-    parser.add_argument("--unknown", default="gaussian:0.3:1.5", help="gaussian:ACROSS:ALONG or shake:SIZE:STRENGTH")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--known", type=float, default=1.0, help="sigma of the known blur in pixels")
+    parser.add_argument("--unknown", default="gaussian:0.3:1", help="gaussian:ACROSS:ALONG or shake:SIZE:STRENGTH")
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--deblur-steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-4)
-    parser.add_argument("--discriminator-lr", type=float, default=1e-3)
-    parser.add_argument("--perceptual-weight", type=float, default=0.5)
+    parser.add_argument("--discriminator-lr", type=float, default=5e-4)
+    parser.add_argument("--perceptual-weight", type=float, default=6.0)
     parser.add_argument("--features", choices=("deblurrer", "pooled"), default="pooled")
-    parser.add_argument("--gradient-penalty", type=float, default=1e-6)
+    parser.add_argument("--gradient-penalty", type=float, default=0.0)
     parser.add_argument("--layers", type=int, default=1, help="strided layers of the discriminator")
     parser.add_argument("--fast", action="store_true", help="a few steps of tiny networks")
     options = parser.parse_args(arguments)
@@ -248,12 +248,20 @@ def main(arguments=None):
         table[f"known blur: psnr {name}"] = interval(mean_over_seeds(runs, "known", f"psnr {name}"))
     for better, worse in (("translated", "alone"), ("translated", "blurry"), ("bound", "alone")):
         table[f"psnr {better} - {worse}"] = interval(mean_over_seeds(runs, "photos", f"psnr {better}", f"psnr {worse}"))
-    options_used = {key: str(value) for key, value in vars(options).items()}
+    settings = {key: str(value) for key, value in vars(options).items() if key not in ("output", "photos")}
     (options.output / "results.json").write_text(
-        json.dumps({"options": options_used, "table": table, "runs": runs}, indent=1) + "\n"
+        json.dumps({"settings": settings, "table": table, "runs": runs}, indent=1) + "\n"
     )
-    for name, (mean, half) in table.items():
-        print(f"{name:32} {mean:8.3f} +- {half:.3f}")
+    (options.output / "results.md").write_text(markdown(settings, table))
+    print(markdown(settings, table))
+
+
+def markdown(settings, table):
+    """The settings and the table."""
+    lines = ["# Blur2Blur on photos", "", ", ".join(f"{name} {setting}" for name, setting in settings.items()), ""]
+    lines += ["| | mean | 95 % interval over photos |", "|---|---|---|"]
+    lines += [f"| {name} | {mean:.3f} | ± {half:.3f} |" for name, (mean, half) in table.items()]
+    return "\n".join(lines) + "\n"
 
 
 def mean_over_seeds(runs, domain, key, minus=None):

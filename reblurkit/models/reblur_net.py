@@ -24,6 +24,8 @@ class ReblurNet(nn.Module):
             S2).
         width: Channels; 64 in the paper.
         global_residual: Add the input to the output.
+        identity: Start with an output that is the input, by a global residual and a last layer of zeros. Not for M_R,
+            but as a generator of :class:`reblurkit.Blur2BlurTranslator` at full resolution.
 
     Shape:
         ``(B, 3, H, W)`` in [0, 1] to the same shape.
@@ -33,14 +35,17 @@ class ReblurNet(nn.Module):
         214595
     """
 
-    def __init__(self, blocks: int = 1, width: int = 64, global_residual: bool = False) -> None:
+    def __init__(self, blocks: int = 1, width: int = 64, global_residual: bool = False, identity: bool = False) -> None:
         super().__init__()
         if blocks < 0 or width < 1:
             raise ArgumentError(f"`blocks` must be at least 0 and `width` at least 1, but are {blocks} and {width}")
-        self.global_residual = global_residual
+        self.global_residual = global_residual or identity
         self.layers = nn.Sequential(
             same_conv(3, width, 5), *(ResBlock(width, 5) for _ in range(blocks)), same_conv(width, 3, 5)
         )
+        if identity:
+            for parameter in self.layers[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the reblurred image."""

@@ -82,6 +82,14 @@ def test_global_residual_adds_the_input():
     torch.testing.assert_close(residual(image), image + plain(image) - 0.5)
 
 
+def test_reblur_net_starts_as_the_identity_where_asked_to():
+    network, image = ReblurNet(width=4, identity=True), torch.rand(1, 3, 8, 8)
+    assert torch.equal(network(image), image)
+    assert not torch.allclose(ReblurNet(width=4, global_residual=True)(image), image)
+    network(image).square().sum().backward()
+    assert network.layers[-1].weight.grad.abs().max() > 0
+
+
 def test_skips_carry_features():
     torch.manual_seed(0)
     with_skips = UNet(1, (4, 6, 8))
