@@ -61,3 +61,10 @@ def test_intervals_are_students(experiment):
     mean, half = experiment.interval(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (mean - half, mean + half) == pytest.approx((low, high))
+
+
+def test_a_seed_is_read_back_with_the_same_settings_only(experiment, tmp_path):
+    path = tmp_path / "seed-0.json"
+    assert experiment.once(path, {"lr": "1"}, lambda value: {"psnr": value}, 30.5) == {"psnr": 30.5}
+    assert experiment.once(path, {"lr": "1"}, pytest.fail, "run again") == {"psnr": 30.5}
+    assert experiment.once(path, {"lr": "2"}, lambda value: {"psnr": value}, 31.5) == {"psnr": 31.5}
