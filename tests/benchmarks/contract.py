@@ -7,14 +7,13 @@ baseline. Machine facts go into the JSON; losses are published with wins.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +55,7 @@ def elapsed(run: Run, device: torch.device) -> float:
 
 
 def peak_memory(run: Run, device: torch.device) -> float:
-    """Megabytes that one run takes beyond what was in use before it."""
+    """Megabytes of tensors that one run takes beyond what was in use before it, as torch's allocator counts them."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -64,28 +63,11 @@ def peak_memory(run: Run, device: torch.device) -> float:
         run()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    if platform.system() != "Linux":
-        return float("nan")
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # memory that malloc keeps would hide what the run takes
-    before = peak = _resident()
-    running = True
-
-    def watch() -> None:
-        nonlocal peak
-        while running:
-            peak = max(peak, _resident())
-            time.sleep(0.0005)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    run()
-    running = False
-    watcher.join()
-    return (peak - before) / 1e6
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    taken = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(taken, default=0) / 1e6
 
 
 def summary(times: list[float]) -> dict[str, float]:
