@@ -7,8 +7,9 @@ Two cameras photograph sharp scenes. The known one blurs every photo alike (an i
 deblurrer is trained on its pairs. The unknown one blurs otherwise (--unknown). The translator sees blurry photos of the
 unknown camera, sharp ones of other things by the same camera, blurred as the known camera would, and nothing else.
 On held-out photos of the unknown camera the table compares with the truth: the blurry photo; the deblurrer alone; the
-translator with the deblurrer; and a deblurrer of the same size trained on pairs of the unknown camera. A perfect
-translator brings what the deblurrer makes of known blur: choose blurs between which there is something to gain.
+translator with the deblurrer; a deblurrer of the same size trained on synthetic camera shake, which needs no pairs
+either; and one trained on pairs of the unknown camera, the bound. A perfect translator brings what the deblurrer makes
+of known blur: choose blurs between which there is something to gain.
 
 Three in eight photos are held out. Of the others the left halves are blurry, the right halves sharp (of which the
 deblurrers' pairs are made too), so that no pixel is seen both ways and both sets have like colours. A difference is
@@ -41,7 +42,7 @@ from reblurkit.metrics import PSNR, SSIM, ColourShift
 from reblurkit.models import PatchGAN, ReblurNet, UNet
 from reblurkit.report.figures import comparison_grid
 
-VERSIONS = ("blurry", "alone", "translated", "bound")
+VERSIONS = ("blurry", "alone", "translated", "synthetic", "bound")
 
 
 BORDER = 8  # pixels that a blur may reach; cut off after it, so that nothing invented blurs into a photo
@@ -155,15 +156,15 @@ def train_translator(blurry, sharp, blur, known, deblurrer, options, seed):
 
 
 @torch.inference_mode()
-def measure(photos, blur, translator, deblurrer, bound):
+def measure(photos, blur, translator, deblurrers):
     """Scores of every held-out photo, and a picture of the first two."""
     scores, rows = [], []
     for index, sharp in enumerate(photos):
         torch.manual_seed(1000 + index)
         blurry, sharp = blur(sharp[None]), inner(sharp[None])
         moved = translator(blurry).clamp(0, 1)
-        images = {"blurry": blurry, "alone": deblurrer(blurry), "translated": translator.compose(deblurrer)(blurry)}
-        images |= {"bound": bound(blurry)}
+        images = {"blurry": blurry, "translated": translator.compose(deblurrers["alone"])(blurry)}
+        images |= {name: deblurrer(blurry) for name, deblurrer in deblurrers.items()}
         score = {f"psnr {name}": value(PSNR(), image.clamp(0, 1), sharp) for name, image in images.items()}
         score |= {f"ssim {name}": value(SSIM(), image.clamp(0, 1), sharp) for name, image in images.items()}
         score |= {"content ssim": value(SSIM(), moved, blurry), "colour shift": value(ColourShift(), moved, blurry)}
@@ -235,18 +236,23 @@ def main(arguments=None):
     runs = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         start = time.perf_counter()
-        deblurrer = train_deblurrer(sharp, known, options, seed)
-        bound = train_deblurrer(sharp, unknown, options, seed)
-        translator = train_translator(blurry, sharp, unknown, known, deblurrer, options, seed)
-        scores, picture = measure(held_out, unknown, translator, deblurrer, bound)
-        known_scores, _ = measure(held_out, known, translator, deblurrer, bound)
+        blurs = {"alone": known, "synthetic": Shake(9, 0.4), "bound": unknown}
+        deblurrers = {name: train_deblurrer(sharp, blur, options, seed) for name, blur in blurs.items()}
+        translator = train_translator(blurry, sharp, unknown, known, deblurrers["alone"], options, seed)
+        scores, picture = measure(held_out, unknown, translator, deblurrers)
+        known_scores, _ = measure(held_out, known, translator, deblurrers)
         picture.save(options.output / f"seed{seed}.png")
         runs.append({"seed": seed, "seconds": time.perf_counter() - start, "photos": scores, "known": known_scores})
 
     table = {key: interval(mean_over_seeds(runs, "photos", key)) for key in runs[0]["photos"][0]}
     for name in ("blurry", "alone"):
         table[f"known blur: psnr {name}"] = interval(mean_over_seeds(runs, "known", f"psnr {name}"))
-    for better, worse in (("translated", "alone"), ("translated", "blurry"), ("bound", "alone")):
+    for better, worse in (
+        ("translated", "alone"),
+        ("translated", "blurry"),
+        ("translated", "synthetic"),
+        ("bound", "alone"),
+    ):
         table[f"psnr {better} - {worse}"] = interval(mean_over_seeds(runs, "photos", f"psnr {better}", f"psnr {worse}"))
     settings = {key: str(value) for key, value in vars(options).items() if key not in ("output", "photos")}
     (options.output / "results.json").write_text(
