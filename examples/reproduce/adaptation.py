@@ -114,6 +114,20 @@ def measure(task, metrics, blurry, sharp, steps, lr, preset):
     return rows
 
 
+@torch.inference_mode()
+def distances(task, blurry, sharp):
+    """Whether M_R brings back blur, |M_R(L) - B| < |L - B|, and spares what is sharp, |M_R(S) - S| < |M_R(L) - L|."""
+    deblurred = task.network(blurry)
+    reblurred = task.reblur(deblurred)
+    pairs = {
+        "|L - B|": (deblurred, blurry),
+        "|M_R(L) - B|": (reblurred, blurry),
+        "|M_R(L) - L|": (reblurred, deblurred),
+        "|M_R(S) - S|": (task.reblur(sharp), sharp),
+    }
+    return {name: F.l1_loss(*images).item() for name, images in pairs.items()}
+
+
 def bootstrap(values, draws=10_000):
     """Mean and 95 % interval, photos drawn with replacement."""
     values = torch.tensor(values, dtype=torch.float64)
@@ -138,10 +152,20 @@ def summarise(photos, steps):
     }
 
 
-def markdown(tables, photos, fell, options):
+def markdown(tables, photos, fell, premises, options):
     """The tables, for people; of the record in ``adaptation.json``."""
     lines = ["# Test-time adaptation by step", "", f"Trained on Gaussian blur of {options.sigma} pixels.", ""]
-    lines += [f"{photos} held-out photos; in brackets the change from step 0, 95 % bootstrap interval over photos.", ""]
+    lines += ["Mean distances of deblurred L, blurry B and sharp S by the blur of the photos:", ""]
+    lines += ["| blur | " + " | ".join(name.replace("|", "\\|") for name in next(iter(premises.values()))) + " |"]
+    lines += ["|---" * 5 + "|"]
+    lines += [
+        f"| {sigma} | " + " | ".join(f"{value:.4f}" for value in row.values()) + " |" for sigma, row in premises.items()
+    ]
+    lines += [
+        "",
+        f"{photos} held-out photos; in brackets the change from step 0, 95 % bootstrap interval over photos.",
+        "",
+    ]
     for title, table in tables.items():
         names = list(next(iter(table.values())))
         lines += [f"## {title}", "", f"Loss lowered on {fell[title]} of {photos} photos by the most steps.", ""]
@@ -249,13 +273,14 @@ def main():
     for name, reason in metrics.unavailable.items():
         print(f"not measured: {name}: {reason}")
 
-    results = {}
+    results, premises = {}, {}
     for sigma in options.test_sigmas:
         for name in names[1::2]:
             sharp = photos[name][None]
             blurry = (255 * blurred(sharp, sigma)).round() / 255  # as from a file
+            images = blurry.to(task.device), sharp.to(task.device)
+            premises.setdefault(sigma, []).append(distances(task, *images))
             for preset in PRESETS if options.presets else ["paper"]:
-                images = blurry.to(task.device), sharp.to(task.device)
                 rows = measure(task, metrics, *images, options.steps, options.lr, preset)
                 results.setdefault(f"blur {sigma}, {preset}", {})[name] = rows
                 print(sigma, preset, name, json.dumps(rows), flush=True)
@@ -266,7 +291,13 @@ def main():
         title: sum(row[last]["self-reblur loss"] < row[first]["self-reblur loss"] for row in rows.values())
         for title, rows in results.items()
     }
-    record = {"options": vars(options) | {"output": str(options.output)}, "photos": results, "tables": tables}
+    premises = {
+        sigma: {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        for sigma, rows in premises.items()
+    }
+    settings = {name: value for name, value in vars(options).items() if not isinstance(value, (Path, str))}
+    settings = {name: value for name, value in settings.items() if name not in ("photos", "blurry")}
+    record = {"settings": settings, "premises": premises, "photos": results, "tables": tables}
     if options.pairs:
         folder = PairedFolder(options.pairs, split=None, blur="blur_*.png", sharp="sharp_*.png")
         record["pairs"] = {}
@@ -277,7 +308,7 @@ def main():
         record["clip"] = shared_first_steps(task, options.clip, options.steps[-1], options.lr)
     if options.blurry:
         record["blurry"] = adapt_files(task, options.blurry, options.steps[-1], options.lr, options.output)
-    text = markdown(tables, len(names[1::2]), fell, options)
+    text = markdown(tables, len(names[1::2]), fell, premises, options)
     (options.output / "adaptation.json").write_text(json.dumps(record, indent=1) + "\n")
     (options.output / "adaptation.md").write_text(text)
     draw(tables, options.output / "adaptation.png")
