@@ -181,20 +181,22 @@ def markdown(tables, photos, fell, premises, options):
 
 
 def draw(tables, path):
-    """PSNR against every perceptual metric there is, a line for each preset, a point for each number of steps."""
+    """PSNR against every perceptual metric: a row for each blur, a line for each preset, a point for each count."""
     first = next(iter(next(iter(tables.values())).values()))
     perceptual = [name for name in ("lpips", "niqe", "self-reblur loss") if name in first]
-    size = (5 * len(perceptual), 4)
-    figure, panels = plt.subplots(1, len(perceptual), figsize=size, layout="constrained", squeeze=False)
-    for axes, name in zip(panels[0], perceptual, strict=True):
-        for title, table in tables.items():
-            points = [(row["psnr"]["value"]["mean"], row[name]["value"]["mean"]) for row in table.values()]
-            axes.plot(*zip(*points, strict=True), marker="o", label=title)
-            for count, point in zip(table, points, strict=True):
-                axes.annotate(str(count), point, textcoords="offset points", xytext=(4, 4))
-        axes.set(xlabel="PSNR (dB), higher is closer to the truth", ylabel=f"{name}, lower is better")
-    panels[0, 0].legend()
-    figure.savefig(path, dpi=150)
+    blurs = list(dict.fromkeys(title.split(", ")[0] for title in tables))
+    size = (5 * len(perceptual), 3.5 * len(blurs))
+    figure, rows = plt.subplots(len(blurs), len(perceptual), figsize=size, layout="constrained", squeeze=False)
+    for blur, panels in zip(blurs, rows, strict=True):
+        lines = {title.removeprefix(f"{blur}, "): table for title, table in tables.items() if title.startswith(blur)}
+        for axes, name in zip(panels, perceptual, strict=True):
+            for preset, table in lines.items():
+                points = [(row["psnr"]["value"]["mean"], row[name]["value"]["mean"]) for row in table.values()]
+                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=preset)
+                axes.annotate(str(list(table)[-1]), points[-1], textcoords="offset points", xytext=(4, 4))
+            axes.set(title=blur, xlabel="PSNR (dB), higher is closer to the truth", ylabel=f"{name}, lower is better")
+    rows[0, 0].legend()
+    figure.savefig(path, dpi=120)
 
 
 def shared_first_steps(task, folder, steps, lr):

@@ -298,8 +298,8 @@ class Blur2BlurTranslator(L.LightningModule):
             loss: Tensor = self.perceptual(outputs, blurry)
         except DownloadError as error:
             raise type(error)(
-                f"{error}; or train without VGG: perceptual=LayerFeatures(network, layers) takes features of any "
-                "network that is at hand, for instance of the deblurring network"
+                f"{error}; or train without VGG: perceptual=torch.nn.AvgPool2d(4) compares means of small squares, "
+                "LayerFeatures(network, layers) features of any network at hand, for instance of the deblurring network"
             ) from error
         return loss
 
