@@ -203,7 +203,7 @@ def shared_first_steps(task, folder, steps, lr):
     """Frames of one clip: each alone, and with half of the steps taken once on all frames together."""
     files = sorted(file for file in Path(folder).iterdir() if file.suffix.lower() in SUFFIXES)
     frames = torch.stack([read_image(file) for file in files]).to(task.device)
-    shared = copy.deepcopy(task.network)
+    shared = copy.deepcopy(task.network).requires_grad_()
     optimizer = torch.optim.Adam(shared.parameters(), lr)
     common = steps // 2
     start = time.perf_counter()
