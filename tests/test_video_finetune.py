@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,14 @@ def test_intervals_are_students(experiment):
     assert (mean - half, mean + half) == pytest.approx((low, high))
 
 
-def test_a_seed_is_read_back_with_the_same_settings_only(experiment, tmp_path):
+def test_a_seed_is_read_back_where_it_holds_what_is_asked_for(experiment, tmp_path):
     path = tmp_path / "seed-0.json"
-    assert experiment.once(path, {"lr": "1"}, lambda value: {"psnr": value}, 30.5) == {"psnr": 30.5}
-    assert experiment.once(path, {"lr": "1"}, pytest.fail, "run again") == {"psnr": 30.5}
-    assert experiment.once(path, {"lr": "2"}, lambda value: {"psnr": value}, 31.5) == {"psnr": 31.5}
+    row = {"psnr": 30.5, "ssim": 0.9}
+    runs = {name: {"seen": row, "unseen": row} for name in ("before", "line, 3 frames")}
+    path.write_text(json.dumps({"settings": {"lr": "1"}, "runs": runs}))
+    read = experiment.stored_seed
+    assert read(path, {"lr": "1"}, ["before"], {"seen"}) == {"before": {"seen": row}}
+    assert read(path, {"lr": "1"}, ["before"], {"seen", "single"}) is None
+    assert read(path, {"lr": "1"}, ["before", "warp, 3 frames"], {"seen"}) is None
+    assert read(path, {"lr": "2"}, ["before"], {"seen"}) is None
+    assert read(tmp_path / "seed-1.json", {"lr": "1"}, ["before"], {"seen"}) is None

@@ -229,15 +229,15 @@ def run_seed(options, sequences, seed, console):
     return runs
 
 
-def once(path, settings, function, *arguments):
-    """What a function returned with these settings before, or returns now."""
-    if path.exists():
-        stored = json.loads(path.read_text())
-        if stored["settings"] == settings:
-            return stored["runs"]
-    runs = function(*arguments)
-    path.write_text(json.dumps({"settings": settings, "runs": runs}, indent=1) + "\n")
-    return runs
+def stored_seed(path, settings, names, kinds):
+    """What an earlier call with the same settings found for a seed, if it holds these runs and frames, or None."""
+    if not path.exists():
+        return None
+    stored = json.loads(path.read_text())
+    runs = {name: stored["runs"].get(name, {}) for name in names}
+    if stored["settings"] != settings or not all(kinds <= run.keys() for run in runs.values()):
+        return None
+    return {name: {kind: row for kind, row in run.items() if kind in kinds} for name, run in runs.items()}
 
 
 def markdown(results):
@@ -309,9 +309,18 @@ def main():
     if not sequences:
         parser.error("nothing to fine-tune on: give --sequence or --chart")
     options.output.mkdir(parents=True, exist_ok=True)
+    # A seed's file serves a later call that asks for fewer runs.
+    shared = {name: value for name, value in settings.items() if name not in ("variants", "single_clips")}
+    names = ["blurry", *reversed(REFERENCES), *("{}, {} frames".format(*variant) for variant in options.variants)]
+    kinds = {"seen", "unseen", *(["single"] if options.single_clips else [])}
     console, seeds = Console(), []
     for seed in options.seeds:
-        seeds.append(once(options.output / f"seed-{seed}.json", settings, run_seed, options, sequences, seed, console))
+        path = options.output / f"seed-{seed}.json"
+        runs = stored_seed(path, shared, names, kinds)
+        if runs is None:
+            runs = run_seed(options, sequences, seed, console)
+            path.write_text(json.dumps({"settings": shared, "runs": runs}, indent=1) + "\n")
+        seeds.append(runs)
         if len(seeds) > 1:
             results = {"settings": settings, "runs": summarise(seeds), "seeds": seeds}
             (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
