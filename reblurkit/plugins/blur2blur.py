@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -164,9 +165,16 @@ class Blur2BlurTranslator(L.LightningModule):
             deblur_network: The network for the known blur; put into evaluation mode.
 
         Returns:
-            Maps ``(B, 3, H, W)`` to the deblurred images. Its ``multiple`` and ``smallest`` say which sizes it takes;
-            ``FullSize(composed, tile=...)`` takes any.
+            Maps ``(B, 3, H, W)`` to the deblurred images. Its ``multiple`` and ``smallest`` say which sizes it takes,
+            as far as the networks' attributes of these names tell; ``FullSize(composed, tile=...)`` takes any.
+
+        Raises:
+            ArgumentError: If it is no network.
         """
+        if not isinstance(deblur_network, nn.Module):
+            raise ArgumentError(
+                f"the deblurring network must be a torch.nn.Module, but is {type(deblur_network).__name__}"
+            )
         return Composed(copy.deepcopy(self.generator), deblur_network).eval()
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -191,6 +199,11 @@ class Blur2BlurTranslator(L.LightningModule):
         translated = self(batch["blurry"]).clamp(0, 1)
         deblurred = translated if self._deblur is None else self._deblurred(translated)
         return {"translated": translated, "deblurred": deblurred, "name": batch["name"]}
+
+    def on_predict_start(self) -> None:
+        """Say so where the images will stay blurry."""
+        if self._deblur is None:
+            rank_zero_warn("there is no `deblur_network`: the predicted images are translated, and still blurry")
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
@@ -334,10 +347,13 @@ class Blur2BlurTranslator(L.LightningModule):
     def _check(self, batch: Mapping[str, Any], keys: list[str]) -> None:
         if not isinstance(batch, Mapping) or not set(keys) <= batch.keys():
             found = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
-            pairs = "; this known blur is taken from known pairs: add them to the data, or use ShakeBlur"
+            advice = ""
+            if "known_sharp" in keys:
+                advice = "; this known blur is taken from known pairs: add them to the data, or use ShakeBlur"
+            elif "known_blurry" in keys:
+                advice = "; without `known_blur` the data must bring images of it: add them, or give ShakeBlur"
             raise ArgumentError(
-                f"a batch must be a dict with the keys {', '.join(map(repr, keys))}, but is {found}"
-                f"{pairs if 'known_sharp' in keys else ''}"
+                f"a batch must be a dict with the keys {', '.join(map(repr, keys))}, but is {found}{advice}"
             )
         images = {key: batch[key] for key in keys}
         for key, image in images.items():  # crops of A and B may differ in size
@@ -369,7 +385,7 @@ def _mean(scores: list[Tensor]) -> Tensor:
 
 
 def _contrast(image: Tensor) -> Tensor:
-    return image.std((2, 3)).mean()
+    return image.std((2, 3)).mean() + 1 / 255  # a grey level more, so that flat crops have a ratio, too
 
 
 def _placed(sample: Tensor, image: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, DownloadError, ShapeError
 from reblurkit.losses import LayerFeatures, MultiScalePerceptualLoss
 from reblurkit.metrics import NIQE, fit_pristine
-from reblurkit.models import UNet
+from reblurkit.models import ReblurNet, UNet
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.models.vgg import VGG_WEIGHTS
@@ -234,6 +234,24 @@ def test_a_resumed_run_is_bit_equal(tmp_path, average):
         run(Stop(3, path))
     resumed = run(ckpt_path=path)
     assert_bit_equal(resumed, whole)
+
+
+def test_compose_takes_networks_only():
+    with pytest.raises(ArgumentError, match=r"must be a torch\.nn\.Module, but is str"):
+        translator().compose("network.pth")
+
+
+def test_flat_crops_have_a_contrast(tmp_path):
+    flat = {"blurry": torch.ones(1, 3, 32, 32), "sharp": torch.rand(1, 3, 32, 32)}
+    module, run = translator(generator=ReblurNet(width=4, identity=True)), trainer(tmp_path, max_steps=2)
+    run.fit(module, DataLoader([flat], batch_size=None))
+    assert run.logged_metrics["train/contrast"].item() == 1
+
+
+def test_prediction_without_a_deblurring_network_says_so(tmp_path):
+    data = DataLoader([{"blurry": torch.rand(1, 3, 32, 32), "name": ["a"]}], batch_size=None)
+    with pytest.warns(UserWarning, match="translated, and still blurry"):
+        trainer(tmp_path).predict(translator(), data)
 
 
 def test_compose_is_a_plain_module_that_exports(tmp_path):
