@@ -10,10 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from reblurkit import __version__
 from reblurkit.errors import ArgumentError, ReblurkitError
+
+if TYPE_CHECKING:
+    from reblurkit.plugins.trained_network import TrainedNetworks
 
 # Trainer entry points, handed to LightningCLI.
 COMMANDS = {
@@ -81,8 +84,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of weights, data order and blur (default: 0)")
     demo.set_defaults(run=_demo)
+    _add_deblur(commands)
     _add_adapt_video(commands)
     return parser
+
+
+def _add_network(parser: _Parser) -> None:
+    """The ways to name a trained network, see ``load_networks``."""
+    add = parser.add_argument
+    add("--checkpoint", metavar="FILE", help="the network: a checkpoint of `reblurkit fit`")
+    add("--config", metavar="FILE", help="its configuration (default: config.yaml of its run)")
+    add("--model", metavar="NAME", help="or a network of this package, with --weights")
+    add("--network", metavar="CLASS", help="or a class by its dotted path")
+    add("--network-args", metavar="JSON", help="arguments of model or class")
+    add("--weights", metavar="FILE", help="weights of model or class")
+
+
+def _add_deblur(commands: argparse._SubParsersAction[_Parser]) -> None:
+    deblur = commands.add_parser(
+        "deblur",
+        help="deblur image files, folders and videos with a trained network",
+        description="Deblur images of any size with a trained network, and write them as PNG files of the same name; "
+        "those of a folder keep their place below it, those of a video go to a folder of its name.",
+    )
+    add = deblur.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="image file, folder of images, or video file")
+    add("--output", metavar="DIR", required=True, help="folder for the deblurred images")
+    _add_network(deblur)
+    add("--adapt", type=int, default=0, metavar="STEPS", help="adapt to each image first; 5 in the paper (default: 0)")
+    add("--adapt-lr", type=float, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
+    add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
+    add("--tile", type=int, metavar="N", help="side of the tiles in which large images are processed")
+    add("--existing", default="refuse", help="what to do about files there: refuse, skip, overwrite (default: refuse)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    deblur.set_defaults(run=_deblur)
 
 
 def _add_adapt_video(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -95,12 +130,7 @@ def _add_adapt_video(commands: argparse._SubParsersAction[_Parser]) -> None:
     add = adapt.add_argument
     add("clips", nargs="+", metavar="CLIP", help="folder of frames, or video file")
     add("--output", metavar="DIR", required=True, help="folder, new or empty")
-    add("--checkpoint", metavar="FILE", help="the network: a checkpoint of `reblurkit fit`")
-    add("--config", metavar="FILE", help="its configuration (default: config.yaml of its run)")
-    add("--model", metavar="NAME", help="or a network of this package, with --weights")
-    add("--network", metavar="CLASS", help="or a class by its dotted path")
-    add("--network-args", metavar="JSON", help="arguments of model or class")
-    add("--weights", metavar="FILE", help="weights of model or class")
+    _add_network(adapt)
     add("--labelled", metavar="ROOT", help="blurry and sharp images that training goes on with")
     add("--layout", default="folders", help="their layout (default: folders)")
     add("--split", default="train", help="their split; '' where the root is not divided (default: train)")
@@ -132,10 +162,52 @@ def _demo(options: argparse.Namespace) -> None:
     run_demo(options.output, steps=options.steps, seed=options.seed)
 
 
+def _deblur(options: argparse.Namespace) -> int:
+    from reblurkit.deblur_files import deblur_files
+    from reblurkit.inference import Deblurrer
+    from reblurkit.plugins.trained_network import load_translator
+
+    network, reblur_net = _load_networks(options)
+    if options.adapt > 0 and reblur_net is None:
+        raise ArgumentError(
+            "--adapt needs a --checkpoint that holds a reblurring network too: of DeblurTask with a reblur_net, or of "
+            "ReblurTask, which trains one beside a network that is trained already"
+        )
+    deblurrer = Deblurrer(
+        network,
+        translator=load_translator(options.translator) if options.translator else None,
+        reblur_net=reblur_net if options.adapt else None,
+        steps=options.adapt,
+        lr=options.adapt_lr,
+        tile=options.tile,
+        device=options.device,
+    )
+    written, skipped, failed = deblur_files(options.inputs, options.output, deblurrer, existing=options.existing)
+    for line in failed:
+        print(f"reblurkit: failed: {line}", file=sys.stderr)
+    if deblurrer.not_adapted:
+        print(f"reblurkit: images not adapted, because the loss became NaN: {deblurrer.not_adapted}", file=sys.stderr)
+    there = f"; there already: {skipped}" if skipped else ""
+    print(f"reblurkit: images deblurred: {written}{there}; folder: {options.output}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
+    from reblurkit.plugins.trained_network import load_networks
+
+    return load_networks(
+        checkpoint=options.checkpoint,
+        config=options.config,
+        model=options.model,
+        network=options.network,
+        arguments=options.network_args,
+        weights=options.weights,
+    )
+
+
 def _adapt_video(options: argparse.Namespace) -> int:
     from reblurkit.blur.exposure import exposure_from
     from reblurkit.plugins.adapt_video import run_adapt_video
-    from reblurkit.plugins.trained_network import load_network
     from reblurkit.plugins.video_finetuning import FinetuneOptions
 
     timing = {name: getattr(options, name) for name in ("window", "stride", "shutter", "fps")}
@@ -148,17 +220,14 @@ def _adapt_video(options: argparse.Namespace) -> int:
     wanted["exposure"] = exposure_from(**timing) if options.exposure is None else options.exposure
     wanted["split"] = options.split or None
     finetune_options = FinetuneOptions(**wanted)
-    network = load_network(
-        checkpoint=options.checkpoint,
-        config=options.config,
-        model=options.model,
-        network=options.network,
-        arguments=options.network_args,
-        weights=options.weights,
-    )
     saliency = tuple(options.saliency) if options.saliency else None
     failed = run_adapt_video(
-        options.clips, options.output, network, finetune_options, tile=options.tile, saliency=saliency
+        options.clips,
+        options.output,
+        _load_networks(options).network,
+        finetune_options,
+        tile=options.tile,
+        saliency=saliency,
     )
     for line in failed:
         print(f"reblurkit: failed: {line}", file=sys.stderr)

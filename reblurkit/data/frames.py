@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reblurkit.data.images import SUFFIXES, image_size, read_image
+from reblurkit.data.images import SUFFIXES, ImageKind, image_kind, image_size, read_image
 from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
@@ -41,6 +41,10 @@ class Frames(ABC):
     @abstractmethod
     def frame_name(self, index: int) -> str:
         """A frame's name within its video."""
+
+    def kind(self, index: int) -> ImageKind:
+        """How a frame is stored, as far as an image file can keep it."""
+        return ImageKind()
 
 
 class FrameFiles(Frames):
@@ -77,6 +81,10 @@ class FrameFiles(Frames):
     def frame_name(self, index: int) -> str:
         """The file's name without suffix."""
         return self.paths[index].stem
+
+    def kind(self, index: int) -> ImageKind:
+        """Bits and colour profile of the file."""
+        return image_kind(self.paths[index])
 
 
 class VideoFile(Frames):

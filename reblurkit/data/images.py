@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -15,6 +20,7 @@ from torch import Tensor
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_COLOUR = frozenset({"RGB", "RGBA"})
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
 
 
@@ -61,48 +67,118 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+class ImageKind(NamedTuple):
+    """How a file stores an image: ``bits`` of a value, 8 or 16, and the ICC ``profile`` of its RGB values, if any."""
+
+    bits: int = 8
+    profile: bytes | None = None
+
+
+def image_kind(path: str | os.PathLike[str]) -> ImageKind:
+    """How a file stores its image, from its header, for :func:`write_image` to store another the same way.
+
+    Raises:
+        ImageFileError: If the file is empty or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            profile = image.info.get("icc_profile") or b""
+            is_rgb = profile[16:20] == b"RGB "  # read_image makes RGB of everything, for which others are wrong
+            return ImageKind(16 if _is_deep(image, Path(path)) else 8, profile if is_rgb else None)
+    except Exception as error:  # as above
+        raise ImageFileError(f"cannot read image {path}: {_reason(Path(path), error)}") from error
+
+
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
     """An image ``(3, H, W)`` as ``(H, W, 3)`` 8-bit values: clamped to [0, 1], rounded."""
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ShapeError(f"expected one RGB image (3, H, W), but came a tensor of shape {tuple(image.shape)}")
-    levels = (image.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-    array: NDArray[np.uint8] = levels.permute(1, 2, 0).numpy()
-    return array
+    return _levels(image, 8).astype(np.uint8, copy=False)
 
 
-def write_image(image: Tensor, path: str | os.PathLike[str]) -> None:
-    """Write ``(3, H, W)`` in [0, 1] as an 8-bit file, clamped and rounded; missing folders are made.
+def write_image(image: Tensor, path: str | os.PathLike[str], kind: ImageKind | None = None) -> None:
+    """Write ``(3, H, W)`` in [0, 1] as a file, clamped and rounded; missing folders are made.
+
+    The file appears under its name only when it is whole.
+
+    Args:
+        image: The image.
+        path: A name with the suffix of an image file.
+        kind: Bits of a value, of which 16 are for PNG only, and ICC profile; default 8 bits and none.
 
     Raises:
         ShapeError: If the tensor is not one RGB image.
-        ArgumentError: If it holds NaN, or the suffix is of no image file.
+        ArgumentError: If it holds NaN, the suffix is of no image file, or 16 bits are asked of another than PNG.
+        ImageFileError: If the file cannot be written.
     """
-    path = Path(path)
+    path, kind = Path(path), kind or ImageKind()
     if path.suffix.lower() not in SUFFIXES:
         raise ArgumentError(f"cannot write {path}: expected a suffix of {', '.join(sorted(SUFFIXES))}")
+    if kind.bits not in (8, 16) or (kind.bits == 16 and path.suffix.lower() != ".png"):
+        raise ArgumentError(f"cannot write {path}: expected 8 bits, or 16 in a .png file, but came {kind.bits}")
     if image.isnan().any():
         raise ArgumentError(f"cannot write {path}: the image holds NaN")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_uint8(image)).save(path)
+    array = _levels(image, kind.bits)
+    partial = path.with_name(f".{uuid4().hex}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind.bits == 8:
+            Image.fromarray(array).save(partial, icc_profile=kind.profile)
+        else:
+            _write_deep_png(array, partial, kind.profile)
+        partial.replace(path)
+    except OSError as error:
+        raise ImageFileError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _levels(image: Tensor, bits: int) -> NDArray[np.generic]:
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ShapeError(f"expected one RGB image (3, H, W), but came a tensor of shape {tuple(image.shape)}")
+    levels = (image.detach().clamp(0, 1) * (2**bits - 1)).round().to("cpu", {8: torch.uint8, 16: torch.uint16}[bits])
+    array: NDArray[np.generic] = levels.permute(1, 2, 0).numpy()
+    return array
+
+
+def _write_deep_png(array: NDArray[np.generic], path: Path, profile: bytes | None) -> None:
+    """Pillow writes no 16-bit colour, and kornia_rs no profile: its chunk goes in front of the pixels."""
+    from kornia_rs.io import write_image_png_u16
+
+    write_image_png_u16(str(path), np.ascontiguousarray(array), "rgb")
+    if profile is None:
+        return
+    data = b"ICC profile\0\0" + zlib.compress(profile)
+    chunk = struct.pack(">I", len(data)) + b"iCCP" + data + struct.pack(">I", zlib.crc32(b"iCCP" + data))
+    content = path.read_bytes()
+    header = 33  # signature and IHDR
+    path.write_bytes(content[:header] + chunk + content[header:])
 
 
 def _decode(path: Path) -> NDArray[np.generic]:
     with Image.open(path) as image:
-        # Pillow keeps only 8 bits of 16-bit colour.
-        colour = image.mode in {"RGB", "RGBA"}
-        if colour and image.format == "PNG" and _png_depth(path) == 16:
-            from kornia_rs.io import read_image as read_png
+        if image.mode in _COLOUR and _is_deep(image, path):  # of which Pillow keeps only 8 bits
+            if image.format == "PNG":
+                from kornia_rs.io import read_image as read_png
 
-            array = np.asarray(read_png(str(path)))
-        elif colour and isinstance(image, TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ()):
-            from tifffile import imread
+                array = np.asarray(read_png(str(path)))
+            else:
+                from tifffile import imread
 
-            array = np.asarray(imread(path, key=0))
+                array = np.asarray(imread(path, key=0))
         elif image.mode.startswith("I;16") or image.mode in {"I", "F"}:
             array = np.asarray(image)
         else:
             array = np.asarray(image.convert("RGB"))
         return _upright(array, image.getexif().get(_ORIENTATION, 1))
+
+
+def _is_deep(image: Image.Image, path: Path) -> bool:
+    """Whether an opened file has 16 bits per value."""
+    if image.mode not in _COLOUR:
+        return image.mode == "I" or image.mode.startswith("I;16")
+    if image.format == "PNG":
+        return _png_depth(path) == 16
+    return isinstance(image, TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ())
 
 
 def _png_depth(path: Path) -> int:

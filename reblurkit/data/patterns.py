@@ -66,7 +66,7 @@ class Pattern:
 
     def files(self, root: Path) -> list[tuple[Path, dict[str, str]]]:
         """The images below a folder that match, sorted, each with what the wildcards stand for."""
-        candidates = ((path, self.match(path.relative_to(root))) for path in _walk(root / self.folder))
+        candidates = ((path, self.match(path.relative_to(root))) for path in walk_files(root / self.folder))
         return [(path, captured) for path, captured in candidates if captured is not None]
 
 
@@ -96,7 +96,7 @@ def index_files(files: Iterable[tuple[Path, Captured]], wildcards: Iterable[str]
     return index
 
 
-def _walk(folder: Path) -> list[Path]:
+def walk_files(folder: Path) -> list[Path]:
     """All files below a folder, sorted; links to folders are followed, each folder once."""
     files: list[Path] = []
     seen: set[str] = set()

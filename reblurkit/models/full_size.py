@@ -115,7 +115,8 @@ class FullSize(nn.Module):
         tiles = [column.cut(row.cut(image, -2), -1) for image in images]
         size = tiles[0].shape[-2:]
         name = type(self.network).__name__
-        advice = "" if self._knows_needs else "; if sizes must divide by a number, say so by `multiple=`"
+        advice = "; if sizes must divide by a number, say so by `multiple=` or the network's attribute of this name"
+        advice = "" if self._knows_needs else advice
         try:
             result = finest_scale(self.network(*tiles))
         except RuntimeError as error:

@@ -17,8 +17,9 @@ from reblurkit.data.frames import Frames
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
 from reblurkit.errors import ArgumentError, ReblurkitError
+from reblurkit.inference import frame_stacks
 from reblurkit.models.full_size import FullSize
-from reblurkit.networks import evaluating, frame_inputs, stack_length
+from reblurkit.networks import evaluating, stack_length
 from reblurkit.plugins.messages import hide_advice
 from reblurkit.plugins.video_finetuning import FinetuneOptions, VideoFinetuning
 from reblurkit.report.figures import comparison_grid
@@ -67,7 +68,7 @@ def run_adapt_video(
     opened, failed = _open(clips, length, options)
     videos = _videos(opened)
     finetuning = VideoFinetuning(network, opened, options)
-    original, looked_at = copy.deepcopy(full_size), _inputs(network, *_middle(next(iter(videos.values()))))
+    original, [looked_at] = copy.deepcopy(full_size), frame_stacks(network, *_middle(next(iter(videos.values()))))
     if saliency is not None:
         guided_saliency(original, looked_at, saliency)  # what is wrong shows before the training
 
@@ -75,15 +76,15 @@ def run_adapt_video(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(options.seed, verbose=False)
     examples = {name: _middle(video) for name, video in list(videos.items())[:_ROWS]}
-    before = {name: _deblur(full_size, video, [index]) for name, (video, index) in examples.items()}
+    before = {name: _deblur(full_size, video, middle) for name, (video, middle) in examples.items()}
     finetuning.run(folder)
     if saliency is not None:
         saliency_figure({"before": original, "after": full_size}, looked_at, saliency).save(folder / "saliency.png")
 
     rows = []
-    for name, (video, index) in examples.items():
-        after = _deblur(full_size, video, [index])
-        rows.append({"blurry": video.read(index, index + 1)[0], "before": before[name][0], "after": after[0]})
+    for name, (video, middle) in examples.items():
+        after = _deblur(full_size, video, middle)
+        rows.append({"blurry": video.read(middle[0], middle[0] + 1)[0], "before": before[name][0], "after": after[0]})
     comparison_grid(rows).save(folder / "comparison.png")
     torch.save(network.state_dict(), folder / "network.pt")
     for name, video in videos.items():
@@ -140,8 +141,9 @@ def _videos(opened: list[VideoFolder]) -> dict[str, Frames]:
     return videos
 
 
-def _middle(video: Frames) -> tuple[Frames, int]:
-    return video, len(video) // 2
+def _middle(video: Frames) -> tuple[Frames, list[int]]:
+    """A video and the one frame of it that is shown."""
+    return video, [len(video) // 2]
 
 
 @torch.inference_mode()
@@ -149,15 +151,6 @@ def _deblur(full_size: FullSize, video: Frames, indices: Sequence[int]) -> list[
     """Frames of a video, deblurred, in [0, 1]."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = full_size.network
-    reach = stack_length(network) // 2
-    first, last = max(indices[0] - reach, 0), min(indices[-1] + reach, len(video) - 1)
-    frames = video.read(first, last + 1)[None]
     with evaluating(network.to(device)):
-        inputs = [frame_inputs(network, frames, [index - first]) for index in indices]
+        inputs = frame_stacks(network, video, indices)
         return [full_size(each.to(device))[0].clamp(0, 1).cpu() for each in inputs]
-
-
-def _inputs(network: nn.Module, video: Frames, index: int) -> Tensor:
-    """What the network needs to deblur one frame."""
-    first, last = max(index - stack_length(network) // 2, 0), min(index + stack_length(network) // 2, len(video) - 1)
-    return frame_inputs(network, video.read(first, last + 1)[None], [index - first])

@@ -1,4 +1,4 @@
-"""The network that a command line names: from a checkpoint, by name, or by class."""
+"""The networks that a command line names: from a checkpoint, by name, or by class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as L
 import yaml
@@ -18,9 +18,17 @@ from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
 from reblurkit.models.checkpoints import load_weights, read_lightning_checkpoint
 from reblurkit.networks import find_network
+from reblurkit.plugins.blur2blur import Blur2BlurTranslator
 
 
-def load_network(
+class TrainedNetworks(NamedTuple):
+    """A trained deblurring network, and the reblurring network that was trained with it, if any."""
+
+    network: nn.Module
+    reblur_net: nn.Module | None = None
+
+
+def load_networks(
     *,
     checkpoint: str | None = None,
     config: str | None = None,
@@ -28,11 +36,11 @@ def load_network(
     network: str | None = None,
     arguments: str | None = None,
     weights: str | None = None,
-) -> nn.Module:
+) -> TrainedNetworks:
     """The trained network that a command line asks for, in exactly one of three ways.
 
     Args:
-        checkpoint: A checkpoint of ``reblurkit fit``; its ``network`` is taken.
+        checkpoint: A checkpoint of ``reblurkit fit``; its ``network`` is taken, and ``reblur`` where it has one.
         config: The configuration that belongs to the checkpoint; default: the ``config.yaml`` of its run.
         model: A name that ``create_model`` knows; needs weights.
         network: Dotted path of a class.
@@ -52,7 +60,8 @@ def load_network(
         if weights is not None or arguments is not None:
             raise ArgumentError("--checkpoint brings its own weights and arguments; leave out --weights and "
                                 "--network-args")  # fmt: skip
-        return _from_checkpoint(Path(checkpoint), config)
+        module = load_module(checkpoint, config)
+        return TrainedNetworks(find_network(module, "network"), dict(module.named_children()).get("reblur"))
     built = _build(model, network, arguments)
     if weights is not None:
         load_weights(built, weights)
@@ -60,7 +69,7 @@ def load_network(
         raise ArgumentError(f"--model {model} has random weights; give its trained ones by --weights FILE")
     else:
         print(f"reblurkit: no --weights: {network} has the weights that it was built with", file=sys.stderr)
-    return built
+    return TrainedNetworks(built)
 
 
 def _build(model: str | None, network: str | None, arguments: str | None) -> nn.Module:
@@ -93,10 +102,20 @@ def _build(model: str | None, network: str | None, arguments: str | None) -> nn.
     return built
 
 
-def _from_checkpoint(path: Path, config: str | None) -> nn.Module:
-    """Build the LightningModule of the run's configuration, and load the checkpoint into it."""
+def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule:
+    """The LightningModule of a run's configuration, with a checkpoint's weights.
+
+    Args:
+        checkpoint: A checkpoint of ``reblurkit fit``.
+        config: The configuration that belongs to it; default: the ``config.yaml`` of its run.
+
+    Raises:
+        ArgumentError: If there is no configuration, or both do not make a module.
+        WeightsError: If the checkpoint cannot be used.
+    """
     from reblurkit.plugins import lightning_cli  # noqa: F401  # short class names in configurations
 
+    path = Path(checkpoint)
     state = read_lightning_checkpoint(path)["state_dict"]
     found = [Path(config)] if config else [path.parent / "config.yaml", path.parent.parent / "config.yaml"]
     existing = [each for each in found if each.is_file()]
@@ -109,7 +128,7 @@ def _from_checkpoint(path: Path, config: str | None) -> nn.Module:
         loaded = yaml.safe_load(existing[0].read_text())
         parser = LightningArgumentParser(exit_on_error=False)
         parser.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
-        module = parser.instantiate_classes(parser.parse_object({"model": loaded["model"]})).model
+        module: L.LightningModule = parser.instantiate_classes(parser.parse_object({"model": loaded["model"]})).model
         module.load_state_dict(state)
         broken = [name for name, value in state.items() if not value.isfinite().all()]
         if broken:
@@ -119,4 +138,19 @@ def _from_checkpoint(path: Path, config: str | None) -> nn.Module:
     except Exception as error:  # whatever YAML, the parser or a constructor finds wrong
         reason = " ".join(str(error).split())
         raise ArgumentError(f"{existing[0]} and {path} do not make a network: {reason[:300]}") from error
-    return find_network(module, "network")
+    return module
+
+
+def load_translator(checkpoint: str) -> nn.Module:
+    """The generator of a Blur2Blur run.
+
+    Raises:
+        ArgumentError: If the checkpoint is not of Blur2BlurTranslator, or has no configuration.
+        WeightsError: If it cannot be used.
+    """
+    module = load_module(checkpoint)
+    if not isinstance(module, Blur2BlurTranslator):
+        raise ArgumentError(
+            f"--translator must be a checkpoint of Blur2BlurTranslator, but {checkpoint} is of {type(module).__name__}"
+        )
+    return module.generator

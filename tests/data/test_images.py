@@ -6,11 +6,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from tifffile import imwrite
 
 from reblurkit.data import read_image, write_image
-from reblurkit.data.images import image_size
+from reblurkit.data.images import ImageKind, image_kind, image_size
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -151,3 +151,44 @@ def test_floating_point_files_are_refused(tmp_path):
     imwrite(tmp_path / "a.tiff", RGB[..., 0].astype(np.float32))
     with pytest.raises(ImageFileError, match="expected 8 or 16 bits per value, but it holds float32"):
         read_image(tmp_path / "a.tiff")
+
+
+def test_writing_16_bits_and_a_profile(tmp_path):
+    array = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, bits in (("deep.png", 16), ("shallow.png", 8)):
+        write_image(expected(array, 65535), tmp_path / name, ImageKind(bits, profile))
+        assert image_kind(tmp_path / name) == (bits, profile)
+        tolerance = 0 if bits == 16 else 0.51 / 255
+        torch.testing.assert_close(read_image(tmp_path / name), expected(array, 65535), rtol=0, atol=tolerance)
+    write_image(expected(array, 65535), tmp_path / "plain.png", ImageKind(16))
+    assert image_kind(tmp_path / "plain.png") == (16, None)
+    with pytest.raises(ArgumentError, match=r"expected 8 bits, or 16 in a \.png file, but came 16"):
+        write_image(expected(array, 65535), tmp_path / "a.jpg", ImageKind(16))
+
+
+def test_the_kind_of_grey_palette_and_broken_files(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 65536, (5, 7), dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    gamma = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(RGB[..., 0]).save(tmp_path / "profile.png", icc_profile=gamma)  # of no RGB values
+    assert image_kind(tmp_path / "grey.png") == (16, None)
+    assert image_kind(tmp_path / "profile.png") == (8, None)
+    (tmp_path / "broken.png").write_bytes(b"")
+    with pytest.raises(ImageFileError, match="the file is empty"):
+        image_kind(tmp_path / "broken.png")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    write_image(expected(RGB), tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(self, path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(ImageFileError, match=r"cannot write .*a\.png: No space left on device"):
+        write_image(1 - expected(RGB), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before

@@ -16,7 +16,7 @@ from reblurkit.cli import main
 from reblurkit.data import read_image
 from reblurkit.models import FullSize, UNet, create_model
 from reblurkit.plugins.adapt_video import _deblur
-from reblurkit.plugins.trained_network import load_network
+from reblurkit.plugins.trained_network import load_networks
 from reblurkit.plugins.video_finetuning import _Draws, _same_length
 from tests.test_cli import make_pairs, project, save  # noqa: F401  # `project` is a fixture
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
     assert main(["fit", "--config", "config.yaml", "--trainer.limit_val_batches", "0"]) == 0
     (checkpoint,) = project.glob("run/**/*.ckpt")
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
-    network = load_network(checkpoint=str(checkpoint))
+    network = load_networks(checkpoint=str(checkpoint)).network
     assert torch.equal(network.layers[0].weight, saved["network.layers.0.weight"])
     assert adapt(network=["--checkpoint", str(checkpoint)]) == 0
     (project / "far" / "away").mkdir(parents=True)

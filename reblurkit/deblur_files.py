@@ -1,0 +1,206 @@
+"""Image and video files in, deblurred image files out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, find_videos
+from reblurkit.data.images import SUFFIXES, write_image
+from reblurkit.data.patterns import walk_files
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, ReblurkitError
+from reblurkit.inference import Deblurrer, frame_stacks
+
+Existing = Literal["refuse", "skip", "overwrite"]
+_CHUNK = 8  # frames of a video that are read together
+
+
+class Outcome(NamedTuple):
+    """How many images :func:`deblur_files` wrote and left out because they existed, and what failed, and why."""
+
+    written: int
+    skipped: int
+    failed: list[str]
+
+
+def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, existing: Existing = "refuse") -> Outcome:
+    """Deblur image files, folders of them, and videos.
+
+    Images become PNG files of the same name; those of a folder keep their place below it, and those of a video go to a
+    folder of the video's name. Files of 16 bits stay at 16 bits, and a colour profile is carried over; the EXIF
+    orientation is applied, other metadata and an alpha channel are dropped. For a network of several frames a folder of
+    images is a video, whose first and last frame are repeated beyond its ends.
+
+    Args:
+        inputs: Image files, video files (extra ``[video]``), and folders that hold any of them at any depth.
+        output: Folder, which may lie in one of the inputs, and is then not read.
+        deblurrer: The networks.
+        existing: What to do about files that exist already: ``"refuse"`` before anything is computed, ``"skip"`` them
+            to go on with an interrupted run, or ``"overwrite"`` them. Inputs are never overwritten.
+
+    Returns:
+        What was done. Inputs that cannot be read or processed are listed, and the others go on.
+
+    Raises:
+        ArgumentError: If two images would become one file, or an existing file or input would be overwritten.
+        ImageFileError: If a file cannot be written.
+        ReblurkitError: If nothing can be deblurred: what was wrong with the first input.
+    """
+    if existing not in get_args(Existing):
+        raise ArgumentError(f"`existing` must be refuse, skip or overwrite, but is {existing!r}")
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"--output must be a folder, but {folder} is a file")
+    sources, errors = _open(inputs, folder, deblurrer.frames)
+    _check_targets(sources, existing)
+    written = skipped = 0
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Deblurring", total=sum(len(source.targets) for source in sources))
+        for source in sources:
+            wanted = [i for i, target in enumerate(source.targets) if existing != "skip" or not target.exists()]
+            left_out = len(source.targets) - len(wanted)
+            skipped += left_out
+            progress.update(task, description=f"Deblurring {source.origin}", advance=left_out)
+            for result in _results(source, wanted, deblurrer):
+                if isinstance(result, ReblurkitError):
+                    errors.append((source.origin, result))
+                else:
+                    index, image = result
+                    write_image(image, source.targets[index], source.frames.kind(index))
+                    written += 1
+                progress.advance(task)
+    if errors and not written and not skipped:
+        raise errors[0][1]
+    return Outcome(written, skipped, [f"{origin}: {' '.join(str(error).split())}" for origin, error in errors])
+
+
+class _Source(NamedTuple):
+    """A video, or an image as a video of one frame."""
+
+    origin: Path
+    frames: Frames
+    targets: list[Path]  # of each frame
+
+
+def _open(inputs: Sequence[str], output: Path, length: int) -> tuple[list[_Source], list[tuple[Path, ReblurkitError]]]:
+    sources: dict[Path, _Source] = {}  # an input given twice is one
+    errors: list[tuple[Path, ReblurkitError]] = []
+    for path in map(Path, inputs):
+        try:
+            files = _files(path, output)
+            together = length > 1 and path.is_dir()  # the images of a folder are the frames of a video
+            opened = [_source(video, path, output) for video in find_videos(path)] if together else []
+        except ReblurkitError as error:
+            errors.append((path, error))
+            continue
+        for file in [] if together else files:
+            try:
+                opened.append(_source(_frames(file), path if path.is_dir() else path.parent, output))
+            except ReblurkitError as error:
+                errors.append((file, error))
+        sources |= {source.origin.resolve(): source for source in opened if _is_outside(source.origin, path, output)}
+    if errors and not sources:
+        raise errors[0][1]
+    return list(sources.values()), errors
+
+
+def _files(path: Path, output: Path) -> list[Path]:
+    """The image and video files that an input stands for."""
+    suffixes = SUFFIXES | VIDEO_SUFFIXES
+    if path.is_file():
+        if path.suffix.lower() not in suffixes:
+            raise ArgumentError(f"expected an image or video whose name ends in one of {', '.join(sorted(suffixes))}")
+        return [path]
+    if not path.is_dir():
+        raise DatasetNotFoundError(f"no file or folder {path}")
+    if output.resolve() == path.resolve():
+        raise ArgumentError(f"the folder {path} is both input and --output; choose another --output")
+    files = [
+        file
+        for file in walk_files(path)
+        if file.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and _is_outside(file, path, output)
+    ]
+    if not files:
+        raise DatasetNotFoundError(f"no image or video in {path}: looked for {', '.join(sorted(suffixes))} files")
+    return files
+
+
+def _is_outside(file: Path, root: Path, output: Path) -> bool:
+    """Whether a file is none of the results of an earlier run, where those lie inside an input folder."""
+    inside = output.resolve().is_relative_to(root.resolve())
+    return not (inside and file.resolve().is_relative_to(output.resolve()))
+
+
+def _frames(file: Path) -> Frames:
+    is_video = file.suffix.lower() in VIDEO_SUFFIXES
+    return VideoFile(file.stem, file) if is_video else FrameFiles(file.stem, [file])
+
+
+def _source(frames: Frames, root: Path, output: Path) -> _Source:
+    """A video and where its deblurred frames go, by its place below a folder."""
+    if isinstance(frames, FrameFiles):
+        origin = frames.paths[0] if len(frames) == 1 else frames.paths[0].parent
+        targets = [output / path.relative_to(root).with_suffix(".png") for path in frames.paths]
+    else:
+        assert isinstance(frames, VideoFile)
+        origin = frames.path
+        place = output / origin.relative_to(root).with_suffix("")
+        targets = [place / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
+    return _Source(origin, frames, targets)
+
+
+def _check_targets(sources: Sequence[_Source], existing: Existing) -> None:
+    inputs = {path.resolve() for source in sources for path in _paths(source)}
+    taken: dict[Path, Path] = {}
+    for source in sources:
+        for target in source.targets:
+            if (other := taken.setdefault(target, source.origin)) is not source.origin:
+                raise ArgumentError(
+                    f"{other} and {source.origin} would both be written to {target}; deblur them into two folders, or "
+                    "give the folder that holds both"
+                )
+            if target.resolve() in inputs:
+                raise ArgumentError(f"the input {target} would be overwritten; choose another --output")
+            if existing == "refuse" and target.exists():
+                raise ArgumentError(
+                    f"{target} exists already; choose another --output, or --existing skip or overwrite"
+                )
+
+
+def _paths(source: _Source) -> list[Path]:
+    return source.frames.paths if isinstance(source.frames, FrameFiles) else [source.origin]
+
+
+def _results(
+    source: _Source, wanted: Sequence[int], deblurrer: Deblurrer
+) -> Iterator[tuple[int, Tensor] | ReblurkitError]:
+    """The deblurred frames that are wanted, each with its index; at the first failure the error, and no more."""
+    for _, group in groupby(wanted, lambda index: index // _CHUNK):
+        indices = list(group)
+        try:
+            for index, stack in zip(indices, frame_stacks(deblurrer.network, source.frames, indices), strict=True):
+                yield index, deblurrer(stack)[0]
+        except ReblurkitError as error:
+            yield error
+            return
+        except (RuntimeError, MemoryError) as error:
+            yield _explained(error, source.frames)
+            return
+
+
+def _explained(error: RuntimeError | MemoryError, frames: Frames) -> ReblurkitError:
+    height, width = frames.size
+    scarce = isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+    what = "there is not enough memory; --tile 512 needs less" if scarce else f"{type(error).__name__}: {error}"
+    explained = ArgumentError(f"cannot process {width} x {height} pixels: {what}")
+    explained.__cause__ = error
+    return explained

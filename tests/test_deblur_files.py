@@ -1,0 +1,318 @@
+"""``reblurkit deblur``, as a user meets it: files and folders in, files out, one line when it fails."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageCms
+from skimage.data import astronaut, chelsea
+from tifffile import imwrite
+
+import reblurkit.inference
+from reblurkit import Blur2BlurTranslator
+from reblurkit.adaptation import adapt
+from reblurkit.cli import main
+from reblurkit.data import read_image
+from reblurkit.data.images import image_kind
+from reblurkit.models import FullSize, ReblurNet, UNet, create_model
+from reblurkit.plugins import DeblurTask
+
+SMALL = {"blocks": 1, "widths": [4, 4, 4]}
+UNET = ("--model", "unet", "--network-args", '{"blocks": 1, "widths": [4, 4, 4]}', "--weights", "unet.pt")
+OWN = """
+import torch
+from torch import nn
+
+
+class NotANumber(nn.Module):
+    def forward(self, image):
+        return image * float("nan") if image.shape[-1] == 30 else image
+
+
+class Even(nn.Module):
+    def forward(self, image):
+        return nn.functional.pixel_shuffle(nn.functional.pixel_unshuffle(image, 2), 2)
+
+
+class Hungry(nn.Module):
+    def forward(self, image):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+"""
+
+
+def photo(path, size=(33, 41), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(astronaut()[100 : 100 + size[0], 100 : 100 + size[1]]).save(path, **options)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "owned", raising=False)
+    (tmp_path / "owned.py").write_text(OWN)
+    photo(tmp_path / "photos" / "a.png")
+    photo(tmp_path / "photos" / "deep" / "b.jpg", (20, 30))
+    torch.save(network().state_dict(), "unet.pt")
+    return tmp_path
+
+
+def network():
+    torch.manual_seed(3)
+    return UNet(**SMALL).eval()
+
+
+def deblur(*words, inputs=("photos",), output="out", by=UNET):
+    return main(["deblur", *inputs, "--output", output, *by, "--device", "cpu", *words])
+
+
+def fails(capsys, *words, **options):
+    capsys.readouterr()
+    assert deblur(*words, **options) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "reblurkit: error: " in line]
+    return line
+
+
+def written(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def levels(image):
+    """As an 8-bit file keeps it."""
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+def checkpoint(folder, module, **model):
+    """A run's checkpoint and configuration."""
+    folder.mkdir()
+    torch.save({"state_dict": module.state_dict(), "pytorch-lightning_version": "2.6.0"}, folder / "last.ckpt")
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": model}))
+    return str(folder / "last.ckpt")
+
+
+def reblur_run(work):
+    """A network with its reblurring network."""
+    task = DeblurTask(network(), ReblurNet(width=4)).eval()
+    options = {
+        "network": {"class_path": "UNet", "init_args": SMALL},
+        "reblur_net": {"class_path": "ReblurNet", "init_args": {"width": 4}},
+    }
+    return task, checkpoint(work / "run", task, class_path="DeblurTask", init_args=options)
+
+
+def test_images_of_a_folder_keep_their_place_and_equal_the_networks_output(work, capsys):
+    assert deblur() == 0
+    assert written(work / "out") == ["a.png", "deep/b.png"]
+    for source, target in {"a.png": "a.png", "deep/b.jpg": "deep/b.png"}.items():
+        blurry = read_image(work / "photos" / source)[None]
+        with torch.no_grad():
+            expected = levels(FullSize(network())(blurry)[0])
+        torch.testing.assert_close(read_image(work / "out" / target), expected, rtol=0, atol=1e-6)
+    assert "reblurkit: images deblurred: 2; folder: out" in capsys.readouterr().err
+
+
+def test_single_files_go_right_into_the_folder_and_an_input_given_twice_is_one(work):
+    assert deblur(inputs=["photos/deep/b.jpg", "photos/a.png", "photos/a.png"]) == 0
+    assert written(work / "out") == ["a.png", "b.png"]
+
+
+def test_tiles_are_those_of_full_size(work):
+    photo(work / "large.png", (96, 150))
+    assert deblur("--tile", "64", inputs=["large.png"]) == 0
+    with torch.no_grad():
+        expected = FullSize(network(), tile=64)(read_image(work / "large.png")[None])[0]
+    torch.testing.assert_close(read_image(work / "out" / "large.png"), levels(expected), rtol=0, atol=1e-6)
+
+
+def test_16_bits_orientation_and_colour_profile_survive(work):
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 24, 3), dtype=np.uint16)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    (work / "kinds").mkdir()
+    imwrite(work / "kinds" / "deep.tif", deep, photometric="rgb", iccprofile=profile)
+    photo(work / "kinds" / "profile.png", icc_profile=profile)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lying on its side
+    photo(work / "kinds" / "phone.jpg", exif=exif)
+    assert deblur(inputs=["kinds"], by=("--network", "torch.nn.Identity")) == 0
+    out = work / "out"
+    torch.testing.assert_close(read_image(out / "deep.png"), read_image(work / "kinds" / "deep.tif"), rtol=0, atol=0)
+    assert image_kind(out / "deep.png") == (16, profile)
+    assert image_kind(out / "profile.png") == (8, profile)
+    assert Image.open(out / "deep.png").info["icc_profile"] == profile
+    assert image_kind(out / "phone.png") == (8, None)
+    assert read_image(out / "phone.png").shape == (3, 41, 33)
+    torch.testing.assert_close(read_image(out / "phone.png"), read_image(work / "kinds" / "phone.jpg"))
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_adaptation_is_that_of_the_library_for_every_image(work, tile):
+    task, path = reblur_run(work)
+    words = ["--adapt", "2", "--adapt-lr", "0.01", *(("--tile", str(tile)) if tile else ())]
+    photo(work / "photos" / "a.png", (70, 66))
+    assert deblur(*words, by=("--checkpoint", path)) == 0
+    for source, target in {"a.png": "a.png", "deep/b.jpg": "deep/b.png"}.items():
+        blurry = read_image(work / "photos" / source)[None]
+        full_size = FullSize(task.network, tile=tile).eval()
+        adapted = adapt(full_size, FullSize(task.reblur), blurry, steps=2, lr=0.01, tile=tile)
+        assert (adapted.image - adapted.plain).abs().max() > 0.01
+        result = read_image(work / "out" / target)
+        torch.testing.assert_close(result, levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
+
+
+def test_an_image_whose_adaptation_becomes_nan_is_counted_and_keeps_the_plain_output(work, capsys):
+    _, path = reblur_run(work)
+    words = ["--adapt", "3", "--adapt-lr", "1e30"]
+    assert deblur(*words, inputs=["photos/a.png"], by=("--checkpoint", path)) == 0
+    assert "images not adapted, because the loss became NaN: 1" in capsys.readouterr().err
+    with torch.no_grad():
+        expected = FullSize(network())(read_image(work / "photos" / "a.png")[None])[0]
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(expected), rtol=0, atol=1e-6)
+
+
+def test_a_translator_comes_first(work):
+    torch.manual_seed(4)
+    translator = Blur2BlurTranslator(ReblurNet(width=4), create_model("patchgan", width=4, layers=1))
+    options = {
+        "generator": {"class_path": "ReblurNet", "init_args": {"width": 4}},
+        "discriminator": {"class_path": "PatchGAN", "init_args": {"width": 4, "layers": 1}},
+    }
+    path = checkpoint(work / "b2b", translator, class_path="Blur2BlurTranslator", init_args=options)
+    assert deblur("--translator", path) == 0
+    blurry = read_image(work / "photos" / "a.png")[None]
+    with torch.no_grad():
+        expected = FullSize(network())(translator(blurry).clamp(0, 1))[0]
+        alone = FullSize(network())(blurry)[0]
+    assert (expected - alone).abs().max() > 0.05
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(expected), rtol=0, atol=1e-6)
+
+
+def test_a_network_of_several_frames_takes_a_folder_as_a_video(work):
+    torch.manual_seed(0)
+    dbn = create_model("dbn", width=4).eval()
+    torch.save(dbn.state_dict(), "dbn.pt")
+    for index in range(10):
+        photo(work / "clips" / "one" / f"f{index}.png", (24, 24 + 0 * index))
+        Image.fromarray(chelsea()[index : index + 24, :24]).save(work / "clips" / "one" / f"f{index}.png")
+    by = ("--model", "dbn", "--network-args", '{"width": 4}', "--weights", "dbn.pt")
+    assert deblur(inputs=["clips"], by=by) == 0
+    assert written(work / "out") == [f"one/f{index}.png" for index in range(10)]
+    frames = torch.stack([read_image(work / "clips" / "one" / f"f{index}.png") for index in range(10)])
+    for index in (0, 7, 8, 9):
+        around = [min(max(index + step, 0), 9) for step in range(-2, 3)]
+        with torch.no_grad():
+            expected = FullSize(dbn)(frames[around][None])[0]
+        result = read_image(work / "out" / "one" / f"f{index}.png")
+        torch.testing.assert_close(result, levels(expected), rtol=0, atol=1e-6)
+
+
+def test_a_video_file_goes_to_a_folder_of_its_name(work):
+    av = pytest.importorskip("av")
+    with av.open(str(work / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for index in range(11):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(chelsea()[index : index + 32, :48]), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert deblur(inputs=["clip.mp4"]) == 0
+    assert written(work / "out") == [f"clip/{index:06}.png" for index in range(11)]
+
+
+def test_files_that_fail_are_listed_and_the_others_go_on(work, capsys):
+    (work / "photos" / "broken.png").write_bytes(b"no image")
+    (work / "photos" / "cut.jpg").write_bytes((work / "photos" / "deep" / "b.jpg").read_bytes()[:400])
+    assert deblur("--adapt", "0", inputs=["photos", "nowhere", "owned.py"]) == 1
+    failed = [line for line in capsys.readouterr().err.splitlines() if "failed" in line]
+    assert written(work / "out") == ["a.png", "deep/b.png"]
+    assert len(failed) == 4
+    text = "\n".join(failed)
+    assert "photos/broken.png: cannot read image photos/broken.png" in text
+    assert "photos/cut.jpg: cannot read image photos/cut.jpg" in text
+    assert "nowhere: no file or folder nowhere" in text
+    assert "owned.py: expected an image or video whose name ends in one of .avi" in text
+
+
+def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):
+    assert deblur(by=("--network", "owned.NotANumber")) == 1
+    assert "failed: photos/deep/b.jpg: the networks made NaN or infinite values" in capsys.readouterr().err
+    line = fails(capsys, by=("--network", "owned.Even"), inputs=["photos/a.png"], output="out2")
+    assert "Even failed on 33 x 41 pixels" in line
+    assert "the network's attribute of this name" in line
+    line = fails(capsys, by=("--network", "owned.Hungry"), output="out2")
+    assert "cannot process 41 x 33 pixels: there is not enough memory; --tile 512 needs less" in line
+
+
+def test_existing_files_are_kept_unless_told_otherwise(work, capsys):
+    assert deblur(inputs=["photos/a.png"]) == 0
+    before = (work / "out" / "a.png").read_bytes()
+    identity = ("--network", "torch.nn.Identity")
+    assert "out/a.png exists already; choose another --output, or --existing skip or overwrite" in fails(capsys)
+    assert not (work / "out" / "deep").exists()
+    assert deblur("--existing", "skip", by=identity) == 0
+    assert "images deblurred: 1; there already: 1; folder: out" in capsys.readouterr().err
+    assert (work / "out" / "a.png").read_bytes() == before
+    assert (work / "out" / "deep" / "b.png").exists()
+    assert deblur("--existing", "overwrite", by=identity) == 0
+    assert (work / "out" / "a.png").read_bytes() != before
+
+
+def test_inputs_are_never_overwritten_nor_results_read_again(work, capsys):
+    line = fails(capsys, "--existing", "overwrite", inputs=["photos/a.png"], output="photos")
+    assert "the input photos/a.png would be overwritten" in line
+    assert "the folder photos is both input and --output" in fails(capsys, output="photos")
+    assert deblur(output="photos/sharp") == 0
+    assert deblur("--existing", "overwrite", output="photos/sharp") == 0
+    assert written(work / "photos") == ["a.png", "deep/b.jpg", "sharp/a.png", "sharp/deep/b.png"]
+
+
+def test_two_images_that_would_become_one_file(work, capsys):
+    photo(work / "photos" / "a.jpg")
+    assert "photos/a.jpg and photos/a.png would both be written to out/a.png" in fails(capsys)
+    assert not (work / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--adapt", "2"), "--adapt needs a --checkpoint that holds a reblurring network too"),
+        (("--adapt", "-1"), "`steps` of adaptation must be a whole number, at least 0, but is -1"),
+        (("--adapt", "x"), "argument --adapt: invalid int value: 'x'"),
+        (("--adapt-lr", "0"), "`lr` must be above 0"),
+        (("--tile", "30"), "`tile` must be at least 33"),
+        (("--tile", "0"), "`tile` must be a number of pixels, at least 1"),
+        (("--existing", "append"), "`existing` must be refuse, skip or overwrite, but is 'append'"),
+        (("--device", "warp"), "the device must be one that torch has here, such as cpu, but is warp"),
+        (("--translator", "unet.pt"), "unet.pt is no Lightning checkpoint"),
+        (("--checkpoint", "unet.pt"), "give the network in one of three ways"),
+    ],
+)
+def test_bad_options_end_in_one_line(work, capsys, words, expected):
+    assert expected in fails(capsys, *words)
+    assert not (work / "out").exists()
+
+
+def test_bad_inputs_end_in_one_line(work, capsys, monkeypatch):
+    task, path = reblur_run(work)
+    line = fails(capsys, "--translator", path)
+    assert f"--translator must be a checkpoint of Blur2BlurTranslator, but {path} is of DeblurTask" in line
+    (work / "empty").mkdir()
+    assert "no image or video in empty" in fails(capsys, inputs=["empty"])
+    (work / "out").write_text("a file")
+    assert "--output must be a folder, but out is a file" in fails(capsys)
+    (work / "mixed").mkdir()
+    (work / "mixed" / "deep").write_text("a file")
+    assert "cannot write mixed/deep/b.png" in fails(capsys, output="mixed")
+    assert "required: INPUT" in fails(capsys, inputs=[])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert reblurkit.inference.Deblurrer(task.network).device == torch.device("cpu")
+
+
+def test_adaptation_and_networks_of_several_frames_do_not_go_together(work):
+    with pytest.raises(ValueError, match="for networks of single images, but DBN takes 5 frames"):
+        reblurkit.inference.Deblurrer(create_model("dbn", width=4), reblur_net=ReblurNet(width=4), steps=1)
+    with pytest.raises(ValueError, match="adaptation needs the reblurring network that was trained with the network"):
+        reblurkit.inference.Deblurrer(network(), steps=1)
