@@ -86,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     _add_deblur(commands)
     _add_adapt_video(commands)
+    report = commands.add_parser(
+        "report",
+        help="show runs on one page: results, curves, pictures, options",
+        description="Write a page that shows one or several runs: results, curves, pictures of the validations, and in "
+        "which options they differ.",
+    )
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or a folder of such as lightning_logs")
+    report.add_argument("--output", metavar="FILE", default="report.html", help="the page (default: report.html)")
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -232,6 +241,16 @@ def _adapt_video(options: argparse.Namespace) -> int:
     for line in failed:
         print(f"reblurkit: failed: {line}", file=sys.stderr)
     print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from reblurkit.report.html import write_report
+
+    failed = write_report(options.runs, options.output)
+    for line in failed:
+        print(f"reblurkit: failed: {line}", file=sys.stderr)
+    print(f"reblurkit: report: {options.output}", file=sys.stderr)
     return 1 if failed else 0
 
 

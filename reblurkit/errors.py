@@ -55,5 +55,9 @@ class TruncationError(DownloadError):
     """A download ended before the whole file had come."""
 
 
+class ReportError(ReblurkitError, ValueError):
+    """A run folder cannot be read, or a report cannot be written."""
+
+
 class BackendError(ReblurkitError, RuntimeError):
     """A backend is not installed, cannot work on the tensors' device, or cannot compute what is asked of it."""

@@ -128,6 +128,8 @@ class _ReblurkitCLI(LightningCLI):
             warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
             if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
                 _say("no --model.weights: the deblurring network keeps the weights that it was built with")
+        if isinstance(self.model, Blur2BlurTranslator):
+            self._warn_of_fresh_helpers()
 
     def after_fit(self) -> None:
         checkpoint = self.trainer.checkpoint_callback
@@ -150,6 +152,15 @@ class _ReblurkitCLI(LightningCLI):
     def _warn_of_fresh_weights(self) -> None:
         if self.config[self.subcommand].get("ckpt_path") is None:
             _say("no --ckpt_path: the network has the weights that it was built with")
+
+    def _warn_of_fresh_helpers(self) -> None:
+        """Of the networks that a translator uses and does not train."""
+        options = self.config[self.subcommand].model.init_args
+        if options.get("deblur_network") and not options.get("deblur_weights"):
+            _say("no --model.deblur_weights: the deblurring network has the weights that it was built with")
+        known_blur = options.get("known_blur") or {}
+        if isinstance(self.model.known_blur, BlurTransfer) and not known_blur.get("init_args", {}).get("weights"):
+            _say("no weights of BlurTransfer: the known blur is made by the weights that its network was built with")
 
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]

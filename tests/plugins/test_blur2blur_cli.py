@@ -165,6 +165,23 @@ def test_bad_input_ends_in_one_line(project, capsys):
     assert "hinge" in fails("--model.adversarial", "least squares")
 
 
+def test_networks_without_weights_are_named(project, capsys):
+    for folder in ("trainA", "trainB", "trainC", "trainD", "testA"):
+        write_image(torch.rand(3, 256, 256), project / "data" / folder / "0.png")
+    configuration(project)
+    quick = ["--trainer.fast_dev_run", "true"]
+    assert run("fit", *quick) == 0
+    assert "built with" not in capsys.readouterr().err
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config["model"]["init_args"]["deblur_weights"] = None
+    config["model"]["init_args"]["known_blur"]["init_args"]["weights"] = None
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run("fit", *quick) == 0
+    said = capsys.readouterr().err
+    assert "no --model.deblur_weights: the deblurring network has the weights that it was built with" in said
+    assert "no weights of BlurTransfer: the known blur is made by the weights that its network was built with" in said
+
+
 def test_kernel_wizard_trains_from_the_command_line(project):
     for kind in ("blur", "sharp"):
         write_image(torch.rand(3, 256, 256), project / "pairs" / kind / "0.png")
