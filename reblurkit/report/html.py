@@ -47,7 +47,7 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
         ReblurkitError: If there is no run at all: what was wrong with the first folder.
     """
     path = Path(output)
-    if path.is_dir() or (path.exists() and _MARK not in path.read_text(errors="replace")):
+    if path.is_dir() or (path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")):
         raise ArgumentError(f"{path} exists and is no report; choose another --output")
     runs: dict[Path, Run] = {}  # a run that two folders hold is one
     errors: list[tuple[str, ReblurkitError]] = []
@@ -61,7 +61,7 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
     page = _page(list(runs.values()), [Path(folder) for folder in folders])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page)
+        path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ReportError(f"cannot write {path}: {error.strerror}") from error
     return [f"{folder}: {error}" for folder, error in errors]
@@ -94,7 +94,7 @@ def _page(runs: Sequence[Run], folders: Sequence[Path]) -> str:
     names = sorted({name for run in runs for name in run.metrics}, key=_order)
     curves = {name: {each.name: each.run.metrics[name] for each in shown if name in each.run.metrics} for name in names}
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        resources.files("reblurkit.report").joinpath("report.html.jinja").read_text()
+        resources.files("reblurkit.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
     )
     return template.render(
         mark=_MARK,

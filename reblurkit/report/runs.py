@@ -64,13 +64,13 @@ def find_runs(path: Path) -> list[Run]:
 
 def read_versions(path: Path) -> list[list[str]]:
     """The header and the rows of a table of versions; numbers at four digits."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         return [[_short(text) for text in row] for row in csv.reader(file)]
 
 
 def is_log(path: Path) -> bool:
     """Whether a ``metrics.csv`` is Lightning's, with values by step."""
-    with path.open(errors="replace") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         return "step" in file.readline().strip().split(",")
 
 
@@ -79,7 +79,7 @@ def _read(log: Path) -> Run:
     pictures = sorted((folder / "images").glob("*.png"), key=_natural)
     config = folder / "config.yaml"
     try:
-        text = config.read_text() if config.exists() else ""
+        text = config.read_text(encoding="utf-8") if config.exists() else ""
         options = dict(_flat(yaml.safe_load(text) or {}))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ReportError(f"cannot read {config}: {' '.join(str(error).split())}") from error
@@ -88,14 +88,14 @@ def _read(log: Path) -> Run:
 
 def _metrics(log: Path) -> dict[str, list[Point]]:
     metrics: dict[str, list[Point]] = {}
-    with log.open(newline="") as file:
-        try:
+    try:
+        with log.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file, strict=True):
                 for name, text in row.items():
                     if text and name not in ("epoch", "step"):
                         metrics.setdefault(name, []).append(Point(int(row["step"]), float(text)))
-        except (ValueError, TypeError, csv.Error) as error:
-            raise ReportError(f"cannot read {log}: {error}") from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise ReportError(f"cannot read {log}: {error}") from error
     return metrics
 
 
