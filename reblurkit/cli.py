@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 on success, 1 where some inputs failed and were listed, 2 on bad usage or bad input, with one
-        line on stderr.
+        line on stderr, 130 when interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         options = _parser().parse_args(words)
         return options.run(options) or 0
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("reblurkit: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         if debug or not isinstance(error, ReblurkitError):
             raise

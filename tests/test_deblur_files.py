@@ -260,6 +260,24 @@ def test_existing_files_are_kept_unless_told_otherwise(work, capsys):
     assert (work / "out" / "a.png").read_bytes() != before
 
 
+def test_an_interrupted_run_goes_on(work, capsys, monkeypatch):
+    real, calls = reblurkit.inference.Deblurrer.__call__, []
+
+    def interrupted(self, blurry):
+        calls.append(blurry)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, blurry)
+
+    monkeypatch.setattr(reblurkit.inference.Deblurrer, "__call__", interrupted)
+    assert deblur() == 130
+    assert "reblurkit: interrupted" in capsys.readouterr().err
+    assert written(work / "out") == ["a.png"]
+    assert deblur("--existing", "skip") == 0
+    assert written(work / "out") == ["a.png", "deep/b.png"]
+    assert len(calls) == 3
+
+
 def test_inputs_are_never_overwritten_nor_results_read_again(work, capsys):
     line = fails(capsys, "--existing", "overwrite", inputs=["photos/a.png"], output="photos")
     assert "the input photos/a.png would be overwritten" in line
