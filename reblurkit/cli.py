@@ -55,10 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print("reblurkit: interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
-        if debug or not isinstance(error, ReblurkitError):
+    except ReblurkitError as error:
+        if debug:
             raise
         print(f"reblurkit: error: {_last_cause(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        # a training of hours keeps its traceback
+        if debug or error.filename is None or words[0] in COMMANDS:
+            raise
+        print(f"reblurkit: error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
 
 
@@ -129,7 +135,8 @@ def _add_deblur(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--adapt-lr", type=float, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
     add("--tile", type=int, metavar="N", help="side of the tiles in which large images are processed")
-    add("--existing", default="refuse", help="what to do about files there: refuse, skip, overwrite (default: refuse)")
+    existing = ("refuse", "skip", "overwrite")
+    add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
     add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     deblur.set_defaults(run=_deblur)
 
@@ -181,6 +188,8 @@ def _deblur(options: argparse.Namespace) -> int:
     from reblurkit.inference import Deblurrer
     from reblurkit.plugins.trained_network import load_translator
 
+    if "" in (*options.inputs, options.output):
+        raise ArgumentError("an INPUT or --output is an empty word; write . for the folder you are in")
     network, reblur_net = _load_networks(options)
     if options.adapt > 0 and reblur_net is None:
         raise ArgumentError(
@@ -189,7 +198,7 @@ def _deblur(options: argparse.Namespace) -> int:
         )
     deblurrer = Deblurrer(
         network,
-        translator=load_translator(options.translator) if options.translator else None,
+        translator=None if options.translator is None else load_translator(options.translator),
         reblur_net=reblur_net if options.adapt else None,
         steps=options.adapt,
         lr=options.adapt_lr,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
-from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, find_videos
+from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
 from reblurkit.data.images import SUFFIXES, write_image
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ReblurkitError
@@ -46,11 +48,11 @@ def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, ex
             to go on with an interrupted run, or ``"overwrite"`` them. Inputs are never overwritten.
 
     Returns:
-        What was done. Inputs that cannot be read or processed are listed, and the others go on.
+        What was done. Inputs that cannot be read or processed, or whose result cannot be written, are listed, and
+        the others go on.
 
     Raises:
         ArgumentError: If two images would become one file, or an existing file or input would be overwritten.
-        ImageFileError: If a file cannot be written.
         ReblurkitError: If nothing can be deblurred: what was wrong with the first input.
     """
     if existing not in get_args(Existing):
@@ -58,27 +60,45 @@ def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, ex
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"--output must be a folder, but {folder} is a file")
-    sources, errors = _open(inputs, folder, deblurrer.frames)
-    _check_targets(sources, existing)
+    sources, failures, found = _open(inputs, folder, deblurrer.frames)
+    _check_targets(sources, found, existing)
     written = skipped = 0
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Deblurring", total=sum(len(source.targets) for source in sources))
         for source in sources:
             wanted = [i for i, target in enumerate(source.targets) if existing != "skip" or not target.exists()]
             left_out = len(source.targets) - len(wanted)
             skipped += left_out
-            progress.update(task, description=f"Deblurring {source.origin}", advance=left_out)
-            for result in _results(source, wanted, deblurrer):
-                if isinstance(result, ReblurkitError):
-                    errors.append((source.origin, result))
-                else:
-                    index, image = result
+            progress.update(task, description=f"Deblurring {escape(str(source.origin))}", advance=left_out)
+            try:
+                for index, image in _results(source, wanted, deblurrer):
                     write_image(image, source.targets[index], source.frames.kind(index))
                     written += 1
-                progress.advance(task)
-    if errors and not written and not skipped:
-        raise errors[0][1]
-    return Outcome(written, skipped, [f"{origin}: {' '.join(str(error).split())}" for origin, error in errors])
+                    progress.advance(task)
+            except ReblurkitError as error:
+                failures.append(_Failure(source.origin, error))
+    if failures and not written and not skipped:
+        raise _first(failures)
+    return Outcome(written, skipped, [str(failure) for failure in failures])
+
+
+class _Failure(NamedTuple):
+    """An input that could not be read or processed."""
+
+    origin: Path
+    error: ReblurkitError
+
+    def __str__(self) -> str:
+        text = str(self.error) if str(self.origin) in str(self.error) else f"{self.origin}: {self.error}"
+        return " ".join(text.split())
+
+
+def _first(failures: Sequence[_Failure]) -> ReblurkitError:
+    others = f" (and {len(failures) - 1} more failed)" if len(failures) > 1 else ""
+    error = type(failures[0].error)(f"{failures[0]}{others}")
+    error.__cause__ = failures[0].error
+    return error
 
 
 class _Source(NamedTuple):
@@ -89,26 +109,27 @@ class _Source(NamedTuple):
     targets: list[Path]  # of each frame
 
 
-def _open(inputs: Sequence[str], output: Path, length: int) -> tuple[list[_Source], list[tuple[Path, ReblurkitError]]]:
-    sources: dict[Path, _Source] = {}  # an input given twice is one
-    errors: list[tuple[Path, ReblurkitError]] = []
+def _open(inputs: Sequence[str], output: Path, length: int) -> tuple[list[_Source], list[_Failure], list[Path]]:
+    """The inputs that can be read, the others, and all files that were found, none of which may be overwritten."""
+    sources: dict[str, _Source] = {}  # an input given twice is one
+    failures: list[_Failure] = []
+    found: list[Path] = []
     for path in map(Path, inputs):
         try:
             files = _files(path, output)
-            together = length > 1 and path.is_dir()  # the images of a folder are the frames of a video
-            opened = [_source(video, path, output) for video in find_videos(path)] if together else []
         except ReblurkitError as error:
-            errors.append((path, error))
+            failures.append(_Failure(path, error))
             continue
-        for file in [] if together else files:
+        found += files
+        for group in _groups(files, together=length > 1 and path.is_dir()):
             try:
-                opened.append(_source(_frames(file), path if path.is_dir() else path.parent, output))
+                source = _source(_frames(group), path if path.is_dir() else path.parent, output)
+                sources.setdefault(os.path.abspath(source.origin), source)
             except ReblurkitError as error:
-                errors.append((file, error))
-        sources |= {source.origin.resolve(): source for source in opened if _is_outside(source.origin, path, output)}
-    if errors and not sources:
-        raise errors[0][1]
-    return list(sources.values()), errors
+                failures.append(_Failure(group[0], error))
+    if failures and not sources:
+        raise _first(failures)
+    return list(sources.values()), failures, found
 
 
 def _files(path: Path, output: Path) -> list[Path]:
@@ -116,7 +137,9 @@ def _files(path: Path, output: Path) -> list[Path]:
     suffixes = SUFFIXES | VIDEO_SUFFIXES
     if path.is_file():
         if path.suffix.lower() not in suffixes:
-            raise ArgumentError(f"expected an image or video whose name ends in one of {', '.join(sorted(suffixes))}")
+            raise ArgumentError(
+                f"{path} must be an image or a video, by a name that ends in one of {', '.join(sorted(suffixes))}"
+            )
         return [path]
     if not path.is_dir():
         raise DatasetNotFoundError(f"no file or folder {path}")
@@ -128,10 +151,20 @@ def _files(path: Path, output: Path) -> list[Path]:
         if file.suffix.lower() in suffixes
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
         and _is_outside(file, path, output)
+        and not file.is_fifo()
     ]
     if not files:
         raise DatasetNotFoundError(f"no image or video in {path}: looked for {', '.join(sorted(suffixes))} files")
     return files
+
+
+def _groups(files: Sequence[Path], *, together: bool) -> Iterator[list[Path]]:
+    """Each file for itself; or, for a network of several frames, the images of a folder as the frames of a video."""
+    for _, group in groupby(sorted(files, key=lambda file: (file.parent, file.name)), lambda file: file.parent):
+        paths = sorted(group, key=lambda file: natural_order(file.name))
+        frames = [path for path in paths if together and path.suffix.lower() in SUFFIXES]
+        yield from [frames] if frames else []
+        yield from ([path] for path in paths if path not in frames)
 
 
 def _is_outside(file: Path, root: Path, output: Path) -> bool:
@@ -140,9 +173,9 @@ def _is_outside(file: Path, root: Path, output: Path) -> bool:
     return not (inside and file.resolve().is_relative_to(output.resolve()))
 
 
-def _frames(file: Path) -> Frames:
-    is_video = file.suffix.lower() in VIDEO_SUFFIXES
-    return VideoFile(file.stem, file) if is_video else FrameFiles(file.stem, [file])
+def _frames(paths: list[Path]) -> Frames:
+    is_video = paths[0].suffix.lower() in VIDEO_SUFFIXES
+    return VideoFile(paths[0].stem, paths[0]) if is_video else FrameFiles(paths[0].stem, paths)
 
 
 def _source(frames: Frames, root: Path, output: Path) -> _Source:
@@ -158,49 +191,42 @@ def _source(frames: Frames, root: Path, output: Path) -> _Source:
     return _Source(origin, frames, targets)
 
 
-def _check_targets(sources: Sequence[_Source], existing: Existing) -> None:
-    inputs = {path.resolve() for source in sources for path in _paths(source)}
+def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: Existing) -> None:
+    inputs = {path.resolve() for path in found}
     taken: dict[Path, Path] = {}
     for source in sources:
         for target in source.targets:
             if (other := taken.setdefault(target, source.origin)) is not source.origin:
-                raise ArgumentError(
-                    f"{other} and {source.origin} would both be written to {target}; deblur them into two folders, or "
-                    "give the folder that holds both"
-                )
+                beside = other.parent == source.origin.parent
+                advice = "rename one" if beside else "deblur them into two folders, or give the folder that holds both"
+                raise ArgumentError(f"{other} and {source.origin} would both be written to {target}; {advice}")
             if target.resolve() in inputs:
                 raise ArgumentError(f"the input {target} would be overwritten; choose another --output")
+            if target.is_dir():
+                raise ArgumentError(f"{target} is a folder, where a file is to be written; choose another --output")
             if existing == "refuse" and target.exists():
                 raise ArgumentError(
                     f"{target} exists already; choose another --output, or --existing skip or overwrite"
                 )
 
 
-def _paths(source: _Source) -> list[Path]:
-    return source.frames.paths if isinstance(source.frames, FrameFiles) else [source.origin]
-
-
-def _results(
-    source: _Source, wanted: Sequence[int], deblurrer: Deblurrer
-) -> Iterator[tuple[int, Tensor] | ReblurkitError]:
-    """The deblurred frames that are wanted, each with its index; at the first failure the error, and no more."""
+def _results(source: _Source, wanted: Sequence[int], deblurrer: Deblurrer) -> Iterator[tuple[int, Tensor]]:
+    """The deblurred frames that are wanted, each with its index."""
     for _, group in groupby(wanted, lambda index: index // _CHUNK):
         indices = list(group)
-        try:
-            for index, stack in zip(indices, frame_stacks(deblurrer.network, source.frames, indices), strict=True):
-                yield index, deblurrer(stack)[0]
-        except ReblurkitError as error:
-            yield error
-            return
-        except (RuntimeError, MemoryError) as error:
-            yield _explained(error, source.frames)
-            return
+        stacks = frame_stacks(deblurrer.network, source.frames, indices)
+        for index, stack in zip(indices, stacks, strict=True):
+            try:
+                image = deblurrer(stack)[0]
+            except ReblurkitError:
+                raise
+            except Exception as error:  # whatever a network raises
+                raise _explained(error, source.frames) from error
+            yield index, image
 
 
-def _explained(error: RuntimeError | MemoryError, frames: Frames) -> ReblurkitError:
+def _explained(error: Exception, frames: Frames) -> ReblurkitError:
     height, width = frames.size
     scarce = isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
     what = "there is not enough memory; --tile 512 needs less" if scarce else f"{type(error).__name__}: {error}"
-    explained = ArgumentError(f"cannot process {width} x {height} pixels: {what}")
-    explained.__cause__ = error
-    return explained
+    return ArgumentError(f"cannot process {width} x {height} pixels: {what}")

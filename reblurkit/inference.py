@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reblurkit.adaptation import AdaptOptions, adapt
 from reblurkit.data.frames import Frames
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.models.full_size import FullSize
 from reblurkit.networks import check_two_networks, frame_inputs, stack_length
 
@@ -69,6 +69,8 @@ class Deblurrer:
             )
         if steps and reblur_net is not None:
             check_two_networks(network, reblur_net, "reblurring")
+        if steps and not any(parameter.is_floating_point() for parameter in network.parameters()):
+            raise ArgumentError(f"{type(network).__name__} has no parameters that could be adapted")
         self._deblur = self._ready(FullSize(network, tile=tile))
         self._translator = None if translator is None else self._ready(FullSize(translator, tile=tile))
         self._reblur_net = None if reblur_net is None else self._ready(FullSize(reblur_net))
@@ -84,7 +86,7 @@ class Deblurrer:
 
         Raises:
             ShapeError: If a network cannot process the size.
-            ArgumentError: If a network makes NaN or infinite values.
+            ArgumentError: If the network makes anything but finite floating point values.
         """
         with torch.inference_mode():
             image = blurry.to(self.device)
@@ -92,6 +94,11 @@ class Deblurrer:
                 image = self._translator(image.flatten(0, -4)).clamp(0, 1).view_as(image)
             plain: Tensor | None = None if self.options.steps else self._deblur(image)
         deblurred = self._adapt(image) if plain is None else plain
+        expected = (len(image), 3, *image.shape[-2:])
+        if deblurred.shape != expected:
+            raise ShapeError(f"the network must make images of shape {expected}, but made {tuple(deblurred.shape)}")
+        if not deblurred.is_floating_point():
+            raise ArgumentError(f"the network must make floating point values in [0, 1], but made {deblurred.dtype}")
         if not deblurred.isfinite().all():
             raise ArgumentError("the networks made NaN or infinite values of it")
         return deblurred.float().clamp(0, 1).cpu()
@@ -133,9 +140,9 @@ def _device(name: str | torch.device | None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter of a torch without CUDA
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).tolist()
+    except Exception as error:  # of as many kinds as there are devices
+        reason = str(error).splitlines()[0][:200]
         raise ArgumentError(
             f"the device must be one that torch has here, such as cpu, but is {name}: {reason}"
         ) from error

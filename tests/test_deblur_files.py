@@ -38,6 +38,26 @@ class Even(nn.Module):
         return nn.functional.pixel_shuffle(nn.functional.pixel_unshuffle(image, 2), 2)
 
 
+class Lost(nn.Module):
+    def forward(self, image):
+        return {}["image"]
+
+
+class Levels(nn.Module):
+    def forward(self, image):
+        return (255 * image).to(torch.uint8)
+
+
+class Twice(nn.Module):
+    def forward(self, image):
+        return torch.cat([image, image])
+
+
+class Unbuilt(nn.Module):
+    def __init__(self):
+        raise ValueError("no width")
+
+
 class Hungry(nn.Module):
     def forward(self, image):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -209,6 +229,20 @@ def test_a_network_of_several_frames_takes_a_folder_as_a_video(work):
         torch.testing.assert_close(result, levels(expected), rtol=0, atol=1e-6)
 
 
+def test_a_broken_clip_does_not_take_the_others_along(work, capsys):
+    torch.save(create_model("dbn", width=4).state_dict(), "dbn.pt")
+    for clip in ("one", "two"):
+        for index in range(3):
+            photo(work / "clips" / clip / f"{index}.png", (24, 24))
+    (work / "clips" / "one" / "1.png").write_bytes(b"broken")
+    by = ("--model", "dbn", "--network-args", '{"width": 4}', "--weights", "dbn.pt")
+    assert deblur(inputs=["clips"], by=by, output="clips/sharp") == 1
+    assert "cannot read image clips/one/1.png" in capsys.readouterr().err
+    assert written(work / "clips" / "sharp") == [f"two/{index}.png" for index in range(3)]
+    assert deblur("--existing", "skip", inputs=["clips"], by=by, output="clips/sharp") == 1
+    assert "deblurred: 0; there already: 3" in capsys.readouterr().err
+
+
 def test_a_video_file_goes_to_a_folder_of_its_name(work):
     av = pytest.importorskip("av")
     with av.open(str(work / "clip.mp4"), "w") as container:
@@ -229,11 +263,15 @@ def test_files_that_fail_are_listed_and_the_others_go_on(work, capsys):
     failed = [line for line in capsys.readouterr().err.splitlines() if "failed" in line]
     assert written(work / "out") == ["a.png", "deep/b.png"]
     assert len(failed) == 4
+    assert deblur(inputs=["photos/broken.png", "photos/cut.jpg"], output="out2") == 2
+    assert "cannot read image photos/broken.png" in (said := capsys.readouterr().err)
+    assert said.splitlines()[-1].endswith("(and 1 more failed)")
+    assert said.count("\n") == 1
     text = "\n".join(failed)
-    assert "photos/broken.png: cannot read image photos/broken.png" in text
-    assert "photos/cut.jpg: cannot read image photos/cut.jpg" in text
-    assert "nowhere: no file or folder nowhere" in text
-    assert "owned.py: expected an image or video whose name ends in one of .avi" in text
+    assert "failed: cannot read image photos/broken.png" in text
+    assert "failed: cannot read image photos/cut.jpg" in text
+    assert "failed: no file or folder nowhere" in text
+    assert "owned.py must be an image or a video, by a name that ends in one of .avi" in text
 
 
 def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):
@@ -242,6 +280,15 @@ def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):
     line = fails(capsys, by=("--network", "owned.Even"), inputs=["photos/a.png"], output="out2")
     assert "Even failed on 33 x 41 pixels" in line
     assert "the network's attribute of this name" in line
+    assert "KeyError: 'image'" in fails(capsys, by=("--network", "owned.Lost"), output="out2")
+    line = fails(capsys, by=("--network", "owned.Levels"), output="out2")
+    assert "the network must make floating point values in [0, 1], but made torch.uint8" in line
+    line = fails(capsys, by=("--network", "owned.Twice"), inputs=["photos/a.png"], output="out2")
+    assert "must make images of shape (1, 3, 33, 41), but made (2, 3, 33, 41)" in line
+    line = fails(capsys, by=("--network", "owned.Unbuilt"), output="out2")
+    assert "owned.Unbuilt cannot be built with {}: ValueError: no width" in line
+    (work / "wrong.py").write_text("def")
+    assert "wrong.Net: SyntaxError" in fails(capsys, by=("--network", "wrong.Net"), output="out2")
     line = fails(capsys, by=("--network", "owned.Hungry"), output="out2")
     assert "cannot process 41 x 33 pixels: there is not enough memory; --tile 512 needs less" in line
 
@@ -287,9 +334,26 @@ def test_inputs_are_never_overwritten_nor_results_read_again(work, capsys):
     assert written(work / "photos") == ["a.png", "deep/b.jpg", "sharp/a.png", "sharp/deep/b.png"]
 
 
+def test_an_input_that_cannot_be_read_is_not_overwritten_either(work, capsys):
+    (work / "both" / "x").mkdir(parents=True)
+    (work / "both" / "a.png").write_bytes(b"precious")
+    photo(work / "both" / "x" / "a.jpg")
+    line = fails(capsys, "--existing", "overwrite", inputs=["both/a.png", "both/x/a.jpg"], output="both")
+    assert "the input both/a.png would be overwritten" in line
+    assert (work / "both" / "a.png").read_bytes() == b"precious"
+
+
+def test_links_names_with_brackets_and_folders_that_contain_themselves(work):
+    photo(work / "odd" / "mk[" / "b]" / "a.png")
+    (work / "odd" / "linked.png").symlink_to(work / "photos" / "a.png")
+    (work / "odd" / "loop").symlink_to(work / "odd")
+    assert deblur(inputs=["odd", "photos/a.png"]) == 0
+    assert written(work / "out") == ["a.png", "linked.png", "mk[/b]/a.png"]
+
+
 def test_two_images_that_would_become_one_file(work, capsys):
     photo(work / "photos" / "a.jpg")
-    assert "photos/a.jpg and photos/a.png would both be written to out/a.png" in fails(capsys)
+    assert "photos/a.jpg and photos/a.png would both be written to out/a.png; rename one" in fails(capsys)
     assert not (work / "out").exists()
 
 
@@ -300,9 +364,10 @@ def test_two_images_that_would_become_one_file(work, capsys):
         (("--adapt", "-1"), "`steps` of adaptation must be a whole number, at least 0, but is -1"),
         (("--adapt", "x"), "argument --adapt: invalid int value: 'x'"),
         (("--adapt-lr", "0"), "`lr` must be above 0"),
-        (("--tile", "30"), "`tile` must be at least 33"),
+        (("--tile", "30"), "`tile` must divide by 4"),
         (("--tile", "0"), "`tile` must be a number of pixels, at least 1"),
-        (("--existing", "append"), "`existing` must be refuse, skip or overwrite, but is 'append'"),
+        (("--existing", "append"), "argument --existing: invalid choice: 'append' (choose from"),
+        (("--device", "meta"), "the device must be one that torch has here"),
         (("--device", "warp"), "the device must be one that torch has here, such as cpu, but is warp"),
         (("--translator", "unet.pt"), "unet.pt is no Lightning checkpoint"),
         (("--checkpoint", "unet.pt"), "give the network in one of three ways"),
@@ -323,7 +388,12 @@ def test_bad_inputs_end_in_one_line(work, capsys, monkeypatch):
     assert "--output must be a folder, but out is a file" in fails(capsys)
     (work / "mixed").mkdir()
     (work / "mixed" / "deep").write_text("a file")
-    assert "cannot write mixed/deep/b.png" in fails(capsys, output="mixed")
+    assert deblur(output="mixed") == 1
+    assert "reblurkit: failed: photos/deep/b.jpg: cannot write mixed/deep/b.png" in capsys.readouterr().err
+    assert written(work / "mixed") == ["a.png", "deep"]
+    (work / "folder" / "a.png").mkdir(parents=True)
+    assert "folder/a.png is a folder, where a file is to be written" in fails(capsys, output="folder")
+    assert "an INPUT or --output is an empty word" in fails(capsys, inputs=[""], output="out3")
     assert "required: INPUT" in fails(capsys, inputs=[])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert reblurkit.inference.Deblurrer(task.network).device == torch.device("cpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reblurkit.data.images import SUFFIXES, ImageKind, image_kind, image_size, read_image
+from reblurkit.data.patterns import walk_files
 from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
@@ -124,7 +125,9 @@ class VideoFile(Frames):
                 # a phone films upright pictures lying on their side, and says so
                 self._quarter_turns = round(first.rotation / 90) % 4
                 self.size = (first.width, first.height) if self._quarter_turns % 2 else (first.height, first.width)
-        except (av.error.FFmpegError, IndexError, OSError, StopIteration) as error:
+        except IndexError as error:
+            raise ImageFileError(f"cannot read video {path}: it has no video stream") from error
+        except (av.error.FFmpegError, OSError, StopIteration) as error:
             raise ImageFileError(f"cannot read video {path}: {error}") from error
         if not self._stamps:
             raise ImageFileError(f"cannot read video {path}: it has no frames")
@@ -193,10 +196,11 @@ def find_videos(root: Path) -> list[Frames]:
     if not root.is_dir():
         raise DatasetNotFoundError(f"no folder of video {root}")
     videos: list[Frames] = []
-    for place, _, names in sorted(os.walk(root, followlinks=True)):
-        folder = Path(place)
+    found = sorted(walk_files(root), key=lambda path: (path.parent, path.name))
+    for folder, grouped in itertools.groupby(found, lambda path: path.parent):
         name = folder.relative_to(root).as_posix()
-        files = [folder / each for each in sorted(names, key=natural_order) if not each.startswith(".")]
+        files = sorted(grouped, key=lambda path: natural_order(path.name))
+        files = [path for path in files if not path.name.startswith(".")]
         images = [path for path in files if path.suffix.lower() in SUFFIXES]
         if images:
             videos.append(FrameFiles(root.name if name == "." else name, images))

@@ -7,7 +7,7 @@ import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from uuid import uuid4
 
 import numpy as np
@@ -21,7 +21,8 @@ from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _COLOUR = frozenset({"RGB", "RGBA"})
-_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
+_ORIENTATION = 0x0112  # tags of EXIF and TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -165,8 +166,13 @@ def _decode(path: Path) -> NDArray[np.generic]:
                 from tifffile import imread
 
                 array = np.asarray(imread(path, key=0))
+                if cast("TiffImageFile", image).tag_v2.get(_PLANAR) == 2:  # one plane after the other
+                    array = array.transpose(1, 2, 0)
         elif image.mode.startswith("I;16") or image.mode in {"I", "F"}:
             array = np.asarray(image)
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)
+            if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0:  # 0 is white
+                array = np.invert(array) if array.dtype == np.uint16 else array
         else:
             array = np.asarray(image.convert("RGB"))
         return _upright(array, image.getexif().get(_ORIENTATION, 1))

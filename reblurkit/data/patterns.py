@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reblurkit.data.images import SUFFIXES
-from reblurkit.errors import PairingError
+from reblurkit.errors import DatasetNotFoundError, PairingError
 
 _WILDCARD = re.compile(r"(\*\*/|\*|<[a-z]\w*/?>)")
 
@@ -97,10 +97,19 @@ def index_files(files: Iterable[tuple[Path, Captured]], wildcards: Iterable[str]
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; links to folders are followed, each folder once."""
+    """All files below a folder, sorted; links to folders are followed, each folder once.
+
+    Raises:
+        DatasetNotFoundError: If a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a folder that is missing has no files
+            raise DatasetNotFoundError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
     files: list[Path] = []
     seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue

@@ -145,6 +145,15 @@ class _ReblurkitCLI(LightningCLI):
     def before_predict(self) -> None:
         self._warn_of_fresh_weights()
 
+    def after_validate(self) -> None:
+        self._name_run()
+
+    def after_test(self) -> None:
+        self._name_run()
+
+    def _name_run(self) -> None:
+        _say(f"run folder: {self.trainer.log_dir}")
+
     def after_predict(self) -> None:
         folder = self._get(self.config_init, "image_writer").folder
         _say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")

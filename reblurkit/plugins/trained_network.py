@@ -91,12 +91,16 @@ def _build(model: str | None, network: str | None, arguments: str | None) -> nn.
         package, _, name = str(network).rpartition(".")
         try:
             factory = getattr(importlib.import_module(package), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ArgumentError(f"--network must be the dotted path of a class, but {network}: {error}") from error
+        except Exception as error:  # whatever the user's file raises when it is imported
+            reason = f"{type(error).__name__}: {error}"
+            raise ArgumentError(f"--network must be the dotted path of a class, but {network}: {reason}") from error
     try:
         built = factory(**keywords)
-    except TypeError as error:
-        raise ArgumentError(f"{model or network} cannot be built with {keywords}: {error}") from error
+    except ReblurkitError:
+        raise
+    except Exception as error:  # whatever a constructor finds wrong
+        reason = f"{type(error).__name__}: {error}"
+        raise ArgumentError(f"{model or network} cannot be built with {keywords}: {reason}") from error
     if not isinstance(built, nn.Module):
         raise ArgumentError(f"{network} must be a class of torch.nn.Module, but makes {type(built).__name__}")
     return built
@@ -117,7 +121,7 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
 
     path = Path(checkpoint)
     state = read_lightning_checkpoint(path)["state_dict"]
-    found = [Path(config)] if config else [path.parent / "config.yaml", path.parent.parent / "config.yaml"]
+    found = [Path(config)] if config else [folder / "config.yaml" for folder in path.absolute().parents[:2]]
     existing = [each for each in found if each.is_file()]
     if not existing:
         raise ArgumentError(
@@ -126,6 +130,8 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
         )
     try:
         loaded = yaml.safe_load(existing[0].read_text())
+        if not isinstance(loaded, dict) or "model" not in loaded:
+            raise ArgumentError(f"{existing[0]} is no configuration of a run: it has no `model`")
         parser = LightningArgumentParser(exit_on_error=False)
         parser.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
         module: L.LightningModule = parser.instantiate_classes(parser.parse_object({"model": loaded["model"]})).model

@@ -11,6 +11,7 @@ from reblurkit.errors import BackendError
 from reblurkit.report.runs import Point
 
 _POINTS = 200
+_LARGEST = 1e100
 COLOURS = ("#1f77b4", "#d95f02", "#2a9d58", "#b5329a", "#7d6608", "#17becf", "#8c564b", "#555555")
 
 
@@ -53,7 +54,9 @@ def metric_chart(curves: Mapping[str, Sequence[Point]], colours: Mapping[str, st
         axes = figure.add_subplot()
         for run, points in curves.items():
             thinned = thin(points)
-            steps, values = [point.step for point in thinned], [point.value for point in thinned]
+            steps = [point.step for point in thinned]
+            # as gaps, what no axis can show
+            values = [point.value if abs(point.value) < _LARGEST else math.nan for point in thinned]
             axes.plot(steps, values, color=colours[run], marker="." if len(thinned) < 30 else None, linewidth=1.3)
         axes.set_xlabel("step")
         axes.ticklabel_format(useOffset=False)

@@ -6,20 +6,24 @@ import base64
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+from uuid import uuid4
 
 import jinja2
 from PIL import Image
 
 import reblurkit
 from reblurkit.errors import ArgumentError, ReblurkitError, ReportError
-from reblurkit.report.charts import COLOURS, metric_chart
-from reblurkit.report.runs import Point, Run, find_runs, is_log, read_versions
+from reblurkit.report.charts import COLOURS, metric_chart, thin
+from reblurkit.report.runs import Point, Run, find_runs, is_log, read_versions, short_number
+
+T = TypeVar("T")
 
 # Last words of the names of metrics that have a better end. Others, such as reblur_psnr, are good or bad by what is
 # trained, and no run is marked as the best.
@@ -38,7 +42,7 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
         output: The page; one that is there already is replaced if it is a report.
 
     Returns:
-        The folders that could not be read, each with the reason.
+        What could not be read, each with the reason.
 
     Raises:
         ArgumentError: If the output is a file of another kind.
@@ -47,24 +51,38 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
         ReblurkitError: If there is no run at all: what was wrong with the first folder.
     """
     path = Path(output)
-    if path.is_dir() or (path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")):
+    if path.is_dir() or (path.exists() and not _is_report(path)):
         raise ArgumentError(f"{path} exists and is no report; choose another --output")
     runs: dict[Path, Run] = {}  # a run that two folders hold is one
-    errors: list[tuple[str, ReblurkitError]] = []
+    errors: list[ReblurkitError] = []
     for folder in folders:
         try:
-            runs |= {run.folder.resolve(): run for run in find_runs(Path(folder))}
+            found, broken = find_runs(Path(folder))
         except ReblurkitError as error:
-            errors.append((folder, error))
+            errors.append(error)
+        else:
+            runs |= {run.folder.resolve(): run for run in found}
+            errors += broken
     if not runs:
-        raise errors[0][1]
-    page = _page(list(runs.values()), [Path(folder) for folder in folders])
+        raise errors[0]
+    page = _page(list(runs.values()), [Path(folder) for folder in folders], errors)
+    partial = path.with_name(f".{uuid4().hex}.html")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="replace")  # names of files need not be text
+        partial.replace(path)
     except OSError as error:
         raise ReportError(f"cannot write {path}: {error.strerror}") from error
-    return [f"{folder}: {error}" for folder, error in errors]
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return [str(error) for error in errors]
+
+
+def _is_report(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = file.read(1000)
+    return head.startswith("<!DOCTYPE html>") and _MARK in head
 
 
 class _Cell(NamedTuple):
@@ -85,9 +103,14 @@ class _Shown:
     pictures: list[tuple[str, str]]
 
 
-def _page(runs: Sequence[Run], folders: Sequence[Path]) -> str:
+def _page(runs: Sequence[Run], folders: Sequence[Path], errors: list[ReblurkitError]) -> str:
+    """The page; what of it cannot be read is added to the errors."""
+
+    def pictures(paths: Sequence[Path], title: Callable[[Path], str]) -> list[tuple[str, str]]:
+        return [(title(path), picture) for path in paths if (picture := _tried(_embedded, path, errors))]
+
     shown = [
-        _Shown(name, colour, run, [(picture.stem, _embedded(picture)) for picture in _first_and_last(run.pictures)])
+        _Shown(name, colour, run, pictures(_first_and_last(run.pictures), lambda path: path.stem))
         for name, colour, run in zip(_names(runs), itertools.cycle(COLOURS), runs, strict=False)
     ]
     colours = {each.name: each.colour for each in shown}
@@ -107,14 +130,23 @@ def _page(runs: Sequence[Run], folders: Sequence[Path]) -> str:
             for name, points in curves.items()
             if any(len(values) > 1 for values in points.values())
         },
-        comparisons=[(path.as_posix(), _embedded(path)) for path in _files(folders, "comparison.png")],
+        thinned=any(len(points) > len(thin(points)) for each in curves.values() for points in each.values()),
+        comparisons=pictures(_files(folders, "comparison.png"), Path.as_posix),
         tables=[
             (path.as_posix(), table)
             for path in _files(folders, "metrics.csv")
-            if not is_log(path) and (table := read_versions(path))
+            if _tried(is_log, path, errors) is False and (table := _tried(read_versions, path, errors))
         ],
         differences=_differences(runs),
     )
+
+
+def _tried(read: Callable[[Path], T], path: Path, errors: list[ReblurkitError]) -> T | None:
+    try:
+        return read(path)
+    except ReblurkitError as error:
+        errors.append(error)
+        return None
 
 
 def _files(folders: Sequence[Path], name: str) -> list[Path]:
@@ -127,7 +159,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
     if len(parts) == 1:
         return ["/".join(parts[0][-2:])]
     common = next(i for i, column in enumerate(itertools.zip_longest(*parts)) if len(set(column)) > 1)
-    return ["/".join(each[common:]) or each[-1] for each in parts]
+    common = min(common, *(len(each) - 1 for each in parts))  # one run may hold another
+    return ["/".join(each[common:]) for each in parts]
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -144,7 +177,7 @@ def _row(name: str, shown: Sequence[_Shown]) -> list[_Cell]:
     measured = [sign * last for last in lasts if not math.isnan(last)]
     wins = max(measured) if sign and len(measured) > 1 and max(measured) > min(measured) else math.nan
     return [
-        _Cell(_number(last), _best(values, sign), sign * last == wins)
+        _Cell(short_number(last), _best(values, sign), sign * last == wins)
         if values
         else _Cell("not finite" if name in each.run.metrics else "")
         for each, values, last in zip(shown, points, lasts, strict=True)
@@ -154,11 +187,7 @@ def _row(name: str, shown: Sequence[_Shown]) -> list[_Cell]:
 def _best(points: Sequence[Point], sign: int) -> str:
     best = max(points, key=lambda point: sign * point.value)
     is_last = best.value == points[-1].value
-    return "" if sign == 0 or is_last else f"best {_number(best.value)} at step {best.step}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if 10 <= abs(value) < 1000 else f"{value:.4g}"
+    return "" if sign == 0 or is_last else f"best {short_number(best.value)} at step {best.step}"
 
 
 def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:

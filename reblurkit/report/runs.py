@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from reblurkit.data.patterns import walk_files
 from reblurkit.errors import DatasetNotFoundError, ReportError
+
+_OPTIONS = 10_000
 
 
 class Point(NamedTuple):
@@ -40,18 +44,28 @@ class Run:
     options: Mapping[str, str]
 
 
-def find_runs(path: Path) -> list[Run]:
+def find_runs(path: Path) -> tuple[list[Run], list[ReportError]]:
     """The runs in a folder: itself, or those below it, such as ``lightning_logs/version_*``.
+
+    Returns:
+        The runs, and what was wrong with those that cannot be read.
 
     Raises:
         DatasetNotFoundError: If there is none.
-        ReportError: If a file of a run cannot be read.
     """
     if not path.is_dir():
         raise DatasetNotFoundError(f"no run folder {path}")
-    logs = [log for log in sorted(path.rglob("metrics.csv"), key=_natural) if is_log(log)]
-    if not logs:
-        board = any(path.rglob("events.out.tfevents.*"))
+    files = walk_files(path)
+    logs = sorted((file for file in files if file.name == "metrics.csv" and file.is_file()), key=_natural)
+    runs: list[Run] = []
+    errors: list[ReportError] = []
+    for log in logs:
+        try:
+            runs += [_read(log)] if is_log(log) else []
+        except ReportError as error:
+            errors.append(error)
+    if not runs and not errors:
+        board = any(file.name.startswith("events.out.tfevents.") for file in files)
         raise DatasetNotFoundError(
             f"no run in {path}: looked for metrics.csv with a column 'step'"
             + (
@@ -59,19 +73,33 @@ def find_runs(path: Path) -> list[Run]:
                 * board
             )
         )
-    return [_read(log) for log in logs]
+    return runs, errors
 
 
 def read_versions(path: Path) -> list[list[str]]:
-    """The header and the rows of a table of versions; numbers at four digits."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        return [[_short(text) for text in row] for row in csv.reader(file)]
+    """The header and the rows of a table of versions; numbers shortened.
+
+    Raises:
+        ReportError: If the file cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            return [[_short(text) for text in row] for row in csv.reader(file)]
+    except (OSError, csv.Error) as error:
+        raise ReportError(f"cannot read {path}: {error}") from error
 
 
 def is_log(path: Path) -> bool:
-    """Whether a ``metrics.csv`` is Lightning's, with values by step."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return "step" in file.readline().strip().split(",")
+    """Whether a ``metrics.csv`` is Lightning's, with values by step.
+
+    Raises:
+        ReportError: If the file cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return "step" in file.readline().strip().split(",")
+    except OSError as error:
+        raise ReportError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _read(log: Path) -> Run:
@@ -80,37 +108,55 @@ def _read(log: Path) -> Run:
     config = folder / "config.yaml"
     try:
         text = config.read_text(encoding="utf-8") if config.exists() else ""
-        options = dict(_flat(yaml.safe_load(text) or {}))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ReportError(f"cannot read {config}: {' '.join(str(error).split())}") from error
+        flat = _flat(yaml.safe_load(text) or {})
+        options = dict(itertools.islice(flat, _OPTIONS))  # aliases can make endless ones of a short text
+    except Exception as error:  # YAML's constructors raise whatever Python's do
+        raise ReportError(f"cannot read {config}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if next(flat, None) is not None:
+        raise ReportError(f"cannot read {config}: it has more than {_OPTIONS} options")
     return Run(folder, _metrics(log), pictures, text, options)
 
 
 def _metrics(log: Path) -> dict[str, list[Point]]:
     metrics: dict[str, list[Point]] = {}
+    number, name = 0, ""
     try:
-        with log.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, strict=True):
+        with log.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            for row in reader:
+                number = reader.line_num
                 for name, text in row.items():
                     if text and name not in ("epoch", "step"):
                         metrics.setdefault(name, []).append(Point(int(row["step"]), float(text)))
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise ReportError(f"cannot read {log}: {error}") from error
+        raise ReportError(f"cannot read {log}, line {number}, column {name}: {error}") from error
     return metrics
+
+
+def short_number(value: float) -> str:
+    """Two places of a number such as 28.16, otherwise four digits.
+
+    Example:
+        >>> short_number(28.0), short_number(0.60034)
+        ('28.00', '0.6003')
+    """
+    return f"{value:.2f}" if 10 <= abs(value) < 1000 else f"{value:.4g}"
 
 
 def _short(text: str) -> str:
     try:
-        return f"{float(text):.4g}"
+        return short_number(float(text))
     except ValueError:
         return text
 
 
-def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Nested options as dotted keys."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    pairs = [pair for name, child in children for pair in _flat(child, f"{key}.{name}" if key else str(name))]
-    return pairs or [(key, "none" if value is None else str(value))]
+    if not value or not isinstance(value, dict | list):
+        yield key, "none" if value is None else str(value)
+        return
+    for name, child in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _flat(child, f"{key}.{name}" if key else str(name))
 
 
 def _natural(path: Path) -> list[int | str]:

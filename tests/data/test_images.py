@@ -192,3 +192,14 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypat
         write_image(1 - expected(RGB), tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_16_bit_tiff_files_of_other_programs(tmp_path):
+    array = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    grey = torch.from_numpy(array[..., 0].astype(np.float32) / 65535).expand(3, 5, 7)
+    imwrite(tmp_path / "planar.tif", array.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    imwrite(tmp_path / "big.tif", array[..., 0], byteorder=">", photometric="minisblack")
+    imwrite(tmp_path / "white.tif", 65535 - array[..., 0], photometric="miniswhite")
+    torch.testing.assert_close(read_image(tmp_path / "planar.tif"), expected(array, 65535), rtol=0, atol=0)
+    torch.testing.assert_close(read_image(tmp_path / "big.tif"), grey, rtol=0, atol=0)
+    torch.testing.assert_close(read_image(tmp_path / "white.tif"), grey, rtol=0, atol=0)

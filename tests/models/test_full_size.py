@@ -9,7 +9,7 @@ from skimage import data
 from torch import nn
 
 from reblurkit.errors import ArgumentError, ShapeError
-from reblurkit.models import FullSize, UNet, create_model
+from reblurkit.models import FullSize, UNet, create_model, list_models
 from tests.conftest import MultiScaleNet, PlainNet
 
 
@@ -65,8 +65,10 @@ def test_every_size_is_kept_and_padded_by_reflection(size, multiple):
 @pytest.mark.parametrize("name", ["unet", "reblur-n1"])
 def test_networks_of_the_package(name):
     network = create_model(name, **({"blocks": 1, "widths": (4, 6, 8)} if name == "unet" else {"width": 4}))
-    image = torch.rand(2, 3, 33, 21)
+    image = torch.rand(2, 3, 36, 20)
     assert torch.equal(FullSize(network)(image), network(image))
+    image = torch.rand(2, 3, 33, 21)
+    torch.testing.assert_close(FullSize(network)(image)[..., :17, :5], network(image)[..., :17, :5])
     assert FullSize(network, tile=16, overlap=8)(image).shape == image.shape
 
 
@@ -282,3 +284,19 @@ def test_what_is_no_network_or_no_image():
 def test_pixels_are_whole(options):
     with pytest.raises(ArgumentError, match="whole number"):
         FullSize(PlainNet(), **options)
+
+
+def test_networks_that_pad_for_themselves_have_tiles_on_their_grid():
+    network = create_model("unet", blocks=1, widths=(4, 4, 4)).eval()
+    image = torch.rand(1, 3, 99, 150)
+    with torch.no_grad():
+        whole = FullSize(network)(image)
+        torch.testing.assert_close(FullSize(network, tile=64)(image), whole)
+    with pytest.raises(ArgumentError, match="`tile` must divide by 4"):
+        FullSize(network, tile=62)
+
+
+@pytest.mark.parametrize("name", list_models("deblur"))
+def test_every_deblurring_network_says_on_which_grid_it_works(name):
+    with torch.device("meta"):
+        assert create_model(name).multiple >= 2

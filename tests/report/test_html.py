@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import lightning.pytorch as L
 import numpy as np
@@ -146,7 +147,8 @@ def test_a_real_training_with_a_test_run(work):
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = L.Trainer(max_epochs=3, log_every_n_steps=1, logger=CSVLogger("mine"), **quiet)
     trainer.fit(Task(), loader, loader)
-    (run,) = find_runs(work / "mine")
+    [run], errors = find_runs(work / "mine")
+    assert not errors
     assert [point.step for point in run.metrics["train/loss"]] == list(range(12))
     assert [point.step for point in run.metrics["val/psnr"]] == [3, 7, 11]
     assert main(["report", "mine"]) == 0
@@ -177,9 +179,8 @@ def test_values_that_are_not_finite(work):
         (["nowhere"], "no run folder nowhere"),
         (["empty"], "no run in empty: looked for metrics.csv with a column 'step'"),
         (["board"], "and found TensorBoard's logs; train with `--trainer.logger CSVLogger"),
-        (["broken"], "cannot read broken/metrics.csv: "),
+        (["broken"], "cannot read broken/metrics.csv, line 2, column val/psnr: could not convert"),
         (["yaml"], "cannot read yaml/config.yaml: "),
-        (["picture"], "cannot read the picture picture/images/val-epoch=0.png: "),
         (["logs", "--output", "notes.html"], "notes.html exists and is no report; choose another --output"),
         (["logs", "--output", "empty"], "empty exists and is no report; choose another --output"),
         (["logs", "--output", "notes.html/a.html"], "cannot write notes.html/a.html"),
@@ -201,10 +202,73 @@ def test_bad_input_ends_in_one_line(work, capsys, words, expected):
     assert not (work / "report.html").exists()
 
 
-def test_folders_that_fail_are_listed_and_the_others_shown(work, capsys):
+def test_what_fails_is_listed_and_the_others_shown(work, capsys):
+    broken = {
+        "text": ("metrics.csv", "epoch,step,val/psnr\n0,1,many\n"),
+        "yaml": ("config.yaml", "a: 2020-13-45"),
+        "bomb": (
+            "config.yaml",
+            "a: &a [1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"{after}: &{after} [{', '.join(['*' + before] * 9)}]\n"
+                for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+        ),
+        "cycle": ("config.yaml", "a: &x [*x]"),
+        "picture": ("images/val-epoch=0.png", "no picture"),
+    }
+    for name, (file, text) in broken.items():
+        (work / "logs" / name / "images").mkdir(parents=True)
+        (work / "logs" / name / "metrics.csv").write_text("epoch,step,val/psnr\n0,1,2\n")
+        (work / "logs" / name / file).write_text(text)
+    (work / "logs" / "comparison.png").write_text("no picture")
     assert main(["report", "logs", "nowhere"]) == 1
-    assert "reblurkit: failed: nowhere: no run folder nowhere" in capsys.readouterr().err
-    assert (work / "report.html").exists()
+    said = capsys.readouterr().err
+    for line in (
+        "cannot read logs/text/metrics.csv, line 2",
+        "cannot read logs/yaml/config.yaml: ValueError: month must be in 1..12",
+        "cannot read logs/bomb/config.yaml: it has more than 10000 options",
+        "cannot read logs/cycle/config.yaml: RecursionError",
+        "cannot read the picture logs/picture/images/val-epoch=0.png",
+        "cannot read the picture logs/comparison.png",
+        "no run folder nowhere",
+    ):
+        assert f"reblurkit: failed: {line}" in said
+    assert Page((work / "report.html").read_text()).cells[:4] == ["metric", "picture", "version_2", "version_10"]
+
+
+def test_runs_inside_runs_and_behind_links(work):
+    log(work / "demo", [20.0, 21.0])
+    log(work / "demo" / "demo", [22.0, 23.0])
+    (work / "demo" / "linked").symlink_to(work / "logs" / "version_10")
+    assert main(["report", "demo"]) == 0
+    text = (work / "report.html").read_text()
+    assert {"demo", "demo/demo", "logs/version_10"} <= {cell.split("/", 1)[-1] for cell in Page(text).cells[1:4]} | {
+        *Page(text).cells[1:4]
+    }
+    assert text.count("#1f77b4") > 3
+    assert text.count("#d95f02") > 3
+
+
+def test_a_report_is_replaced_only_when_it_is_whole(work, monkeypatch, capsys):
+    assert main(["report", "logs"]) == 0
+    before = (work / "report.html").read_bytes()
+
+    def full(self, text, **_):
+        self.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        assert "cannot write report.html: No space left on device" in fails(capsys, "logs")
+    assert (work / "report.html").read_bytes() == before
+    assert not list(work.glob(".*.html"))
+    (work / "notes.md").write_text('mine: <meta name="generator" content="reblurkit report">')
+    assert "notes.md exists and is no report" in fails(capsys, "logs", "--output", "notes.md")
+
+
+def test_values_that_no_axis_can_show():
+    assert metric_chart({"a": [Point(0, 1e308), Point(1, -1e308), Point(2, 1.0)]}, {"a": "black"}).startswith("<svg")
 
 
 def test_without_matplotlib(monkeypatch):

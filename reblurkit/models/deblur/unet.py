@@ -18,8 +18,8 @@ class UNet(nn.Module):
     Two strided convolutions down, residual blocks at a quarter of the size, two transposed convolutions up. The table
     leaves four points open; picked here: ReLU after every convolution but the last, transposed 3x3 convolutions to go
     up, skips that are added (the table's channel counts leave no room to concatenate), and the input added to the
-    output. Images of sizes that do not divide by 4 are padded at the right and lower border, and the output is
-    cropped.
+    output. Images of sizes that do not divide by 4 are padded at the right and lower border by repeating it, and the
+    output is cropped; in :class:`reblurkit.models.FullSize` they are reflected, as for every network.
 
     Args:
         blocks: Residual blocks at a quarter of the size; 8 in Table S1, 4 to 32 in Table 1.
@@ -47,6 +47,7 @@ class UNet(nn.Module):
             raise ArgumentError(
                 f"`blocks` must be at least 0 and `widths` three positive numbers, but are {blocks} and {tuple(widths)}"
             )
+        self.multiple = 4  # it pads what does not divide, but tiles must lie on this grid
         full, half, quarter = widths
         self.skips = skips
         self.global_residual = global_residual
