@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -90,8 +91,9 @@ class _Failure(NamedTuple):
     error: ReblurkitError
 
     def __str__(self) -> str:
-        text = str(self.error) if str(self.origin) in str(self.error) else f"{self.origin}: {self.error}"
-        return " ".join(text.split())
+        text = " ".join(str(self.error).split())
+        is_named = str(self.origin) in re.split(r"[:;,]? ", text)
+        return text if is_named else f"{' '.join(str(self.origin).split())}: {text}"
 
 
 def _first(failures: Sequence[_Failure]) -> ReblurkitError:
@@ -126,7 +128,7 @@ def _open(inputs: Sequence[str], output: Path, length: int) -> tuple[list[_Sourc
                 source = _source(_frames(group), path if path.is_dir() else path.parent, output)
                 sources.setdefault(os.path.abspath(source.origin), source)
             except ReblurkitError as error:
-                failures.append(_Failure(group[0], error))
+                failures.append(_Failure(group[0] if len(group) == 1 else group[0].parent, error))
     if failures and not sources:
         raise _first(failures)
     return list(sources.values()), failures, found

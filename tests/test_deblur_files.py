@@ -237,7 +237,7 @@ def test_a_broken_clip_does_not_take_the_others_along(work, capsys):
     (work / "clips" / "one" / "1.png").write_bytes(b"broken")
     by = ("--model", "dbn", "--network-args", '{"width": 4}', "--weights", "dbn.pt")
     assert deblur(inputs=["clips"], by=by, output="clips/sharp") == 1
-    assert "cannot read image clips/one/1.png" in capsys.readouterr().err
+    assert "failed: clips/one: cannot read image clips/one/1.png" in capsys.readouterr().err
     assert written(work / "clips" / "sharp") == [f"two/{index}.png" for index in range(3)]
     assert deblur("--existing", "skip", inputs=["clips"], by=by, output="clips/sharp") == 1
     assert "deblurred: 0; there already: 3" in capsys.readouterr().err
@@ -271,6 +271,9 @@ def test_files_that_fail_are_listed_and_the_others_go_on(work, capsys):
     assert "failed: cannot read image photos/broken.png" in text
     assert "failed: cannot read image photos/cut.jpg" in text
     assert "failed: no file or folder nowhere" in text
+    assert deblur(inputs=["photos/a.png"], by=("--network", "owned.Lost"), output="out4") == 2
+    line = capsys.readouterr().err
+    assert "error: photos/a.png: cannot process 41 x 33 pixels: KeyError" in line
     assert "owned.py must be an image or a video, by a name that ends in one of .avi" in text
 
 

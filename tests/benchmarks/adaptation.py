@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,9 @@ def flops(run: Run) -> int:
     return counter.get_total_flops()
 
 
-def measure(network: nn.Module, size: str, device: torch.device, repeats: int) -> dict[str, Any]:
+def measure(
+    network: nn.Module, size: str, device: torch.device, repeats: int, only: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Time, operations and memory of one network at one size."""
     one_step, many_steps = STEPS[size]
     torch.manual_seed(0)
@@ -89,6 +93,7 @@ def measure(network: nn.Module, size: str, device: torch.device, repeats: int) -
     variants: dict[str, dict[str, Any]] = {"adapt": {}, "adapt, bias only": {"parameters": "bias"}}
     contestants = {name: [adapted(steps, **options) for steps in STEPS[size]] for name, options in variants.items()}
     contestants["naive"] = [lambda steps=steps: naive(network, reblur_net, blurry, steps) for steps in STEPS[size]]
+    contestants = {name: pair for name, pair in contestants.items() if only is None or name in only}
     runs: dict[str, Run] = {"forward": forward}
     runs |= {
         f"{name} {steps}": run
@@ -156,6 +161,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--contestants", nargs="+", help="fewer of them, where time is short")
+    parser.add_argument("--keep", action="store_true", help="keep the tables of the output that are not measured anew")
     parser.add_argument("--output", type=Path, help="default: docs/results/adaptation_DEVICE")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -163,11 +170,18 @@ def main() -> None:
     missing = sorted({*arguments.networks} - {*available})
     results: dict[str, Any] = {"machine": machine(device), "models": {}, "missing": missing}
     output = arguments.output or ROOT / "docs" / "results" / f"adaptation_{device.type}"
+    if arguments.keep:
+        before = json.loads(output.with_suffix(".json").read_text())
+        if before["machine"] != results["machine"]:
+            parser.error(f"{output}.json was measured elsewhere: {before['machine']}")
+        results["models"] |= before["models"]
     for size in arguments.sizes:
         for name in available:
             title = f"{name}, {size}"
             print(title, file=sys.stderr, flush=True)
-            results["models"][title] = measure(create_model(name), size, device, arguments.repeats)
+            results["models"][title] = measure(
+                create_model(name), size, device, arguments.repeats, arguments.contestants
+            )
             write(results, markdown(results), output)  # after each: 720p takes long on a CPU
     print(markdown(results))
 
