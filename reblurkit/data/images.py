@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, cast
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
+from reblurkit.files import whole_file
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _COLOUR = frozenset({"RGB", "RGBA"})
@@ -118,19 +117,14 @@ def write_image(image: Tensor, path: str | os.PathLike[str], kind: ImageKind | N
     if image.isnan().any():
         raise ArgumentError(f"cannot write {path}: the image holds NaN")
     array = _levels(image, kind.bits)
-    partial = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if kind.bits == 8:
-            Image.fromarray(array).save(partial, icc_profile=kind.profile)
-        else:
-            _write_deep_png(array, partial, kind.profile)
-        partial.replace(path)
+        with whole_file(path) as partial:
+            if kind.bits == 8:
+                Image.fromarray(array).save(partial, icc_profile=kind.profile)
+            else:
+                _write_deep_png(array, partial, kind.profile)
     except OSError as error:
         raise ImageFileError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def _levels(image: Tensor, bits: int) -> NDArray[np.generic]:

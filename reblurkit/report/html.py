@@ -7,19 +7,18 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple, TypeVar
-from uuid import uuid4
 
 import jinja2
 from PIL import Image
 
 import reblurkit
 from reblurkit.errors import ArgumentError, ReblurkitError, ReportError
+from reblurkit.files import whole_file
 from reblurkit.report.charts import COLOURS, metric_chart, thin
 from reblurkit.report.runs import Point, Run, find_runs, is_log, read_versions, short_number
 
@@ -66,16 +65,11 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
     if not runs:
         raise errors[0]
     page = _page(list(runs.values()), [Path(folder) for folder in folders], errors)
-    partial = path.with_name(f".{uuid4().hex}.html")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8", errors="replace")  # names of files need not be text
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(page, encoding="utf-8", errors="replace")  # names of files need not be text
     except OSError as error:
         raise ReportError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return [str(error) for error in errors]
 
 
