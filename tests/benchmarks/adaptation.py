@@ -2,6 +2,9 @@
 
 python -m tests.benchmarks.adaptation                  # CPU, writes docs/results/adaptation_cpu.{json,md}
 python -m tests.benchmarks.adaptation --device cuda    # GPU
+
+On Linux, MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1 keeps memory that was freed: without it, large images spend much
+of their time on fresh pages. The results name both, when set.
 """
 
 from __future__ import annotations
@@ -75,7 +78,12 @@ def flops(run: Run) -> int:
 
 
 def measure(
-    network: nn.Module, size: str, device: torch.device, repeats: int, only: Sequence[str] | None = None
+    network: nn.Module,
+    size: str,
+    device: torch.device,
+    repeats: int,
+    seconds: float = 60,
+    only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Time, operations and memory of one network at one size."""
     one_step, many_steps = STEPS[size]
@@ -100,7 +108,7 @@ def measure(
         for name, pair in contestants.items()
         for steps, run in zip(STEPS[size], pair, strict=True)
     }
-    times = interleaved(runs, repeats, device)
+    times = interleaved(runs, repeats, device, seconds)
     one = summary(times["forward"])
     trained = training(network, reblur_net, blurry, many_steps)
     rows: dict[str, Any] = {"forward": {"ms": one, "steps": many_steps, "training MB": peak_memory(trained, device)}}
@@ -159,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=60, help="no more repeats of a run that has taken as long")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--contestants", nargs="+", help="fewer of them, where time is short")
@@ -179,8 +188,9 @@ def main() -> None:
         for name in available:
             title = f"{name}, {size}"
             print(title, file=sys.stderr, flush=True)
+            network = create_model(name)
             results["models"][title] = measure(
-                create_model(name), size, device, arguments.repeats, arguments.contestants
+                network, size, device, arguments.repeats, arguments.seconds, arguments.contestants
             )
             write(results, markdown(results), output)  # after each: 720p takes long on a CPU
     print(markdown(results))

@@ -85,6 +85,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
     }
     facts |= {name: _version(name) for name in ("torch", "numba", "triton", "numpy", "deepinv")}
+    facts |= {name: value for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")}
     if device.type == "cuda":
         facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return facts
