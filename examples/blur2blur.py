@@ -26,8 +26,8 @@ from reblurkit.data import DemoPhotos
 from reblurkit.data.augmentation import flip_and_turn, random_crop
 from reblurkit.metrics import PSNR
 from reblurkit.models import PatchGAN, ReblurNet, UNet
+from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DeblurTask
-from reblurkit.report.figures import comparison_grid
 
 STEPS = int(os.environ.get("STEPS", 1500))  # some minutes on a CPU
 flags = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "limit_val_batches": 0}

@@ -24,8 +24,8 @@ from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.blur import FlowLineBlur, ShakeBlur, average_frames, exposure_from
 from reblurkit.metrics import PSNR
 from reblurkit.models import UNet
+from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DeblurTask, DemoDataModule, MotionLogger
-from reblurkit.report.figures import comparison_grid
 
 STEPS = int(os.environ.get("STEPS", 600))  # of the first training; about a minute in all on a CPU
 quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}

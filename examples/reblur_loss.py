@@ -20,8 +20,8 @@ from torch.nn.functional import l1_loss
 from reblurkit import ReblurLossMixin, strip_reblur
 from reblurkit.blur import ShakeBlur
 from reblurkit.models import ReblurNet, UNet
+from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DemoDataModule
-from reblurkit.report.figures import comparison_grid
 
 STEPS = int(os.environ.get("STEPS", 600))  # a minute or two on a CPU; more steps, sharper pictures
 

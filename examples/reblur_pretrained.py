@@ -22,8 +22,8 @@ from reblurkit import strip_reblur
 from reblurkit.blur import ShakeBlur
 from reblurkit.cli import main
 from reblurkit.models import ReblurNet
+from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DemoDataModule, ReblurTask
-from reblurkit.report.figures import comparison_grid
 
 STEPS = os.environ.get("STEPS", "600")  # half a minute for each network on a CPU
 folder = Path("runs/reblur_pretrained")

@@ -21,8 +21,8 @@ from reblurkit.adaptation import adapt
 from reblurkit.blur import ShakeBlur
 from reblurkit.metrics import DeblurMetrics
 from reblurkit.models import ReblurNet, UNet
+from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DeblurTask, DemoDataModule
-from reblurkit.report.figures import comparison_grid
 
 STEPS = int(os.environ.get("STEPS", 600))  # a minute or two on a CPU; more steps, sharper pictures
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reblurkit import adaptation, blur, data, losses, metrics, models, plugins
-    from reblurkit.plugins.blur2blur import Blur2BlurTranslator
-    from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
-    from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
-    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
+    from reblurkit.plugins.callbacks.adaptation import TestTimeAdaptCallback
+    from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback
+    from reblurkit.plugins.mixins.reblur import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 _ENTRY_POINTS = {
-    "Blur2BlurTranslator": "reblurkit.plugins.blur2blur",
-    "FlowReblurFinetuneCallback": "reblurkit.plugins.flow_reblur",
-    "ReblurLossMixin": "reblurkit.plugins.reblur_mixin",
-    "TestTimeAdaptCallback": "reblurkit.plugins.test_time_adapt",
-    "strip_reblur": "reblurkit.plugins.reblur_mixin",
+    "Blur2BlurTranslator": "reblurkit.plugins.tasks.blur2blur",
+    "FlowReblurFinetuneCallback": "reblurkit.plugins.callbacks.flow_reblur",
+    "ReblurLossMixin": "reblurkit.plugins.mixins.reblur",
+    "TestTimeAdaptCallback": "reblurkit.plugins.callbacks.adaptation",
+    "strip_reblur": "reblurkit.plugins.mixins.reblur",
 }
 
 

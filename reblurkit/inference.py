@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from reblurkit.adaptation import AdaptOptions, adapt
+from reblurkit.adaptation.batch import AdaptOptions, adapt
+from reblurkit.core.calls import check_two_networks, frame_inputs, stack_length
 from reblurkit.data.frames import Frames
 from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.models.full_size import FullSize
-from reblurkit.networks import check_two_networks, frame_inputs, stack_length
 
 
 class Deblurrer:

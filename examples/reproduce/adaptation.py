@@ -33,7 +33,7 @@ from reblurkit.data.augmentation import random_crop
 from reblurkit.losses import self_reblur_loss
 from reblurkit.metrics import NIQE, DeblurMetrics
 from reblurkit.models import ReblurNet, UNet
-from reblurkit.models.checkpoints import read_lightning_checkpoint
+from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins import DeblurTask, ReblurTask
 
 PRESETS = {

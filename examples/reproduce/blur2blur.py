@@ -40,7 +40,7 @@ from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.losses import LayerFeatures
 from reblurkit.metrics import PSNR, SSIM, ColourShift
 from reblurkit.models import PatchGAN, ReblurNet, UNet
-from reblurkit.report.figures import comparison_grid
+from reblurkit.pictures import comparison_grid
 
 VERSIONS = ("blurry", "alone", "translated", "synthetic", "bound")
 

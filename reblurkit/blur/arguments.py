@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reblurkit.checks import check_images
+from reblurkit.core.checks import check_images
 from reblurkit.errors import ArgumentError, ShapeError
 
 #: Longest motion component, in pixels, that the line model follows. A component beyond it counts as not finite: no

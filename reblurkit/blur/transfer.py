@@ -7,10 +7,10 @@ import os
 import torch
 from torch import Tensor, nn
 
-from reblurkit.checks import check_images, check_size
+from reblurkit.core.calls import Frozen
+from reblurkit.core.checks import check_images, check_size
 from reblurkit.errors import ArgumentError
-from reblurkit.models.checkpoints import load_weights
-from reblurkit.networks import Frozen
+from reblurkit.models.weights import load_weights
 
 _ADVICE = "cut the sharp image and the known pair to one such size (256 x 256 in Blur2Blur), or use ShakeBlur"
 
@@ -27,7 +27,7 @@ class BlurTransfer(nn.Module):
     Args:
         kernel_wizard: A trained :class:`reblurkit.models.kernel_wizard.KernelWizard`, or any module with its ``kernel``
             and ``blur``; a frozen copy in evaluation mode is used.
-        weights: File of its weights, see :func:`reblurkit.models.checkpoints.load_weights`. None: it has them already.
+        weights: File of its weights, see :func:`reblurkit.models.weights.load_weights`. None: it has them already.
 
     Attributes:
         needs_pairs: True: blur comes from a known pair, not from the sharp image alone.

@@ -15,8 +15,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from reblurkit.core.files import whole_file
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
-from reblurkit.files import whole_file
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _COLOUR = frozenset({"RGB", "RGBA"})

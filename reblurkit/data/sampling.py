@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from reblurkit.networks import preserved_rng
+from reblurkit.core.calls import preserved_rng
 
 
 class Draw(NamedTuple):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_images
+from reblurkit.core.calls import call_frozen, check_attached, finest_scale
+from reblurkit.core.checks import check_images
 from reblurkit.errors import ArgumentError
-from reblurkit.networks import call_frozen, check_attached, finest_scale
 
 AdversarialKind = Literal["vanilla", "hinge", "wgan"]
 Scores = Tensor | Sequence[Tensor]

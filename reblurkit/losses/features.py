@@ -8,9 +8,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from reblurkit.core.calls import finest_scale
 from reblurkit.errors import ArgumentError
-from reblurkit.models.checkpoints import load_weights
-from reblurkit.networks import finest_scale
+from reblurkit.models.weights import load_weights
 
 
 class LayerFeatures(nn.Module):
@@ -21,7 +21,7 @@ class LayerFeatures(nn.Module):
     Args:
         network: Any network of images.
         layers: Dotted names of layers, as in ``network.named_modules()``.
-        weights: File of the network's weights, see :func:`reblurkit.models.checkpoints.load_weights`. None: it has
+        weights: File of the network's weights, see :func:`reblurkit.models.weights.load_weights`. None: it has
             them already.
 
     Shape:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from reblurkit.blur.arguments import LONGEST
 from reblurkit.blur.mask import flow_kernel_mask
 from reblurkit.blur.warp_blur import sample_along
-from reblurkit.checks import check_images
+from reblurkit.core.checks import check_images
 from reblurkit.errors import ArgumentError, ShapeError
 
 Distance = Callable[[Tensor, Tensor], Tensor]

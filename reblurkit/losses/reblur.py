@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_images
-from reblurkit.errors import ArgumentError, ShapeError
-from reblurkit.networks import (
+from reblurkit.core.calls import (
     call_frozen,
     call_routed,
     call_untouched,
@@ -26,6 +24,8 @@ from reblurkit.networks import (
     check_two_networks,
     finest_scale,
 )
+from reblurkit.core.checks import check_images
+from reblurkit.errors import ArgumentError, ShapeError
 
 Sharpness = Literal["pseudo", "real"] | None
 

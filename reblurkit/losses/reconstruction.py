@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_images
+from reblurkit.core.calls import finest_scale
+from reblurkit.core.checks import check_images
 from reblurkit.errors import ArgumentError, ShapeError
-from reblurkit.networks import finest_scale
 
 
 class CharbonnierLoss(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from reblurkit.checks import check_images
+from reblurkit.core.checks import check_images
 from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
 from reblurkit.metrics.gradients import GradientStatistics
 from reblurkit.metrics.lpips import LPIPS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from reblurkit.checks import check_images
+from reblurkit.core.checks import check_images
 from reblurkit.errors import ShapeError
 
 

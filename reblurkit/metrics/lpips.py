@@ -12,7 +12,7 @@ import lpips
 import torch
 from torch import Tensor, nn
 
-from reblurkit.downloads import RemoteFile
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
 from reblurkit.metrics.per_image import PerImageMetric
 from reblurkit.models.vgg import VGG_WEIGHTS

@@ -12,8 +12,8 @@ import scipy.io
 import torch
 from torch import Tensor
 
-from reblurkit.checks import check_images, check_range
-from reblurkit.downloads import RemoteFile
+from reblurkit.core.checks import check_images, check_range
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.metrics.niqe_features import Luma, luma_of, niqe_features
 

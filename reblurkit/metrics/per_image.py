@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from reblurkit.checks import check_images, check_range
+from reblurkit.core.checks import check_images, check_range
 
 
 class PerImageMetric(Metric, ABC):

@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reblurkit.models.checkpoints import load_weights
     from reblurkit.models.deblur.dbn import DBN
     from reblurkit.models.deblur.deblurgan import DeblurGAN
     from reblurkit.models.deblur.deblurgan_v2 import DeblurGANv2
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from reblurkit.models.registry import create_model, list_models
     from reblurkit.models.vgg import VGGFeatures
     from reblurkit.models.weight_files import save_weights
+    from reblurkit.models.weights import load_weights
 
 _HOME = {
     "DBN": "deblur.dbn",
@@ -54,7 +54,7 @@ _HOME = {
     "VGGFeatures": "vgg",
     "create_model": "registry",
     "list_models": "registry",
-    "load_weights": "checkpoints",
+    "load_weights": "weights",
     "save_weights": "weight_files",
 }
 __all__ = [

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from reblurkit.networks import finest_scale
+from reblurkit.core.calls import finest_scale
 
 
 class Composed(nn.Module):

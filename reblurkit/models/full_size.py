@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from reblurkit.core.calls import finest_scale
 from reblurkit.errors import ArgumentError, ShapeError
-from reblurkit.networks import finest_scale
 
 
 class FullSize(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_images, check_size
+from reblurkit.core.checks import check_images, check_size
 from reblurkit.errors import ArgumentError, ShapeError
 
 CROP = "crop or pad it, and the pair that the code comes from, to the same size"

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from reblurkit.downloads import RemoteFile
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
 from reblurkit.models.weight_files import read_state
 

@@ -6,43 +6,43 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reblurkit.plugins.adversarial_mixin import AdversarialLossMixin
-    from reblurkit.plugins.auxiliary_optimizer import AuxiliaryOptimizer
-    from reblurkit.plugins.blur2blur import Blur2BlurTranslator
-    from reblurkit.plugins.datamodules import DemoDataModule, PairedDataModule, VideoDataModule
-    from reblurkit.plugins.finite_loss import FiniteLoss
-    from reblurkit.plugins.flow_reblur import FlowReblurFinetuneCallback
-    from reblurkit.plugins.image_logger import ImageLogger, ImageWriter
-    from reblurkit.plugins.kernel_wizard_task import KernelWizardTask
-    from reblurkit.plugins.motion_logger import MotionLogger
-    from reblurkit.plugins.reblur_mixin import ReblurLossMixin, strip_reblur
-    from reblurkit.plugins.reblur_task import ReblurTask
-    from reblurkit.plugins.tasks import DeblurTask, WeightedLoss
-    from reblurkit.plugins.test_time_adapt import TestTimeAdaptCallback
-    from reblurkit.plugins.translation_watch import TranslationWatch
-    from reblurkit.plugins.unpaired_data import UnpairedDataModule
+    from reblurkit.plugins.callbacks.adaptation import TestTimeAdaptCallback
+    from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer
+    from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
+    from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback
+    from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
+    from reblurkit.plugins.callbacks.motion_logger import MotionLogger
+    from reblurkit.plugins.callbacks.translation_watch import TranslationWatch
+    from reblurkit.plugins.datamodules.folders import DemoDataModule, PairedDataModule, VideoDataModule
+    from reblurkit.plugins.datamodules.unpaired import UnpairedDataModule
+    from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
+    from reblurkit.plugins.mixins.reblur import ReblurLossMixin, strip_reblur
+    from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
+    from reblurkit.plugins.tasks.deblur import DeblurTask, WeightedLoss
+    from reblurkit.plugins.tasks.kernel_wizard import KernelWizardTask
+    from reblurkit.plugins.tasks.reblur import ReblurTask
 
 _HOME = {
-    "AdversarialLossMixin": "adversarial_mixin",
-    "AuxiliaryOptimizer": "auxiliary_optimizer",
-    "Blur2BlurTranslator": "blur2blur",
-    "DeblurTask": "tasks",
-    "DemoDataModule": "datamodules",
-    "FiniteLoss": "finite_loss",
-    "FlowReblurFinetuneCallback": "flow_reblur",
-    "ImageLogger": "image_logger",
-    "ImageWriter": "image_logger",
-    "MotionLogger": "motion_logger",
-    "KernelWizardTask": "kernel_wizard_task",
-    "PairedDataModule": "datamodules",
-    "ReblurLossMixin": "reblur_mixin",
-    "TranslationWatch": "translation_watch",
-    "UnpairedDataModule": "unpaired_data",
-    "VideoDataModule": "datamodules",
-    "WeightedLoss": "tasks",
-    "ReblurTask": "reblur_task",
-    "TestTimeAdaptCallback": "test_time_adapt",
-    "strip_reblur": "reblur_mixin",
+    "AdversarialLossMixin": "mixins.adversarial",
+    "AuxiliaryOptimizer": "callbacks.auxiliary_optimizer",
+    "Blur2BlurTranslator": "tasks.blur2blur",
+    "DeblurTask": "tasks.deblur",
+    "DemoDataModule": "datamodules.folders",
+    "FiniteLoss": "callbacks.finite_loss",
+    "FlowReblurFinetuneCallback": "callbacks.flow_reblur",
+    "ImageLogger": "callbacks.image_logger",
+    "ImageWriter": "callbacks.image_logger",
+    "MotionLogger": "callbacks.motion_logger",
+    "KernelWizardTask": "tasks.kernel_wizard",
+    "PairedDataModule": "datamodules.folders",
+    "ReblurLossMixin": "mixins.reblur",
+    "TranslationWatch": "callbacks.translation_watch",
+    "UnpairedDataModule": "datamodules.unpaired",
+    "VideoDataModule": "datamodules.folders",
+    "WeightedLoss": "tasks.deblur",
+    "ReblurTask": "tasks.reblur",
+    "TestTimeAdaptCallback": "callbacks.adaptation",
+    "strip_reblur": "mixins.reblur",
 }
 __all__ = [
     "AdversarialLossMixin",

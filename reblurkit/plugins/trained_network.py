@@ -14,11 +14,12 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
+from reblurkit.core.calls import find_network
 from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
-from reblurkit.models.checkpoints import load_weights, read_lightning_checkpoint
-from reblurkit.networks import find_network
-from reblurkit.plugins.blur2blur import Blur2BlurTranslator
+from reblurkit.models.weights import load_weights, read_lightning_checkpoint
+from reblurkit.plugins.former_paths import present_paths
+from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 
 
 class TrainedNetworks(NamedTuple):
@@ -117,7 +118,7 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
         ArgumentError: If there is no configuration, or both do not make a module.
         WeightsError: If the checkpoint cannot be used.
     """
-    from reblurkit.plugins import lightning_cli  # noqa: F401  # short class names in configurations
+    from reblurkit.cli import trainer  # noqa: F401  # short class names in configurations
 
     path = Path(checkpoint)
     state = read_lightning_checkpoint(path)["state_dict"]
@@ -129,7 +130,7 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
             "or --network pkg.Class --weights FILE"
         )
     try:
-        loaded = yaml.safe_load(existing[0].read_text())
+        loaded = present_paths(yaml.safe_load(existing[0].read_text()))
         if not isinstance(loaded, dict) or "model" not in loaded:
             raise ArgumentError(f"{existing[0]} is no configuration of a run: it has no `model`")
         parser = LightningArgumentParser(exit_on_error=False)

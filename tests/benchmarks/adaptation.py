@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reblurkit.adaptation import adapt
+from reblurkit.core.calls import finest_scale
 from reblurkit.models import ReblurNet, create_model, list_models
-from reblurkit.networks import finest_scale
 from tests.benchmarks.contract import Run, interleaved, machine, peak_memory, summary, write
 
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
+from reblurkit.core.calls import finest_scale, frame_inputs, stack_length
 from reblurkit.losses import flow_reblur_loss
 from reblurkit.models import create_model
-from reblurkit.networks import finest_scale, frame_inputs, stack_length
 from tests.benchmarks.contract import Run, interleaved, machine, summary, write
 
 OUTPUT = Path(__file__).parents[2] / "docs" / "results"

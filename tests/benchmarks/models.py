@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from reblurkit.core.calls import finest_scale
 from reblurkit.models import create_model, list_models
-from reblurkit.networks import finest_scale
 from tests.benchmarks.contract import Run, interleaved, machine, summary, write
 
 OUTPUT = Path(__file__).parents[2] / "docs" / "results" / "models_cpu"

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from reblurkit.core.calls import call_frozen, call_untouched
 from reblurkit.losses import ReblurLoss
 from reblurkit.models import ReblurNet, UNet
-from reblurkit.networks import call_frozen, call_untouched
 from tests.benchmarks.contract import Run, interleaved, machine, peak_memory, summary, write
 
 ROOT = Path(__file__).parents[2]

@@ -48,7 +48,7 @@ def compiled(variant, capability, sizes=None, wide=False):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from reblurkit.blur.backends import triton_kernels as kernels
+    from reblurkit.blur.backends.triton import kernels
 
     name, constants = VARIANTS[variant]
     kernel = getattr(kernels, name)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
-from reblurkit.downloads import RemoteFile
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ChecksumError, DownloadError, ShapeError, TruncationError, WeightsError
 from reblurkit.losses import MultiScalePerceptualLoss, VGGLoss
 from reblurkit.models import VGGFeatures

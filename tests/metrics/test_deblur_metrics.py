@@ -8,7 +8,7 @@ import pytest
 import torch
 from skimage import data as photos
 
-from reblurkit.downloads import RemoteFile
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError, WeightsError
 from reblurkit.metrics import NIQE, PSNR, SSIM, DeblurMetrics, GradientStatistics, fit_pristine, niqe_model
 from reblurkit.metrics.lpips import BACKBONES

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision import models
 
-from reblurkit.downloads import RemoteFile
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ChecksumError, DownloadError, ShapeError, TruncationError, WeightsError
 from reblurkit.metrics import LPIPS
 from reblurkit.metrics.lpips import BACKBONES

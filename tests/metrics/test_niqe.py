@@ -15,8 +15,8 @@ from scipy.optimize import brentq
 from scipy.special import gamma
 from skimage import data as photos
 
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.data import read_image
-from reblurkit.downloads import RemoteFile
 from reblurkit.errors import ArgumentError, ChecksumError, DownloadError, ShapeError, WeightsError
 from reblurkit.metrics import NIQE, PristineModel, fit_pristine, niqe_model
 from reblurkit.metrics.niqe import niqe_distance

@@ -29,7 +29,7 @@ from torch import Tensor
 from reblurkit.blur.arguments import computing_type
 from reblurkit.errors import ArgumentError, BackendError
 
-_MODULES = {"torch": "torch_cpu", "numba": "numba_cpu", "triton": "triton_gpu"}
+_MODULES = {"torch": "plain", "numba": "numba.host", "triton": "triton.host"}
 _INSTALL = {"numba": "pip install 'reblurkit[cpu]'", "triton": "pip install triton (Linux, comes with torch)"}
 
 

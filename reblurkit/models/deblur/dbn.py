@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from reblurkit.checks import check_size
+from reblurkit.core.checks import check_size
 from reblurkit.errors import ArgumentError, ShapeError
 
 

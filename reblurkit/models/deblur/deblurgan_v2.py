@@ -12,7 +12,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_size
+from reblurkit.core.checks import check_size
 from reblurkit.errors import ArgumentError
 
 ENCODERS = ("inception", "mobilenet")

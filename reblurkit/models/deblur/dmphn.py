@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from einops import rearrange
 from torch import Tensor, nn
 
-from reblurkit.checks import check_size
+from reblurkit.core.checks import check_size
 from reblurkit.errors import ArgumentError
 from reblurkit.models.layers import same_conv
 

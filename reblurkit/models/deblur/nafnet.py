@@ -10,7 +10,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_size
+from reblurkit.core.checks import check_size
 from reblurkit.errors import ArgumentError
 
 VARIANTS = {

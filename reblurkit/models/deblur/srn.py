@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_size
+from reblurkit.core.checks import check_size
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.layers import ResBlock, same_conv
 from reblurkit.models.tensorflow import from_tensorflow

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reblurkit.checks import check_images
+from reblurkit.core.checks import check_images
 from reblurkit.errors import ShapeError
 
 

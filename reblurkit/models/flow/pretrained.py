@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from reblurkit.downloads import RemoteFile
+from reblurkit.core.downloads import RemoteFile
 from reblurkit.errors import ArgumentError
-from reblurkit.models.checkpoints import load_weights
 from reblurkit.models.registry import create_model, list_models
+from reblurkit.models.weights import load_weights
 
 # The C_T_V2 weights of torchvision: trained on FlyingChairs and FlyingThings3D, not on footage with terms of its own.
 # The digits in the names begin the checksums.

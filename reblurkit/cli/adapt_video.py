@@ -1,0 +1,156 @@
+"""``reblurkit adapt-video``: a trained network adapts to blurry clips without ground truth, and deblurs them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning.pytorch as L
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from reblurkit.cli.messages import hide_advice
+from reblurkit.cli.video_finetuning import FinetuneOptions, VideoFinetuning
+from reblurkit.core.calls import evaluating, stack_length
+from reblurkit.data.frames import Frames
+from reblurkit.data.images import write_image
+from reblurkit.data.video import VideoFolder
+from reblurkit.errors import ArgumentError, ReblurkitError
+from reblurkit.inference import frame_stacks
+from reblurkit.models.full_size import FullSize
+from reblurkit.pictures.grid import comparison_grid
+from reblurkit.pictures.saliency import Patch, guided_saliency, saliency_figure
+
+_CHUNK = 8  # frames that are read and deblurred together
+_ROWS = 4  # clips in the comparison picture
+
+
+def run_adapt_video(
+    clips: Sequence[str],
+    output: str,
+    network: nn.Module,
+    options: FinetuneOptions,
+    *,
+    tile: int | None = None,
+    saliency: Patch | None = None,
+) -> list[str]:
+    """Adapt a network to clips, one or a group (Table 4 of Reblur2Deblur), and deblur them with it.
+
+    Writes the deblurred frames to ``CLIP/FRAME.png``, a picture ``comparison.png`` of the middle frames, the adapted
+    weights ``network.pt``, and a training log with pictures of the motion below ``log``.
+
+    Args:
+        clips: Folders of frames, folders of such folders, or video files.
+        output: Folder, new or empty.
+        network: The trained network.
+        options: How to adapt.
+        tile: Side of the tiles in which frames are deblurred, see :class:`reblurkit.models.FullSize`; None: whole.
+        saliency: Top, left, height and width of a patch in the middle frame of the first clip: ``saliency.png`` shows
+            what it depends on, before and after (Figure 5).
+
+    Returns:
+        The clips that could not be read, each with the reason; the others have been adapted to.
+
+    Raises:
+        ArgumentError: If two clips have one name, the folder holds files, the tile does not fit the network, the patch
+            leaves the frame, or the network has no ReLUs whose saliency could be shown.
+        ReblurkitError: If no clip can be read.
+    """
+    full_size = FullSize(network, tile=tile)
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArgumentError(f"the output folder {folder} must be new or empty; choose another --output")
+    length = _clip_length(network, options.frames)
+    opened, failed = _open(clips, length, options)
+    videos = _videos(opened)
+    finetuning = VideoFinetuning(network, opened, options)
+    original, [looked_at] = copy.deepcopy(full_size), frame_stacks(network, *_middle(next(iter(videos.values()))))
+    if saliency is not None:
+        guided_saliency(original, looked_at, saliency)  # what is wrong shows before the training
+
+    hide_advice()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    L.seed_everything(options.seed, verbose=False)
+    examples = {name: _middle(video) for name, video in list(videos.items())[:_ROWS]}
+    before = {name: _deblur(full_size, video, middle) for name, (video, middle) in examples.items()}
+    finetuning.run(folder)
+    if saliency is not None:
+        saliency_figure({"before": original, "after": full_size}, looked_at, saliency).save(folder / "saliency.png")
+
+    rows = []
+    for name, (video, middle) in examples.items():
+        after = _deblur(full_size, video, middle)
+        rows.append({"blurry": video.read(middle[0], middle[0] + 1)[0], "before": before[name][0], "after": after[0]})
+    comparison_grid(rows).save(folder / "comparison.png")
+    torch.save(network.state_dict(), folder / "network.pt")
+    for name, video in videos.items():
+        starts = range(0, len(video), _CHUNK)
+        for start in track(starts, f"Deblurring {name}", console=Console(stderr=True)):
+            indices = range(start, min(start + _CHUNK, len(video)))
+            for index, image in zip(indices, _deblur(full_size, video, indices), strict=True):
+                write_image(image, folder / name / f"{video.frame_name(index)}.png")
+    return failed
+
+
+def _clip_length(network: nn.Module, frames: int) -> int:
+    """Frames of a clip whose needed frames all have their neighbours; odd where the centre is in the middle."""
+    return stack_length(network) - 1 + frames
+
+
+def _open(clips: Sequence[str], length: int, options: FinetuneOptions) -> tuple[list[VideoFolder], list[str]]:
+    opened: list[VideoFolder] = []
+    failed: list[str] = []
+    first: ReblurkitError | None = None
+    for clip in clips:
+        try:
+            try:
+                source = VideoFolder(clip, frames=length, seed=options.seed)
+            except ReblurkitError:
+                # Shorter than the stacks of a network of several frames: its ends are repeated.
+                source = VideoFolder(clip, frames=options.frames, seed=options.seed)
+            _read_through(source)
+        except ReblurkitError as error:
+            first = first or error
+            failed.append(f"{clip}: {error}")
+        else:
+            opened.append(source)
+    if first is not None and not opened:
+        raise first
+    return opened, failed
+
+
+def _read_through(source: VideoFolder) -> None:
+    """Find damaged frames now, rather than after the training."""
+    for video in source.videos:
+        for start in range(0, len(video), _CHUNK):
+            video.read(start, min(start + _CHUNK, len(video)))
+
+
+def _videos(opened: list[VideoFolder]) -> dict[str, Frames]:
+    videos: dict[str, Frames] = {}
+    for video in (video for source in opened for video in source.videos):
+        if video.name in videos or video.name in {"log", "comparison.png", "network.pt", "saliency.png"}:
+            raise ArgumentError(
+                f"the name {video.name!r} is taken; rename the clip, or adapt to it in a run of its own"
+            )
+        videos[video.name] = video
+    return videos
+
+
+def _middle(video: Frames) -> tuple[Frames, list[int]]:
+    """A video and the one frame of it that is shown."""
+    return video, [len(video) // 2]
+
+
+@torch.inference_mode()
+def _deblur(full_size: FullSize, video: Frames, indices: Sequence[int]) -> list[Tensor]:
+    """Frames of a video, deblurred, in [0, 1]."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = full_size.network
+    with evaluating(network.to(device)):
+        inputs = frame_stacks(network, video, indices)
+        return [full_size(each.to(device))[0].clamp(0, 1).cpu() for each in inputs]

@@ -1,0 +1,275 @@
+"""``reblurkit fit | validate | test | predict``: any LightningModule on any data, from YAML or the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import lightning.pytorch as L
+import torch
+import yaml
+from jsonargparse import get_loader, set_loader
+from lightning.fabric.utilities import rank_zero_only
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+# Imported so that YAML files may name them without their package.
+from reblurkit.blur import BlurTransfer, FlowKernelBlur, FlowLineBlur, FlowWarpBlur, ShakeBlur
+from reblurkit.cli.main import COMMANDS
+from reblurkit.cli.messages import hide_advice
+from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
+from reblurkit.losses import (
+    AdversarialLoss,
+    CharbonnierLoss,
+    FrequencyLoss,
+    LayerFeatures,
+    MultiScaleLoss,
+    MultiScalePerceptualLoss,
+    VGGLoss,
+)
+from reblurkit.metrics import NIQE
+from reblurkit.models import (
+    DBN,
+    DMPHN,
+    SRN,
+    DeblurGAN,
+    FullSize,
+    MIMOUNet,
+    MSResNet,
+    NAFNet,
+    PatchGAN,
+    ReblurNet,
+    Restormer,
+    UNet,
+)
+from reblurkit.models.kernel_wizard import KernelWizard
+from reblurkit.models.weights import read_lightning_checkpoint
+from reblurkit.plugins.callbacks.adaptation import TestTimeAdaptCallback
+from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
+from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback
+from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
+from reblurkit.plugins.callbacks.motion_logger import MotionLogger
+from reblurkit.plugins.datamodules.folders import DemoDataModule, PairedDataModule, VideoDataModule
+from reblurkit.plugins.datamodules.unpaired import UnpairedDataModule
+from reblurkit.plugins.former_paths import present_paths
+from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
+from reblurkit.plugins.tasks.deblur import DeblurTask
+from reblurkit.plugins.tasks.kernel_wizard import KernelWizardTask
+from reblurkit.plugins.tasks.reblur import ReblurTask
+
+_HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
+
+__all__ = [
+    "DBN",
+    "DMPHN",
+    "NIQE",
+    "SRN",
+    "AdversarialLoss",
+    "Blur2BlurTranslator",
+    "BlurTransfer",
+    "CharbonnierLoss",
+    "DeblurGAN",
+    "DeblurTask",
+    "DemoDataModule",
+    "FlowKernelBlur",
+    "FlowLineBlur",
+    "FlowReblurFinetuneCallback",
+    "FlowWarpBlur",
+    "FrequencyLoss",
+    "FullSize",
+    "KernelWizard",
+    "KernelWizardTask",
+    "LayerFeatures",
+    "MIMOUNet",
+    "MSResNet",
+    "MotionLogger",
+    "MultiScaleLoss",
+    "MultiScalePerceptualLoss",
+    "NAFNet",
+    "PairedDataModule",
+    "PatchGAN",
+    "ReblurNet",
+    "ReblurTask",
+    "Restormer",
+    "ShakeBlur",
+    "TestTimeAdaptCallback",
+    "UNet",
+    "UnpairedDataModule",
+    "VGGLoss",
+    "VideoDataModule",
+    "run_lightning_cli",
+]
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_configuration(text: str) -> Any:
+    return present_paths(_load_yaml(text))
+
+
+set_loader("yaml", _load_configuration, (yaml.YAMLError,))
+
+
+class _Parser(LightningArgumentParser):
+    """Raises its complaint as one line instead of printing a usage text and leaving the process."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self.exit_on_error:
+            raise ArgumentError(_one_line(message)) from ex
+        super().error(message, ex)
+
+
+class _ReblurkitCLI(LightningCLI):
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        # The inherited method warns whenever arguments are handed over, as `main` does.
+        self.config = parser.parse_args(args)
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is not None and path not in {"best", "last", "hpc", "registry"}:
+            read_lightning_checkpoint(path)  # before anything is built, so that a bad file is named as such
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(ImageLogger, "image_logger")
+        parser.add_lightning_class_args(ImageWriter, "image_writer")
+
+    def before_fit(self) -> None:
+        if isinstance(self.model, ReblurTask):
+            warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
+            if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
+                _say("no --model.weights: the deblurring network keeps the weights that it was built with")
+        if isinstance(self.model, Blur2BlurTranslator):
+            self._warn_of_fresh_helpers()
+
+    def after_fit(self) -> None:
+        checkpoint = self.trainer.checkpoint_callback
+        saved = getattr(checkpoint, "best_model_path", "")
+        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
+
+    def before_validate(self) -> None:
+        self._warn_of_fresh_weights()
+
+    def before_test(self) -> None:
+        self._warn_of_fresh_weights()
+
+    def before_predict(self) -> None:
+        self._warn_of_fresh_weights()
+
+    def after_validate(self) -> None:
+        self._name_run()
+
+    def after_test(self) -> None:
+        self._name_run()
+
+    def _name_run(self) -> None:
+        _say(f"run folder: {self.trainer.log_dir}")
+
+    def after_predict(self) -> None:
+        folder = self._get(self.config_init, "image_writer").folder
+        _say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")
+
+    def _warn_of_fresh_weights(self) -> None:
+        if self.config[self.subcommand].get("ckpt_path") is None:
+            _say("no --ckpt_path: the network has the weights that it was built with")
+
+    def _warn_of_fresh_helpers(self) -> None:
+        """Of the networks that a translator uses and does not train."""
+        options = self.config[self.subcommand].model.init_args
+        if options.get("deblur_network") and not options.get("deblur_weights"):
+            _say("no --model.deblur_weights: the deblurring network has the weights that it was built with")
+        known_blur = options.get("known_blur") or {}
+        if isinstance(self.model.known_blur, BlurTransfer) and not known_blur.get("init_args", {}).get("weights"):
+            _say("no weights of BlurTransfer: the known blur is made by the weights that its network was built with")
+
+    def before_instantiate_classes(self) -> None:
+        options = self.config[self.subcommand]
+        options["weights_only"] = True  # checkpoints are untrusted files
+        if self.subcommand == "predict":
+            # Predictions are written as they come; collecting them would fill the memory.
+            options["return_predictions"] = False
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    print(f"reblurkit: {message}", file=sys.stderr)
+
+
+def run_lightning_cli(arguments: Sequence[str]) -> None:
+    """Run one Trainer entry point.
+
+    Args:
+        arguments: Command line without the program's name, for instance ``["fit", "--config", "run.yaml"]``.
+
+    Raises:
+        ArgumentError: If arguments, configuration files or the checkpoint are wrong.
+        PluginError: If Lightning refuses the configuration, or anything fails before the first training step.
+    """
+    hide_advice()
+    training = _Training()
+    try:
+        _ReblurkitCLI(
+            L.LightningModule,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            parser_class=_Parser,
+            parser_kwargs={name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in COMMANDS.items()},
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [FiniteLoss(), training]},
+            auto_configure_optimizers=False,
+            args=list(arguments),
+        )
+        # A process group that is still alive when Python ends may abort the process.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    except ReblurkitError:
+        raise
+    except MisconfigurationException as error:
+        raise PluginError(str(error)) from error
+    except Exception as error:
+        # Until the first training step is done, what fails is what the user has put together: one line is enough,
+        # `--debug` shows the rest. Later, hours may hang on the traceback.
+        if training.under_way:
+            raise
+        raise PluginError(_gist(error)) from error
+
+
+class _Training(L.Callback):
+    """Knows whether a training step has been made."""
+
+    under_way = False
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.under_way = True
+
+
+def _gist(error: Exception) -> str:
+    message = str(error)
+    if "Error(s) in loading state_dict" in message:
+        _, first, *others = message.splitlines()
+        more = f" (and {len(others)} more)" if others else ""
+        return f"the checkpoint does not fit the networks: {first.strip()}{more}"
+    if "Does not validate against" in message or "Parser key" in message:  # a constructor's refusal, wrapped
+        return _one_line(message)
+    return f"{type(error).__name__}: {' '.join(message.split())} (--debug shows where)"
+
+
+# Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
+_NOISE = re.compile(
+    r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
+    r"Expected a path but|Problem with given class_path|$"
+)
+
+
+def _one_line(message: str) -> str:
+    """The gist of a parser's complaint: the key, the class, and what is wrong with it."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    reasons = [line for line in lines if not _NOISE.match(line)]
+    keys = re.findall(r'Parser key "(.+?)"', message)
+    classes = re.findall(r"Problem with given class_path '(.+?)'", message)
+    if not reasons:
+        return re.sub(r'^Parser key "(.+?)":', r"\1:", " ".join(line for line in lines if line))
+    return ": ".join([*filter(None, [".".join(keys)]), *classes[-1:], " ".join(reasons)])

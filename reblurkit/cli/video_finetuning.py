@@ -1,0 +1,238 @@
+"""Fine-tuning on clips without ground truth, beside labelled data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
+from reblurkit.core.calls import finest_scale, stack_length
+from reblurkit.data.paired import PairedFolder
+from reblurkit.data.sampling import Draw, draw_generator
+from reblurkit.data.video import VideoFolder
+from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.models.flow.pretrained import PRETRAINED
+from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
+from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback
+from reblurkit.plugins.callbacks.motion_logger import MotionLogger
+
+BLURS: dict[str, Callable[[float], nn.Module]] = {"kernel": FlowKernelBlur, "line": FlowLineBlur, "warp": FlowWarpBlur}
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune; the defaults are the paper's (section 3.4), except for crop and batch, which are free there.
+
+    Attributes:
+        exposure: Half-length of the exposure in frame intervals.
+        labelled: Root of the labelled data that goes on beside; None only with ``unsupervised``.
+        layout: Its layout.
+        split: Its split; None: not divided.
+        unsupervised: Adapt by the unlabelled clips alone.
+        steps: Optimizer steps.
+        lr: Learning rate of both networks.
+        weight: alpha of equation 10.
+        blur: ``kernel``, ``line`` or ``warp``.
+        flow: Name of the flow network.
+        frames: 3, or 2 for steady motion.
+        crop: Side of the crops in pixels.
+        batch_size: Crops of clips, and labelled crops, in a step.
+        workers: Processes that read.
+        seed: Crops and order are a function of it.
+
+    Raises:
+        ArgumentError: If an option is out of range, or there is no labelled data and ``unsupervised`` is off.
+    """
+
+    exposure: float
+    labelled: str | None = None
+    layout: str = "folders"
+    split: str | None = "train"
+    unsupervised: bool = False
+    steps: int = 200
+    lr: float = 1e-4
+    weight: float = 0.1
+    blur: str = "kernel"
+    flow: str = "raft-small"
+    frames: int = 3
+    crop: int = 128
+    batch_size: int = 8
+    workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.labelled is None and not self.unsupervised:
+            raise ArgumentError(
+                "labelled data must go on beside: the self-supervised loss alone leads to degenerate solutions, as "
+                "many images blur to the observed one (Reblur2Deblur, section 3.4); give --labelled ROOT, or "
+                "--unsupervised to do without all the same"
+            )
+        if self.labelled is not None and self.unsupervised:
+            raise ArgumentError("--unsupervised does without labelled data; leave out --labelled")
+        if self.blur not in BLURS:
+            raise ArgumentError(f"--blur must be one of {', '.join(BLURS)}, but is {self.blur!r}")
+        if not 0 < self.exposure <= 1:
+            raise ArgumentError(
+                "`exposure`, half of the time the shutter is open in frame intervals, must be above 0 and at most 1 "
+                f"(0.5 in video whose shutter is always open; 1 in the paper), but is {self.exposure}"
+            )
+        numbers = {"steps": self.steps, "crop": self.crop, "batch-size": self.batch_size}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ArgumentError(f"--{name} must be at least 1, but is {number}")
+        if self.frames not in (2, 3):
+            raise ArgumentError(f"--frames must be 3, or 2 for steady motion, but is {self.frames}")
+        if self.flow not in PRETRAINED:
+            raise ArgumentError(f"--flow must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}")
+        if not 0 <= self.weight < math.inf:
+            raise ArgumentError(f"--weight must be at least 0, but is {self.weight}")
+        if not 0 < self.lr < math.inf or self.workers < 0 or self.seed < 0:
+            raise ArgumentError(
+                f"--lr must be above 0, --workers and --seed at least 0, but are {self.lr}, {self.workers} and "
+                f"{self.seed}"
+            )
+
+
+class VideoFinetuning:
+    """Fine-tuning of a network on clips, one or a group (Table 4 of Reblur2Deblur), ready to run.
+
+    Args:
+        network: The trained network; it is the one that learns.
+        sources: The clips; they are set to give crops.
+        options: How to fine-tune.
+
+    Raises:
+        ArgumentError: If the network takes no crops as small as the clips.
+        ReblurkitError: If there is something wrong with the labelled data.
+    """
+
+    def __init__(self, network: nn.Module, sources: Sequence[VideoFolder], options: FinetuneOptions) -> None:
+        self.network = network
+        self.options = options
+        crop = _crop(network, sources, options.crop)
+        for source in sources:
+            source.crop, source.augment = crop, True
+        crops = options.steps * options.batch_size
+        self._unlabelled = _Draws(sources, crops, options.seed)
+        self._labelled = _labelled(network, options, crop)
+
+    def run(self, folder: Path) -> None:
+        """Train; writes ``log`` with pictures of the motion below the folder, and leaves the network on the CPU.
+
+        Raises:
+            PluginError: If it is interrupted.
+        """
+        options = self.options
+        finetune = FlowReblurFinetuneCallback(
+            DataLoader(self._unlabelled, options.batch_size, num_workers=options.workers, collate_fn=_same_length),
+            flow=options.flow,
+            blur=BLURS[options.blur](options.exposure),
+            weight=options.weight,
+            frames=options.frames,
+            flow_lr=options.lr,
+        )
+        trainer = L.Trainer(
+            max_steps=options.steps,
+            devices=1,
+            logger=CSVLogger(str(folder), name="", version="log"),
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=[finetune, MotionLogger(every_n_steps=options.steps), FiniteLoss()],
+        )
+        labelled = DataLoader(self._labelled, options.batch_size, num_workers=options.workers)
+        try:
+            trainer.fit(_LabelledTask(self.network, options.lr), labelled)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise PluginError("stopped before the last step; nothing has been deblurred") from None
+        self.network.cpu()
+
+
+def _crop(network: nn.Module, sources: Sequence[VideoFolder], wanted: int) -> int:
+    multiple = int(getattr(network, "multiple", 1))
+    smallest = min(min(video.size) for source in sources for video in source.videos)
+    crop = min(wanted, smallest) // multiple * multiple
+    if crop < max(getattr(network, "smallest", 1), 1):
+        raise ArgumentError(f"the network needs larger crops than {min(wanted, smallest)} x {min(wanted, smallest)}")
+    return crop
+
+
+def _labelled(network: nn.Module, options: FinetuneOptions, crop: int) -> Dataset[Any]:
+    if options.labelled is None:
+        return _Nothing(options.steps * options.batch_size)
+    data: PairedFolder | VideoFolder
+    if stack_length(network) > 1:
+        data = VideoFolder(
+            options.labelled, options.layout, split=options.split, frames=stack_length(network), crop=crop, augment=True
+        )
+    else:
+        data = PairedFolder(options.labelled, options.layout, split=options.split, crop=crop, augment=True)
+    return _Draws([data], options.steps * options.batch_size, options.seed)
+
+
+class _Nothing(Dataset[Tensor]):
+    """Labelled data that there is none of."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.zeros(())
+
+
+class _Draws(Dataset[Any]):
+    """A fixed number of crops from data sets: all items, in an order of their own, again and again, never the same."""
+
+    def __init__(self, data: Sequence[PairedFolder | VideoFolder], length: int, seed: int) -> None:
+        self.items = [(source, index) for source in data for index in range(len(source))]
+        self.length = length
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        epoch, place = divmod(index, len(self.items))
+        order = torch.randperm(len(self.items), generator=draw_generator(self.seed, Draw(0, epoch)))
+        source, item = self.items[int(order[place])]
+        return source[Draw(item, epoch)]
+
+
+class _LabelledTask(L.LightningModule):
+    """The labelled part of the loss; the callback adds the other one."""
+
+    def __init__(self, network: nn.Module, lr: float) -> None:
+        super().__init__()
+        self.network = network
+        self.lr = lr
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if isinstance(batch, Tensor):  # no labelled data
+            return torch.zeros((), device=self.device, requires_grad=True)
+        loss = F.l1_loss(finest_scale(self.network(batch.get("frames", batch["blurry"]))), batch["sharp"])
+        self.log("train/loss_labelled", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.network.parameters(), self.lr)
+
+
+def _same_length(items: list[Mapping[str, Any]]) -> Tensor:
+    """A batch of clips; of a group, all are cut to the shortest, around their centre."""
+    shortest = min(len(item["frames"]) for item in items)
+    cut = [len(item["frames"]) // 2 - shortest // 2 for item in items]
+    return torch.stack([item["frames"][start : start + shortest] for start, item in zip(cut, items, strict=True)])

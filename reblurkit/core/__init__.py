@@ -1,0 +1,1 @@
+"""What every package uses: checks, calls of users' networks, files, downloads."""

@@ -1,0 +1,7 @@
+"""Pictures for people to look at: images side by side, motion, what a network looks at."""
+
+from reblurkit.pictures.grid import comparison_grid
+from reblurkit.pictures.motion import motion_figure
+from reblurkit.pictures.saliency import guided_saliency, saliency_figure
+
+__all__ = ["comparison_grid", "guided_saliency", "motion_figure", "saliency_figure"]

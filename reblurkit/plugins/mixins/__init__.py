@@ -1,0 +1,1 @@
+"""Losses with a network of their own, for any LightningModule."""

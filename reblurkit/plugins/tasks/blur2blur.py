@@ -1,0 +1,396 @@
+"""Blur2Blur: translates the blur of an unknown camera into blur that a trained network removes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
+
+from reblurkit.core.calls import Frozen, check_two_networks
+from reblurkit.core.checks import check_images, check_range
+from reblurkit.data.sampling import seeded
+from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
+from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
+from reblurkit.losses.perceptual import MultiScalePerceptualLoss
+from reblurkit.models.composed import Composed
+from reblurkit.models.deblur.mimo_unet import MIMOUNet
+from reblurkit.models.full_size import FullSize
+from reblurkit.models.patchgan import PatchGAN
+from reblurkit.models.weights import load_weights
+from reblurkit.plugins.callbacks.translation_watch import TranslationWatch
+from reblurkit.plugins.tasks.translation_metrics import TranslationMetrics
+
+
+class Blur2BlurTranslator(L.LightningModule):
+    """Learns from unpaired images to turn the blur of a camera into blur that a trained network removes.
+
+    Pham et al., *Blur2Blur: Blur Conversion for Unsupervised Image Deblurring on Unknown Domains* (CVPR 2024). A
+    generator G keeps the content of a blurry image y,
+
+        L_G = L_adv(G(y)) + lambda_rec L_rec(G(y), y),    L_D = L_adv(real, G(y)) + lambda_grad L_grad,
+
+    while a discriminator compares it, at three sizes with one set of weights, with images of known blur. ``compose``
+    puts a deblurring network behind it. ``docs/blur2blur.md`` tells how to get there with a camera's images.
+
+    Where the slides leave a choice, the authors' program decides: hinge loss, lambda_rec = 0.8 on the sum of L_rec
+    over the sizes (the slides have a mean; ``perceptual=MultiScalePerceptualLoss()`` is that), lambda_grad = 1e-4 on
+    the full size, Adam with beta 0.5 and 0.999, the discriminator's step first, the learning rate constant for a third
+    of the training and then linear to zero. Different here: the generator starts as the identity; the discriminator's
+    loss is the papers' sum of both halves, not its half; the learning rate falls every step, not every epoch.
+
+    Optimization is manual: ``trainer.global_step`` and ``max_steps`` count both optimizers, two a batch, and Lightning
+    refuses ``gradient_clip_val`` and ``accumulate_grad_batches``. Random numbers of a step are a function of (seed,
+    step, process), so a resumed run is bit-equal to one that was not interrupted.
+
+    Batches are dicts: for training ``blurry`` and ``sharp`` of the target camera, unpaired, and ``known_blurry`` and
+    ``known_sharp``, pairs of the known blur, where ``known_blur`` asks for them; for validation and tests ``blurry``
+    and, where there is one, its ``sharp``; for prediction ``blurry`` and ``name``.
+
+    Training logs ``train/loss_adversarial``, ``loss_perceptual``, ``loss_discriminator``, ``gradient_penalty``,
+    ``score_real`` and ``score_fake`` (the discriminator's mean scores), ``contrast`` and ``colour_shift``, all without
+    weights; :class:`reblurkit.plugins.TranslationWatch` warns when they say that the training goes wrong. Over
+    validation and test images: ``content_ssim`` (translated to blurry), ``colour_shift`` in grey levels; with a
+    ``deblur_network`` and sharp images ``psnr`` and ``ssim`` of both networks, ``psnr_alone`` and ``ssim_alone`` of the
+    deblurring network on the blurry image, ``psnr_blurry`` and ``ssim_blurry``; and ``score``.
+
+    Args:
+        generator: Maps images ``(B, 3, H, W)`` to the same, or to a list from coarse to fine; default
+            ``MIMOUNet(identity=True)``.
+        discriminator: Maps images to scores without an activation; default ``PatchGAN()``.
+        perceptual: A module that maps images to a list of feature maps, for instance
+            :class:`reblurkit.losses.LayerFeatures` of the deblurring network; or the whole loss, called with the
+            generator's outputs and its input; default ``MultiScalePerceptualLoss(reduction="sum")`` with VGG-16, whose
+            weights are downloaded when training starts.
+        perceptual_weight: lambda_rec.
+        gradient_penalty: lambda_grad.
+        adversarial: An :class:`reblurkit.losses.AdversarialLoss` or its kind; default ``"hinge"``, ``"vanilla"`` is the
+            slides'.
+        known_blur: Blurs the target camera's sharp images as the discriminator's real ones:
+            :class:`reblurkit.blur.ShakeBlur`, which needs no pairs (give it no seed of its own, which would not be
+            resumed), or :class:`reblurkit.blur.BlurTransfer`, or any module of images. None: the batch's
+            ``known_blurry`` themselves, for cameras that differ in nothing but blur.
+        lr: Learning rate of the generator.
+        discriminator_lr: Learning rate of the discriminator; default the same. A higher one (Heusel et al., 2017) keeps
+            the generator from running ahead of a discriminator that has learned nothing yet.
+        deblur_network: The trained network for the known blur, to measure and show what comes of it; it is not
+            trained, nor saved with this module.
+        deblur_weights: File of its weights, see :func:`reblurkit.models.weights.load_weights`.
+        score: A metric that needs no sharp image, of the deblurred images, for instance
+            :class:`reblurkit.metrics.NIQE`; logged as ``val/score`` for ``EarlyStopping`` and ``ModelCheckpoint``.
+        seed: Random numbers of training are a function of it.
+
+    Raises:
+        ArgumentError: If an option is out of range, a batch lacks a key, or the first batch is not in [0, 1].
+        ShapeError: If sizes do not fit the networks.
+        DownloadError: In the first training step, if VGG's weights cannot be had.
+
+    Example:
+        >>> translator = Blur2BlurTranslator(MIMOUNet(blocks=1, width=8, identity=True))
+        >>> image = torch.rand(1, 3, 32, 48)
+        >>> bool((translator(image) == image).all())
+        True
+        >>> translator.compose(nn.AvgPool2d(3, 1, 1))(image).shape
+        torch.Size([1, 3, 32, 48])
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        perceptual: nn.Module | None = None,
+        perceptual_weight: float = 0.8,
+        gradient_penalty: float = 1e-4,
+        adversarial: AdversarialLoss | AdversarialKind | None = None,
+        known_blur: nn.Module | None = None,
+        lr: float = 2e-4,
+        discriminator_lr: float | None = None,
+        deblur_network: nn.Module | None = None,
+        deblur_weights: str | os.PathLike[str] | None = None,
+        score: Metric | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not (perceptual_weight >= 0 and gradient_penalty >= 0 and seed >= 0 and min(lr, discriminator_lr or lr) > 0):
+            raise ArgumentError(
+                "`perceptual_weight`, `gradient_penalty` and `seed` must be at least 0 and learning rates above 0, but "
+                f"are {perceptual_weight}, {gradient_penalty}, {seed}, {lr} and {discriminator_lr}"
+            )
+        if deblur_network is None and (deblur_weights is not None or score is not None):
+            raise ArgumentError("`deblur_weights` and `score` belong to a `deblur_network`: give one")
+        self.automatic_optimization = False
+        self.generator = generator or MIMOUNet(identity=True)
+        self.discriminator = discriminator or PatchGAN()
+        check_two_networks(self.generator, self.discriminator, "discriminator")
+        if perceptual is None:
+            perceptual = MultiScalePerceptualLoss(reduction="sum")
+        elif not isinstance(perceptual, MultiScalePerceptualLoss):
+            perceptual = MultiScalePerceptualLoss(perceptual, reduction="sum")
+        self.perceptual = perceptual
+        self.perceptual_weight = perceptual_weight
+        self.gradient_penalty = gradient_penalty
+        if not isinstance(adversarial, AdversarialLoss):
+            adversarial = AdversarialLoss(adversarial or "hinge")
+        self.adversarial = adversarial
+        self.known_blur = known_blur
+        self.lr = lr
+        self.discriminator_lr = discriminator_lr or lr
+        self.seed = seed
+        if deblur_network is not None and deblur_weights is not None:
+            load_weights(deblur_network, deblur_weights)
+        self._deblur = None if deblur_network is None else Frozen(deblur_network)
+        self.metrics = nn.ModuleDict({stage: TranslationMetrics(score) for stage in ("val", "test")})
+        self._sample: Tensor | None = None  # of known blur, to be seen beside the translated images
+        self._first_batch = True
+        self._watch = TranslationWatch()
+
+    def forward(self, blurry: Tensor) -> Tensor:
+        """Translate ``(B, 3, H, W)`` of any size in [0, 1]; the result is the full size and not clamped."""
+        return cast(Tensor, FullSize(self.generator)(blurry))
+
+    def compose(self, deblur_network: nn.Module) -> nn.Module:
+        """Both networks as one that makes unknown blur sharp, with the generator as it is now.
+
+        Args:
+            deblur_network: The network for the known blur; put into evaluation mode.
+
+        Returns:
+            Maps ``(B, 3, H, W)`` to the deblurred images. Its ``multiple`` and ``smallest`` say which sizes it takes,
+            as far as the networks' attributes of these names tell; ``FullSize(composed, tile=...)`` takes any.
+
+        Raises:
+            ArgumentError: If it is no network.
+        """
+        if not isinstance(deblur_network, nn.Module):
+            raise ArgumentError(
+                f"the deblurring network must be a torch.nn.Module, but is {type(deblur_network).__name__}"
+            )
+        return Composed(copy.deepcopy(self.generator), deblur_network).eval()
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """One step of the discriminator, then one of the generator, on the same images."""
+        self._check(batch, ["blurry", *self._real_keys])
+        blurry = batch["blurry"]
+        with seeded((self.seed, self.trainer.global_step, self.global_rank), blurry.device):
+            terms = self._step(batch, blurry)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        return terms
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Measure a batch; returns ``pictures`` for :class:`reblurkit.plugins.ImageLogger`."""
+        return self._measure(batch, "val")
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Measure a batch; returns ``pictures``."""
+        return self._measure(batch, "test")
+
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Deblur a batch: ``translated``, ``deblurred`` (as translated, without a ``deblur_network``), ``name``."""
+        translated = self(batch["blurry"]).clamp(0, 1)
+        deblurred = translated if self._deblur is None else self._deblurred(translated)
+        return {"translated": translated, "deblurred": deblurred, "name": batch["name"]}
+
+    def on_predict_start(self) -> None:
+        """Say so where the images will stay blurry."""
+        if self._deblur is None:
+            rank_zero_warn("there is no `deblur_network`: the predicted images are translated, and still blurry")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._report("test")
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer for each network, generator first, with the authors' learning rates."""
+        optimizers = [
+            torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.999))
+            for network, lr in ((self.generator, self.lr), (self.discriminator, self.discriminator_lr))
+        ]
+        batches = self.trainer.estimated_stepping_batches
+        if self.trainer.max_steps != -1:
+            batches = min(batches, self.trainer.max_steps // 2)  # both optimizers count
+        if math.isinf(batches):
+            raise PluginError("the learning rate falls over the length of the training: set max_epochs or max_steps")
+        return optimizers, [LambdaLR(optimizer, _Fall(int(batches))) for optimizer in optimizers]
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """Adds the watch that warns when a training goes wrong."""
+        return [*cast("list[L.Callback]", super().configure_callbacks()), self._watch]
+
+    def _step(self, batch: Mapping[str, Any], blurry: Tensor) -> dict[str, Tensor]:
+        generator_step, discriminator_step = cast("list[Any]", self.optimizers())
+        outputs = self.generator(blurry)
+        outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        if outputs[-1].shape != blurry.shape:
+            raise ShapeError(
+                f"the generator must keep the shape of its input, {tuple(blurry.shape)}, but returned "
+                f"{tuple(outputs[-1].shape)}"
+            )
+        real = self._real(batch)
+        reals, fakes = self._inner(_pyramid(real, outputs)), self._inner(outputs)
+        fixed = [fake.detach() for fake in fakes]
+
+        real_scores, fake_scores = self._scores(reals), self._scores(fixed)
+        loss = discriminator_loss = self.adversarial.discriminator(real_scores, fake_scores)
+        penalty = torch.zeros_like(loss)
+        if self.gradient_penalty:
+            penalty = gradient_penalty(self.discriminator, reals, fixed)
+            loss = loss + self.gradient_penalty * penalty
+        discriminator_step.zero_grad()
+        self.manual_backward(loss)
+        discriminator_step.step()
+
+        self.discriminator.requires_grad_(False)
+        adversarial = self.adversarial.generator(self._scores(fakes))
+        self.discriminator.requires_grad_(True)
+        perceptual = self._content(outputs, blurry) if self.perceptual_weight else torch.zeros_like(adversarial)
+        generator_step.zero_grad()
+        self.manual_backward(adversarial + self.perceptual_weight * perceptual)
+        generator_step.step()
+        for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
+            scheduler.step()
+
+        self._sample = real[0]
+        translated = outputs[-1].detach()
+        return {
+            "loss_adversarial": adversarial.detach(),
+            "loss_perceptual": perceptual.detach(),
+            "loss_discriminator": discriminator_loss.detach(),
+            "gradient_penalty": penalty.detach(),
+            "score_real": _mean(real_scores),
+            "score_fake": _mean(fake_scores),
+            "contrast": _contrast(translated) / _contrast(blurry),
+            "colour_shift": 255 * (translated - blurry).mean((0, 2, 3)).abs().amax(),
+        }
+
+    @property
+    def _real_keys(self) -> list[str]:
+        if self.known_blur is None:
+            return ["known_blurry"]
+        return ["sharp", "known_blurry", "known_sharp"] if getattr(self.known_blur, "needs_pairs", False) else ["sharp"]
+
+    @torch.no_grad()
+    def _real(self, batch: Mapping[str, Any]) -> Tensor:
+        images = [batch[key] for key in self._real_keys]
+        real: Tensor = images[0] if self.known_blur is None else self.known_blur(*images)
+        return real.detach().clamp(0, 1)
+
+    def _inner(self, images: list[Tensor]) -> list[Tensor]:
+        """Without the border where known blur had nothing real to blur in: the discriminator would look there."""
+        border = getattr(self.known_blur, "border", 0)
+        full = images[-1].shape[-1]
+        borders = [math.ceil(border * image.shape[-1] / full) for image in images]
+        if 2 * border >= min(images[-1].shape[-2:]):
+            raise ShapeError(
+                f"crops of {tuple(images[-1].shape[-2:])} pixels have no inside with a known blur that reaches "
+                f"{border} pixels from every side; use larger crops or less blur"
+            )
+        return [
+            image[..., each : image.shape[-2] - each, each : image.shape[-1] - each]
+            for each, image in zip(borders, images, strict=True)
+        ]
+
+    def _scores(self, images: list[Tensor]) -> list[Tensor]:
+        return [self.discriminator(image) for image in images]
+
+    def _content(self, outputs: list[Tensor], blurry: Tensor) -> Tensor:
+        try:
+            loss: Tensor = self.perceptual(outputs, blurry)
+        except DownloadError as error:
+            raise type(error)(
+                f"{error}; or train without VGG: perceptual=torch.nn.AvgPool2d(4) compares means of small squares, "
+                "LayerFeatures(network, layers) features of any network at hand, for instance of the deblurring network"
+            ) from error
+        return loss
+
+    def _deblurred(self, image: Tensor) -> Tensor:
+        assert self._deblur is not None
+        deblurred: Tensor = FullSize(self._deblur.on(image))(image)
+        return deblurred.clamp(0, 1)
+
+    def _measure(self, batch: Mapping[str, Any], stage: str) -> dict[str, Any]:
+        self._check(batch, ["blurry"])
+        blurry, sharp = batch["blurry"], batch.get("sharp")
+        translated = self(blurry).clamp(0, 1)
+        pictures = {"blurry": blurry, "translated": translated}
+        if self._sample is not None:
+            pictures["known blur"] = _placed(self._sample, blurry)
+        alone = deblurred = None
+        if self._deblur is not None:
+            alone, deblurred = self._deblurred(blurry), self._deblurred(translated)
+            pictures |= {"deblurred alone": alone, "translated, deblurred": deblurred}
+        self._stage_metrics(stage).update(blurry, translated, deblurred, alone, sharp)
+        if sharp is not None:
+            pictures["sharp"] = sharp
+        return {"pictures": pictures}
+
+    def _report(self, stage: str) -> None:
+        for name, value in self._stage_metrics(stage).compute():
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("psnr", "score"))
+
+    def _stage_metrics(self, stage: str) -> TranslationMetrics:
+        return cast(TranslationMetrics, self.metrics[stage])
+
+    def _check(self, batch: Mapping[str, Any], keys: list[str]) -> None:
+        if not isinstance(batch, Mapping) or not set(keys) <= batch.keys():
+            found = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+            advice = ""
+            if "known_sharp" in keys:
+                advice = "; this known blur is taken from known pairs: add them to the data, or use ShakeBlur"
+            elif "known_blurry" in keys:
+                advice = "; without `known_blur` the data must bring images of it: add them, or give ShakeBlur"
+            raise ArgumentError(
+                f"a batch must be a dict with the keys {', '.join(map(repr, keys))}, but is {found}{advice}"
+            )
+        images = {key: batch[key] for key in keys}
+        for key, image in images.items():  # crops of A and B may differ in size
+            check_images(**{key: image})
+        if self._first_batch:
+            check_range(**images)
+            self._first_batch = False
+
+
+class _Fall:
+    """Factor of the learning rate: 1 for a third of the training, then linear to 0."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __call__(self, step: int) -> float:
+        return min(1.0, max(0.0, (self.steps - step) / max(self.steps - self.steps // 3, 1)))
+
+
+def _pyramid(image: Tensor, outputs: list[Tensor]) -> list[Tensor]:
+    """The image at the outputs' sizes relative to the last, resized as the perceptual loss resizes the input."""
+    full = outputs[-1].shape
+    sizes = [[image.shape[axis] * output.shape[axis] // full[axis] for axis in (2, 3)] for output in outputs]
+    return [*(F.interpolate(image, size, mode="bilinear", align_corners=False) for size in sizes[:-1]), image]
+
+
+def _mean(scores: list[Tensor]) -> Tensor:
+    return torch.stack([each.detach().float().mean() for each in scores]).mean()
+
+
+def _contrast(image: Tensor) -> Tensor:
+    return image.std((2, 3)).mean() + 1 / 255  # a grey level more, so that flat crops have a ratio, too
+
+
+def _placed(sample: Tensor, image: Tensor) -> Tensor:
+    """A sample in the corner of a grey picture of the image's size, for drawings side by side."""
+    picture = torch.full_like(image, 0.5)
+    height, width = (min(one, other) for one, other in zip(sample.shape[-2:], image.shape[-2:], strict=True))
+    picture[..., :height, :width] = sample[..., :height, :width]
+    return picture

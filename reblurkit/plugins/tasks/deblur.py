@@ -1,0 +1,175 @@
+"""LightningModules for users who bring a network only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from reblurkit.errors import ArgumentError
+from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
+from reblurkit.losses.reblur import Sharpness
+from reblurkit.losses.reconstruction import MultiScaleLoss
+from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
+from reblurkit.models.weights import load_weights
+from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
+from reblurkit.plugins.mixins.reblur import ReblurLossMixin
+from reblurkit.plugins.tasks.paired import PairedTask
+
+_TAKEN = {"reblur", "blur", "sharp", "adversarial", "discriminator"}  # what other losses are logged by
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """A loss that :class:`DeblurTask` adds to its reconstruction loss.
+
+    Args:
+        loss: Called with the deblurred and the sharp images, for instance ``reblurkit.losses.VGGLoss``.
+        weight: Its factor.
+
+    Example:
+        >>> WeightedLoss(nn.MSELoss(), 0.1).weight
+        0.1
+    """
+
+    loss: nn.Module
+    weight: float = 1.0
+
+
+class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
+    """Trains any deblurring network, with or without the reblurring loss, and with any other losses.
+
+    The defaults are the recipe of Nah et al., *Clean Images are Hard to Reblur* (2021), section S1: L1, Adam with
+    learning rate 1e-4, halved at 50, 75 and 90 % of the training. Logs ``train/loss`` and every other loss by its
+    name, without weights; over validation and test images ``psnr`` and ``ssim``, over test images also the gradient
+    statistics, of the output clamped to [0, 1]; with a reblurring network also ``reblur_psnr``.
+
+    Batches are dicts with ``blurry``, ``sharp`` and ``name``.
+
+    Args:
+        network: The deblurring network: images ``(B, 3, H, W)`` in [0, 1] to the same shape, or to a list of images
+            from coarse to fine, of which the last is used.
+        weights: File of weights that the network starts from, see :func:`reblurkit.models.load_weights`.
+        reblur_net: The reblurring network, for instance ``reblurkit.models.ReblurNet``; ``null`` trains without the
+            reblurring loss.
+        loss: Called with the deblurred and the sharp images; default L1. A ``MultiScaleLoss`` is given all scales
+            of a multi-scale network, any other loss the full-size image.
+        reblur_weight: Weight of the reblurring loss; with 0 the reblurring network trains along without a say.
+        reblur_sharpness: What the reblurring network must preserve: ``pseudo``, ``real`` or ``null``.
+        reblur_warmup: Steps at the start during which the weight is 0.
+        extra_losses: Further losses and their weights by name, for instance ``vgg`` with weight 0.3 (Tables 5, S5).
+        discriminator: A discriminator, for instance ``reblurkit.models.PatchGAN``; ``null`` trains without an
+            adversarial loss (Tables 5, S6).
+        adversarial: Kind of the adversarial loss: ``vanilla``, ``hinge``, ``wgan``, or an ``AdversarialLoss``.
+        adversarial_weight: Weight of the adversarial loss.
+        gradient_penalty: Weight of the gradient penalty in the discriminator's loss.
+        optimizer: Called with the parameters, of each network; default Adam with learning rate 1e-4.
+        scheduler: Called with the optimizer, steps every epoch; default: the paper's halving. The learning rates of
+            the reblurring network and the discriminator always follow the paper's.
+
+    Raises:
+        ShapeError: If the network's output has another shape than its input.
+        ArgumentError: If an option is out of range, a batch lacks a key, or the first batch is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        reblur_net: nn.Module | None = None,
+        *,
+        weights: str | None = None,
+        loss: nn.Module | None = None,
+        reblur_weight: float = 1.0,
+        reblur_sharpness: Sharpness = "pseudo",
+        reblur_warmup: int = 0,
+        extra_losses: dict[str, WeightedLoss] | None = None,
+        discriminator: nn.Module | None = None,
+        adversarial: AdversarialLoss | AdversarialKind = "vanilla",
+        adversarial_weight: float = 0.001,
+        gradient_penalty: float = 0.0,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(network, optimizer, scheduler)
+        if weights is not None:
+            load_weights(network, weights)
+        self.loss = loss or nn.L1Loss()
+        extra_losses = extra_losses or {}
+        _check_extra_losses(extra_losses)
+        self.extra_losses = nn.ModuleDict({name: extra.loss for name, extra in extra_losses.items()})
+        self._extra_weights = {name: extra.weight for name, extra in extra_losses.items()}
+        if reblur_net is not None:
+            self.configure_reblur(
+                reblur_net,
+                weight=reblur_weight,
+                sharpness=reblur_sharpness,
+                warmup=reblur_warmup,
+                optimizer=self._make_optimizer,
+                scheduler=self._halving,
+            )
+        if discriminator is not None:
+            self.configure_adversarial(
+                discriminator,
+                adversarial=adversarial,
+                weight=adversarial_weight,
+                gradient_penalty=gradient_penalty,
+                optimizer=self._make_optimizer,
+                scheduler=self._halving,
+            )
+        self._set_metrics(**{stage: _metrics(stage, self._reblurs) for stage in ("val", "test")})
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """The loss of a batch: reconstruction and whatever else is asked for."""
+        blurry, sharp = self._images(batch)
+        scales = self.network(blurry)
+        deblurred = self._finest(scales, blurry)
+        loss: Tensor = self.loss(scales if isinstance(self.loss, MultiScaleLoss) else deblurred, sharp)
+        for name, extra in self.extra_losses.items():
+            value = extra(deblurred, sharp)
+            self.log(f"train/loss_{name}", value)
+            loss = loss + self._extra_weights[name] * value
+        if self._reblurs:
+            loss = loss + self.reblur_loss(deblurred, sharp, blurry)
+        if hasattr(self, "discriminator"):
+            loss = loss + self.adversarial_loss(deblurred, sharp)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    @property
+    def _trained(self) -> nn.Module:
+        return self.network  # the reblurring network and the discriminator have optimizers of their own
+
+    @property
+    def _reblurs(self) -> bool:
+        return hasattr(self, "reblur")
+
+
+def _check_extra_losses(losses: Mapping[str, WeightedLoss]) -> None:
+    if not isinstance(losses, Mapping):
+        raise ArgumentError(
+            f"`extra_losses` must be losses by name, {{'vgg': WeightedLoss(loss, 0.3)}}, but is {type(losses).__name__}"
+        )
+    for name, extra in losses.items():
+        if not name.isidentifier() or name in _TAKEN or hasattr(nn.ModuleDict, name):
+            raise ArgumentError(
+                f"the name of an extra loss must be one word that no other loss is logged by, but is {name!r}"
+            )
+        if not isinstance(extra, WeightedLoss):
+            raise ArgumentError(f"the extra loss {name!r} must be a WeightedLoss(loss, weight), but is {extra!r}")
+        if not isinstance(extra.loss, nn.Module):
+            raise ArgumentError(f"the extra loss {name!r} must be an nn.Module object, but is {extra.loss!r}")
+        if not 0 <= extra.weight < float("inf"):
+            raise ArgumentError(f"the weight of the extra loss {name!r} must be at least 0, but is {extra.weight}")
+
+
+def _metrics(stage: str, reblurs: bool) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {"psnr": PSNR(), "ssim": SSIM()}
+    if reblurs:
+        metrics["reblur_psnr"] = ReblurPSNR()
+    if stage == "test":
+        metrics["gradients"] = GradientStatistics()
+    return metrics

@@ -1,0 +1,104 @@
+"""Training of the blur transfer network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from reblurkit.core.checks import check_images, check_range
+from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.losses.reconstruction import CharbonnierLoss
+from reblurkit.metrics import PSNR
+from reblurkit.models.kernel_wizard import KernelWizard
+
+
+class KernelWizardTask(L.LightningModule):
+    """Trains KernelWizard on pairs, for :class:`reblurkit.blur.BlurTransfer`.
+
+    Tran et al., *Explore Image Deblurring via Encoded Blur Kernel Space* (2021): the code of a pair's blur, put on the
+    pair's sharp image, must give back the blurry one; Charbonnier loss with epsilon 1e-6 inside the root, Adam with
+    learning rate 1e-4 and beta 0.9, 0.99, crops of 256 pixels, batch 16. Different here: the loss is a mean, not a
+    sum, which Adam does not notice, and the learning rate falls once along a cosine, without restarts.
+
+    Batches are dicts with ``blurry`` and ``sharp``. Logs ``train/loss``, and ``val/psnr`` and ``test/psnr`` of the
+    blurry image that came back, of the largest part in the middle of whole images that the network takes.
+
+    Args:
+        network: The network; default ``KernelWizard()``, Blur2Blur's form without a distribution of codes.
+        lr: Learning rate at the start.
+
+    Raises:
+        ArgumentError: If the network has a distribution of codes, whose training is another one, ``lr`` is not above 0,
+            or the first batch is not in [0, 1].
+        ShapeError: If crops do not divide by 128, or images are smaller than 256 pixels.
+
+    Example:
+        >>> from reblurkit.models.kernel_wizard import KernelWizard
+        >>> task = KernelWizardTask(KernelWizard(width=4, code_width=8, front_blocks=1, back_blocks=1))
+        >>> sum(parameter.numel() for parameter in task.parameters())
+        81103
+    """
+
+    def __init__(self, network: nn.Module | None = None, *, lr: float = 1e-4) -> None:
+        super().__init__()
+        if not lr > 0:
+            raise ArgumentError(f"`lr` must be above 0, but is {lr}")
+        if getattr(network, "vae", False):
+            raise ArgumentError("this trains networks with one code for a pair, as Blur2Blur uses: build it vae=False")
+        self.network = network or KernelWizard()
+        self.loss = CharbonnierLoss(1e-3)
+        self.psnr = PSNR()
+        self.lr = lr
+        self._first_batch = True
+
+    def forward(self, sharp: Tensor, blurry: Tensor) -> Tensor:
+        """The sharp images ``(B, 3, H, W)`` with the blur of the pairs; not clamped."""
+        image: Tensor = self.network(sharp, blurry)
+        return image
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        blurry, sharp = batch["blurry"], batch["sharp"]
+        check_images(blurry=blurry, sharp=sharp)
+        if self._first_batch:
+            check_range(blurry=blurry, sharp=sharp)
+            self._first_batch = False
+        loss: Tensor = self.loss(self(sharp, blurry), blurry)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Measure a batch."""
+        self._measure(batch, "val")
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        """Measure a batch."""
+        self._measure(batch, "test")
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with a learning rate that falls along a cosine to zero."""
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise PluginError("the learning rate falls over the length of the training: set max_epochs or max_steps")
+        optimizer = torch.optim.Adam(self.network.parameters(), self.lr, betas=(0.9, 0.99))
+        return [optimizer], [{"scheduler": CosineAnnealingLR(optimizer, int(steps)), "interval": "step"}]
+
+    def _measure(self, batch: Mapping[str, Any], stage: str) -> None:
+        blurry, sharp = (_middle(batch[key], getattr(self.network, "multiple", 1)) for key in ("blurry", "sharp"))
+        self.psnr.update(self(sharp, blurry).clamp(0, 1), blurry)
+        self.log(f"{stage}/psnr", self.psnr, prog_bar=True)
+
+
+def _middle(image: Tensor, multiple: int) -> Tensor:
+    """The largest part in the middle whose sides divide by a number."""
+    height, width = image.shape[-2:]
+    rows, columns = height // multiple * multiple, width // multiple * multiple
+    if not rows or not columns:
+        raise ShapeError(f"an image of {height} x {width} pixels is smaller than the network's {multiple} x {multiple}")
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[..., top : top + rows, left : left + columns]

@@ -1,0 +1,143 @@
+"""What the tasks on pairs of blurry and sharp images share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal, cast
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
+from torchmetrics import Metric
+
+from reblurkit.core.calls import finest_scale
+from reblurkit.core.checks import check_images, check_range
+from reblurkit.errors import ArgumentError, PluginError, ShapeError
+
+
+class PairedTask(L.LightningModule):
+    """Base of the tasks: reads and checks batches, deblurs, measures, and has the optimizer of the paper's recipe.
+
+    A subclass names the network that it trains and its metrics, sets ``reblur`` if a metric reblurs, and brings the
+    training step.
+
+    Args:
+        network: The deblurring network.
+        optimizer: Called with the parameters; default Adam with learning rate 1e-4.
+        scheduler: Called with the optimizer, steps every epoch; default: halved at 50, 75 and 90 % of the training.
+    """
+
+    reblur: nn.Module
+
+    def __init__(
+        self, network: nn.Module, optimizer: OptimizerCallable | None, scheduler: LRSchedulerCallable | None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-4)
+        self._make_scheduler = scheduler
+        self._first_batch = True
+
+    @property
+    def _trained(self) -> nn.Module:
+        """The network that the optimizer gets."""
+        raise NotImplementedError
+
+    def _set_metrics(self, **metrics: dict[str, Metric]) -> None:
+        """Metrics by stage and name; the first of a stage is shown beside the progress bar."""
+        self.metrics = nn.ModuleDict({stage: nn.ModuleDict(named) for stage, named in metrics.items()})
+
+    def forward(self, blurry: Tensor) -> Tensor:
+        """Deblur ``(B, 3, H, W)`` in [0, 1]; the result is not clamped."""
+        return self._deblur(blurry)
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Measure a batch; returns the deblurred images for loggers."""
+        return self._measure(batch, "val")
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Measure a batch; returns the deblurred images."""
+        return self._measure(batch, "test")
+
+    def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Deblur a batch; returns ``deblurred`` in [0, 1] and ``name``."""
+        return {"deblurred": self._deblur(batch["blurry"]).clamp(0, 1), "name": batch["name"]}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._report("test")
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer, for the network that the task trains."""
+        optimizer = self._make_optimizer(self._trained.parameters())
+        if self._make_scheduler is None:
+            return [optimizer], [{"scheduler": self._halving(optimizer), "interval": "step"}]
+        scheduler = self._make_scheduler(optimizer)
+        # Lightning's own ReduceLROnPlateau names the metric that it watches
+        return [optimizer], [{"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", None)}]
+
+    def _halving(self, optimizer: Optimizer) -> LRScheduler:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise PluginError(
+                "the learning rate's schedule needs the length of the training: set max_epochs or max_steps"
+            )
+        return MultiStepLR(optimizer, [int(share * steps) for share in (0.5, 0.75, 0.9)], gamma=0.5)
+
+    def _images(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, Mapping) or not {"blurry", "sharp"} <= batch.keys():
+            found = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+            raise ArgumentError(f"a batch must be a dict with the keys 'blurry' and 'sharp', but is {found}")
+        blurry, sharp = batch["blurry"], batch["sharp"]
+        check_images(blurry=blurry, sharp=sharp)
+        if self._first_batch:
+            check_range(blurry=blurry, sharp=sharp)
+            self._first_batch = False
+        return blurry, sharp
+
+    def _deblur(self, blurry: Tensor) -> Tensor:
+        return self._finest(self.network(blurry), blurry)
+
+    def _finest(self, scales: Tensor | list[Tensor], blurry: Tensor) -> Tensor:
+        deblurred = finest_scale(scales)
+        if deblurred.shape != blurry.shape:
+            raise ShapeError(
+                f"the network {type(self.network).__name__} must keep the shape of its input, {tuple(blurry.shape)}, "
+                f"but returned {tuple(deblurred.shape)}"
+            )
+        return deblurred
+
+    def _measure(self, batch: Mapping[str, Any], stage: Literal["val", "test"]) -> dict[str, Tensor]:
+        blurry, sharp = self._images(batch)
+        deblurred = self._deblur(blurry).clamp(0, 1)
+        try:
+            for name, metric in self._stage_metrics(stage).items():
+                if name == "reblur_psnr":
+                    metric.update(self.reblur(deblurred).clamp(0, 1), blurry)
+                elif name == "preserved_psnr":
+                    metric.update(self.reblur(sharp).clamp(0, 1), sharp)
+                else:
+                    metric.update(deblurred, sharp)
+        except ShapeError as error:
+            raise ShapeError(f"{', '.join(batch.get('name', ['an image']))}: {error}") from error
+        return {"deblurred": deblurred}
+
+    def _report(self, stage: Literal["val", "test"]) -> None:
+        metrics = self._stage_metrics(stage)
+        for name, metric in metrics.items():
+            value = metric.compute()
+            values = value if isinstance(value, dict) else {name: value}
+            logged = {f"{stage}/{key}": number.float() for key, number in values.items()}
+            self.log_dict(logged, prog_bar=name == next(iter(metrics)))
+            metric.reset()
+
+    def _stage_metrics(self, stage: Literal["val", "test"]) -> dict[str, Metric]:
+        return cast("dict[str, Metric]", dict(cast("nn.ModuleDict", self.metrics[stage]).items()))
