@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.video_finetuning import FinetuneOptions, VideoFinetuning
 from reblurkit.core.calls import evaluating, stack_length
+from reblurkit.core.files import check_new_folder, whole_file
 from reblurkit.data.frames import Frames
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
@@ -62,8 +63,7 @@ def run_adapt_video(
     """
     full_size = FullSize(network, tile=tile)
     folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArgumentError(f"the output folder {folder} must be new or empty; choose another --output")
+    check_new_folder(folder, "output folder")
     length = _clip_length(network, options.frames)
     opened, failed = _open(clips, length, options)
     videos = _videos(opened)
@@ -86,7 +86,8 @@ def run_adapt_video(
         after = _deblur(full_size, video, middle)
         rows.append({"blurry": video.read(middle[0], middle[0] + 1)[0], "before": before[name][0], "after": after[0]})
     comparison_grid(rows).save(folder / "comparison.png")
-    torch.save(network.state_dict(), folder / "network.pt")
+    with whole_file(folder / "network.pt") as file:
+        torch.save(network.state_dict(), file)
     for name, video in videos.items():
         starts = range(0, len(video), _CHUNK)
         for start in track(starts, f"Deblurring {name}", console=Console(stderr=True)):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.cli.messages import hide_advice
+from reblurkit.core.files import check_new_folder
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import write_image
 from reblurkit.errors import ArgumentError, ReblurkitError
@@ -145,8 +146,7 @@ def _new_folder(output: str | None) -> Path:
             number += 1
     else:
         folder = Path(output)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ArgumentError(f"the run folder {folder} must be new or empty; choose another --output")
+        check_new_folder(folder, "run folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from urllib.request import urlopen
-from uuid import uuid4
 
 import torch
 
+from reblurkit.core.files import whole_file
 from reblurkit.errors import ChecksumError, DownloadError, TruncationError
 
 _CHUNK = 2**20  # bytes
@@ -66,18 +66,12 @@ class RemoteFile:
         return path
 
     def _download(self, path: Path, otherwise: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{uuid4().hex}.part")
         digest = hashlib.sha256()
-        try:
-            with part.open("xb") as file:
-                for chunk in self._chunks(f"put the file at {path}, or {otherwise}"):
-                    digest.update(chunk)
-                    file.write(chunk)
+        with whole_file(path) as part, part.open("xb") as file:
+            for chunk in self._chunks(f"put the file at {path}, or {otherwise}"):
+                digest.update(chunk)
+                file.write(chunk)
             self._check(digest.hexdigest(), f"{self.url} sent another file than expected", otherwise)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _chunks(self, otherwise: str) -> Iterator[bytes]:
         """The content as it comes; the errors of the network, and of nothing else, become ours here."""

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from reblurkit.models.reblur_net import ReblurNet
     from reblurkit.models.registry import create_model, list_models
     from reblurkit.models.vgg import VGGFeatures
-    from reblurkit.models.weight_files import save_weights
-    from reblurkit.models.weights import load_weights
+    from reblurkit.models.weights import load_weights, save_weights
 
 _HOME = {
     "DBN": "deblur.dbn",
@@ -55,7 +54,7 @@ _HOME = {
     "create_model": "registry",
     "list_models": "registry",
     "load_weights": "weights",
-    "save_weights": "weight_files",
+    "save_weights": "weights",
 }
 __all__ = [
     "DBN",

@@ -9,72 +9,18 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reblurkit.errors import ArgumentError, WeightsError
+from reblurkit.errors import WeightsError
 
 T = TypeVar("T")
 
 # Where training programs put a network's weights in their checkpoints, in order of preference.
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "weights", "generator", "G", "net")
-
-
-def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a network's weights to a file that :func:`load_weights` and other programs read.
-
-    The file appears under its name only when it is whole. Tensors that share memory, such as tied weights, are
-    written once for each name.
-
-    Args:
-        model: Any network, on any device.
-        path: A name that ends in ``.safetensors``, or in ``.pth`` for the layout ``{"params": ...}`` of BasicSR and
-            its family (NAFNet, Restormer).
-
-    Raises:
-        ArgumentError: If the name ends in anything else, or the model is none or has no memory yet.
-        WeightsError: If the file cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> from reblurkit.models import ReblurNet, load_weights
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_weights(ReblurNet(width=4), f"{folder}/reblur.safetensors")
-        ...     load_weights(ReblurNet(width=4), f"{folder}/reblur.safetensors").loaded
-        8
-    """
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(f"`model` must be an nn.Module, whose weights are written, but is a {type(model).__name__}")
-    path = Path(path)
-    if path.suffix not in (".safetensors", ".pth"):
-        raise ArgumentError(f"weights are written to a name that ends in .safetensors or .pth, but it is {path}")
-    if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
-        raise ArgumentError(f"{type(model).__name__} is on the device 'meta' and has no weights that could be written")
-    state = {
-        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
-        if isinstance(value, Tensor)
-    }
-    part = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        file = part.open("xb")
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with file:  # safetensors' own writer would make a file that only its owner may read
-            if path.suffix == ".pth":
-                torch.save({"params": state}, file)
-            else:
-                file.write(safetensors.torch.save(state))
-        part.replace(path)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Official and own weights into networks."""
+"""Weights: official and own files into networks, and networks into files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from reblurkit.core.downloads import RemoteFile
+from reblurkit.core.files import whole_file
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.registry import create_model, list_models
@@ -117,6 +119,52 @@ def load_weights(
     _check_numbers(model, fitting, path)
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a network's weights to a file that :func:`load_weights` and other programs read.
+
+    The file appears under its name only when it is whole. Tensors that share memory, such as tied weights, are
+    written once for each name.
+
+    Args:
+        model: Any network, on any device.
+        path: A name that ends in ``.safetensors``, or in ``.pth`` for the layout ``{"params": ...}`` of BasicSR and
+            its family (NAFNet, Restormer).
+
+    Raises:
+        ArgumentError: If the name ends in anything else, or the model is none or has no memory yet.
+        WeightsError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from reblurkit.models import ReblurNet, load_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(ReblurNet(width=4), f"{folder}/reblur.safetensors")
+        ...     load_weights(ReblurNet(width=4), f"{folder}/reblur.safetensors").loaded
+        8
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"`model` must be an nn.Module, whose weights are written, but is a {type(model).__name__}")
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pth"):
+        raise ArgumentError(f"weights are written to a name that ends in .safetensors or .pth, but it is {path}")
+    if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
+        raise ArgumentError(f"{type(model).__name__} is on the device 'meta' and has no weights that could be written")
+    state = {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    try:
+        # safetensors' own writer would make a file that only its owner may read
+        with whole_file(path, make_folders=False) as part, part.open("xb") as file:
+            if path.suffix == ".pth":
+                torch.save({"params": state}, file)
+            else:
+                file.write(safetensors.torch.save(state))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]:
