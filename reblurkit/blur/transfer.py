@@ -7,7 +7,7 @@ import os
 import torch
 from torch import Tensor, nn
 
-from reblurkit.core.calls import Frozen
+from reblurkit.core.calls import Frozen, needs_of
 from reblurkit.core.checks import check_images, check_size
 from reblurkit.errors import ArgumentError
 from reblurkit.models.weights import load_weights
@@ -66,7 +66,7 @@ class BlurTransfer(nn.Module):
         """Return the sharp images with the blur of the known pairs."""
         check_images(sharp=sharp, known_blurry=known_blurry, known_sharp=known_sharp)
         wizard = self._wizard.on(sharp)
-        check_size(sharp, getattr(wizard, "multiple", 1), advice=_ADVICE)
+        check_size(sharp, needs_of(wizard).multiple, advice=_ADVICE)
         blurry: Tensor = wizard.blur(sharp, wizard.kernel(known_sharp, known_blurry))  # type: ignore[operator]
         return blurry.clamp(0, 1)
 

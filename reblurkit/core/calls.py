@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -119,10 +119,35 @@ def call_untouched(network: nn.Module, image: Tensor) -> Tensor:
         return call_without_trace(network, image)
 
 
+class Needs(NamedTuple):
+    """What a network asks of its input: it says so by attributes of these names, and asks for nothing by having none.
+
+    Attributes:
+        multiple: What height and width must divide by.
+        smallest: The least height and width.
+        frames: Frames that it takes at once, as ``(B, frames, 3, H, W)``; of 1, plain images ``(B, 3, H, W)``.
+    """
+
+    multiple: int = 1
+    smallest: int = 1
+    frames: int = 1
+
+
+def needs_of(network: nn.Module) -> Needs:
+    """What a network says of its input; an attribute that is no whole number, such as a layer, says nothing.
+
+    Example:
+        >>> from reblurkit.models import create_model
+        >>> needs_of(create_model("dbn", width=4))
+        Needs(multiple=8, smallest=1, frames=5)
+    """
+    said = {name: getattr(network, name, None) for name in Needs._fields}
+    return Needs(**{name: value for name, value in said.items() if isinstance(value, int)})
+
+
 def stack_length(network: nn.Module) -> int:
-    """Frames that a network takes at once: its attribute ``frames``, 1 where it has none."""
-    frames = getattr(network, "frames", 1)
-    return frames if isinstance(frames, int) else 1
+    """Frames that a network takes at once."""
+    return needs_of(network).frames
 
 
 def frame_inputs(network: nn.Module, clips: Tensor, wanted: Sequence[int]) -> Tensor:

@@ -65,6 +65,26 @@ def check_range(**images: Tensor) -> None:
             )
 
 
+class FirstBatchCheck:
+    """Checks the range of the first batch that it is called with, and of no other: reading values waits for a GPU.
+
+    Example:
+        >>> import torch
+        >>> check = FirstBatchCheck()
+        >>> check(blurry=torch.zeros(1, 3, 4, 4))
+        >>> check(blurry=torch.full((1, 3, 4, 4), 255.0))
+    """
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def __call__(self, **images: Tensor) -> None:
+        """Check the images, see :func:`check_range`."""
+        if not self._done:
+            check_range(**images)
+            self._done = True
+
+
 def check_size(image: Tensor, multiple: int, smallest: int = 1, channels: int = 3, advice: str = _FULL_SIZE) -> None:
     """Check that a network can take images of this size.
 

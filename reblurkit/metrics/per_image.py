@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from reblurkit.core.checks import check_images, check_range
+from reblurkit.core.checks import FirstBatchCheck, check_images
 
 
 class PerImageMetric(Metric, ABC):
@@ -25,7 +25,7 @@ class PerImageMetric(Metric, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._range_checked = False
+        self._check_range = FirstBatchCheck()
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -36,9 +36,7 @@ class PerImageMetric(Metric, ABC):
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch of images ``(B, 3, H, W)`` in [0, 1]; the first batch's range is checked."""
         check_images(preds=preds, target=target)
-        if not self._range_checked:
-            check_range(preds=preds, target=target)
-            self._range_checked = True
+        self._check_range(preds=preds, target=target)
         self.total += self.per_image(preds.detach().double(), target.detach().double()).sum()
         self.images += len(preds)
 

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from reblurkit.core.calls import finest_scale
+from reblurkit.core.calls import finest_scale, needs_of
 
 
 class Composed(nn.Module):
@@ -25,8 +25,9 @@ class Composed(nn.Module):
         super().__init__()
         self.translate = translate
         self.deblur = deblur
-        self.multiple = math.lcm(*(getattr(network, "multiple", 1) for network in (translate, deblur)))
-        self.smallest = max(getattr(network, "smallest", 1) for network in (translate, deblur))
+        needs = needs_of(translate), needs_of(deblur)
+        self.multiple = math.lcm(*(each.multiple for each in needs))
+        self.smallest = max(each.smallest for each in needs)
 
     def forward(self, blurry: Tensor) -> Tensor:
         """Deblur ``(B, 3, H, W)`` in [0, 1]; the translated image is clamped between the networks, the result not."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from reblurkit.core.calls import finest_scale
+from reblurkit.core.calls import finest_scale, needs_of
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -54,14 +54,14 @@ class FullSize(nn.Module):
             raise ArgumentError(f"`network` must be an nn.Module, but is {network!r}; create_model(name) builds one")
         self._knows_needs = multiple is not None or hasattr(network, "multiple")
         if multiple is None:
-            multiple = getattr(network, "multiple", 1)
+            multiple = needs_of(network).multiple
         if not isinstance(multiple, int) or multiple < 1:
             raise ArgumentError(f"`multiple` must be a whole number of at least 1, but is {multiple}")
         if not isinstance(overlap, int) or overlap < 0:
             raise ArgumentError(f"`overlap` must be at least 0 and a whole number, but is {overlap}")
         if not isinstance(tile, int | None):
             raise ArgumentError(f"`tile` must be a whole number of pixels or None, but is {tile!r}")
-        self.smallest: int = getattr(network, "smallest", 1)
+        self.smallest = needs_of(network).smallest
         if tile is not None and (tile < multiple or tile % multiple):
             near = max(tile // multiple, 1) * multiple
             raise ArgumentError(f"`tile` must divide by {multiple}, which the network needs, but is {tile}; try {near}")

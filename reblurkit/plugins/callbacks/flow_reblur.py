@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from reblurkit.blur import FlowKernelBlur
 from reblurkit.blur.arguments import check_exposure
 from reblurkit.core.calls import call_without_trace, find_network, frame_inputs, preserved_rng
-from reblurkit.core.checks import check_range
+from reblurkit.core.checks import FirstBatchCheck
 from reblurkit.errors import ArgumentError, NonFiniteLossError, PluginError, WeightsError
 from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_terms
 from reblurkit.models.flow.pretrained import pretrained_flow
@@ -132,7 +132,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         self._wrapped = False
         self._hidden: Any = None
         self._steps = 0
-        self._range_checked = False
+        self._check_range = FirstBatchCheck()
         self._warned = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -254,9 +254,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         assert self.flow_network is not None
         clips = move_data_to_device(clips_of(next(self._clips)), pl_module.device)
         clips = pl_module.trainer.precision_plugin.convert_input(clips)
-        if not self._range_checked:
-            check_range(frames=clips)
-            self._range_checked = True
+        self._check_range(frames=clips)
         network = find_network(pl_module, self.network)
         terms = self.evaluate(network, clips)
         self._check_terms(terms, pl_module.trainer)

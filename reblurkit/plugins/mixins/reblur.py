@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reblurkit.core.calls import check_two_networks, find_network, preserved_rng
-from reblurkit.core.checks import check_range
+from reblurkit.core.checks import FirstBatchCheck
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, routed_reblur_loss
 from reblurkit.models.reblur_net import ReblurNet
@@ -26,7 +26,7 @@ class _Options:
     weight: float
     sharpness: Sharpness
     warmup: int
-    range_checked: bool = False
+    check_range: FirstBatchCheck = field(default_factory=FirstBatchCheck)
 
 
 class ReblurLossMixin(AuxiliaryNetworks):
@@ -124,9 +124,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
         options: _Options | None = self.__dict__.get("_reblur_options")
         if options is None:
             raise PluginError("call `self.configure_reblur()` in `__init__`, after `self.network` is set")
-        if not options.range_checked:
-            check_range(sharp=sharp, blurry=blurry)
-            options.range_checked = True
+        options.check_range(sharp=sharp, blurry=blurry)
 
         fitting = self._is_fitting()
         warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup

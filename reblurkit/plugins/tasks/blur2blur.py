@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from reblurkit.core.calls import Frozen, check_two_networks
-from reblurkit.core.checks import check_images, check_range
+from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
@@ -151,7 +151,7 @@ class Blur2BlurTranslator(L.LightningModule):
         self._deblur = None if deblur_network is None else Frozen(deblur_network)
         self.metrics = nn.ModuleDict({stage: TranslationMetrics(score) for stage in ("val", "test")})
         self._sample: Tensor | None = None  # of known blur, to be seen beside the translated images
-        self._first_batch = True
+        self._check_range = FirstBatchCheck()
         self._watch = TranslationWatch()
 
     def forward(self, blurry: Tensor) -> Tensor:
@@ -358,9 +358,7 @@ class Blur2BlurTranslator(L.LightningModule):
         images = {key: batch[key] for key in keys}
         for key, image in images.items():  # crops of A and B may differ in size
             check_images(**{key: image})
-        if self._first_batch:
-            check_range(**images)
-            self._first_batch = False
+        self._check_range(**images)
 
 
 class _Fall:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from reblurkit.core.checks import check_images, check_range
+from reblurkit.core.calls import needs_of
+from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.losses.reconstruction import CharbonnierLoss
 from reblurkit.metrics import PSNR
@@ -54,7 +55,7 @@ class KernelWizardTask(L.LightningModule):
         self.loss = CharbonnierLoss(1e-3)
         self.psnr = PSNR()
         self.lr = lr
-        self._first_batch = True
+        self._check_range = FirstBatchCheck()
 
     def forward(self, sharp: Tensor, blurry: Tensor) -> Tensor:
         """The sharp images ``(B, 3, H, W)`` with the blur of the pairs; not clamped."""
@@ -65,9 +66,7 @@ class KernelWizardTask(L.LightningModule):
         """The loss of a batch."""
         blurry, sharp = batch["blurry"], batch["sharp"]
         check_images(blurry=blurry, sharp=sharp)
-        if self._first_batch:
-            check_range(blurry=blurry, sharp=sharp)
-            self._first_batch = False
+        self._check_range(blurry=blurry, sharp=sharp)
         loss: Tensor = self.loss(self(sharp, blurry), blurry)
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -89,7 +88,7 @@ class KernelWizardTask(L.LightningModule):
         return [optimizer], [{"scheduler": CosineAnnealingLR(optimizer, int(steps)), "interval": "step"}]
 
     def _measure(self, batch: Mapping[str, Any], stage: str) -> None:
-        blurry, sharp = (_middle(batch[key], getattr(self.network, "multiple", 1)) for key in ("blurry", "sharp"))
+        blurry, sharp = (_middle(batch[key], needs_of(self.network).multiple) for key in ("blurry", "sharp"))
         self.psnr.update(self(sharp, blurry).clamp(0, 1), blurry)
         self.log(f"{stage}/psnr", self.psnr, prog_bar=True)
 

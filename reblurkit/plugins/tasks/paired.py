@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 from torchmetrics import Metric
 
 from reblurkit.core.calls import finest_scale
-from reblurkit.core.checks import check_images, check_range
+from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 
 
@@ -40,7 +40,7 @@ class PairedTask(L.LightningModule):
         self.network = network
         self._make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-4)
         self._make_scheduler = scheduler
-        self._first_batch = True
+        self._check_range = FirstBatchCheck()
 
     @property
     def _trained(self) -> nn.Module:
@@ -98,9 +98,7 @@ class PairedTask(L.LightningModule):
             raise ArgumentError(f"a batch must be a dict with the keys 'blurry' and 'sharp', but is {found}")
         blurry, sharp = batch["blurry"], batch["sharp"]
         check_images(blurry=blurry, sharp=sharp)
-        if self._first_batch:
-            check_range(blurry=blurry, sharp=sharp)
-            self._first_batch = False
+        self._check_range(blurry=blurry, sharp=sharp)
         return blurry, sharp
 
     def _deblur(self, blurry: Tensor) -> Tensor:
