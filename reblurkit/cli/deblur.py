@@ -60,7 +60,7 @@ def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, ex
         raise ArgumentError(f"`existing` must be refuse, skip or overwrite, but is {existing!r}")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"--output must be a folder, but {folder} is a file")
+        raise ArgumentError(f"`output` must be a folder, but {folder} is a file")
     sources, failures, found = _open(inputs, folder, deblurrer.frames)
     _check_targets(sources, found, existing)
     written = skipped = 0
@@ -146,7 +146,7 @@ def _files(path: Path, output: Path) -> list[Path]:
     if not path.is_dir():
         raise DatasetNotFoundError(f"no file or folder {path}")
     if output.resolve() == path.resolve():
-        raise ArgumentError(f"the folder {path} is both input and --output; choose another --output")
+        raise ArgumentError(f"the folder {path} is both input and `output`; choose another `output`")
     files = [
         file
         for file in walk_files(path)
@@ -203,12 +203,12 @@ def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: 
                 advice = "rename one" if beside else "deblur them into two folders, or give the folder that holds both"
                 raise ArgumentError(f"{other} and {source.origin} would both be written to {target}; {advice}")
             if target.resolve() in inputs:
-                raise ArgumentError(f"the input {target} would be overwritten; choose another --output")
+                raise ArgumentError(f"the input {target} would be overwritten; choose another `output`")
             if target.is_dir():
-                raise ArgumentError(f"{target} is a folder, where a file is to be written; choose another --output")
+                raise ArgumentError(f"{target} is a folder, where a file is to be written; choose another `output`")
             if existing == "refuse" and target.exists():
                 raise ArgumentError(
-                    f"{target} exists already; choose another --output, or --existing skip or overwrite"
+                    f"{target} exists already; choose another `output`, or `existing` skip or overwrite"
                 )
 
 
@@ -230,5 +230,5 @@ def _results(source: _Source, wanted: Sequence[int], deblurrer: Deblurrer) -> It
 def _explained(error: Exception, frames: Frames) -> ReblurkitError:
     height, width = frames.size
     scarce = isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
-    what = "there is not enough memory; --tile 512 needs less" if scarce else f"{type(error).__name__}: {error}"
+    what = "there is not enough memory; `tile` 512 needs less" if scarce else f"{type(error).__name__}: {error}"
     return ArgumentError(f"cannot process {width} x {height} pixels: {what}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # users' own classes, as `python -m` would find them
+    options: argparse.Namespace | None = None
     try:
         if words and words[0] in COMMANDS:
             from reblurkit.cli.trainer import run_lightning_cli
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ReblurkitError as error:
         if debug:
             raise
-        print(f"reblurkit: error: {_last_cause(error)}", file=sys.stderr)
+        print(f"reblurkit: error: {_with_flags(_last_cause(error), options)}", file=sys.stderr)
         return 2
     except OSError as error:
         # a training of hours keeps its traceback
@@ -206,8 +208,7 @@ def _deblur(options: argparse.Namespace) -> int:
         device=options.device,
     )
     written, skipped, failed = deblur_files(options.inputs, options.output, deblurrer, existing=options.existing)
-    for line in failed:
-        print(f"reblurkit: failed: {line}", file=sys.stderr)
+    _list_failures(failed, options)
     if deblurrer.not_adapted:
         print(f"reblurkit: images not adapted, because the loss became NaN: {deblurrer.not_adapted}", file=sys.stderr)
     there = f"; there already: {skipped}" if skipped else ""
@@ -223,7 +224,7 @@ def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
         config=options.config,
         model=options.model,
         network=options.network,
-        arguments=options.network_args,
+        network_args=options.network_args,
         weights=options.weights,
     )
 
@@ -252,8 +253,7 @@ def _adapt_video(options: argparse.Namespace) -> int:
         tile=options.tile,
         saliency=saliency,
     )
-    for line in failed:
-        print(f"reblurkit: failed: {line}", file=sys.stderr)
+    _list_failures(failed, options)
     print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)
     return 1 if failed else 0
 
@@ -262,10 +262,24 @@ def _report(options: argparse.Namespace) -> int:
     from reblurkit.cli.report.page import write_report
 
     failed = write_report(options.runs, options.output)
-    for line in failed:
-        print(f"reblurkit: failed: {line}", file=sys.stderr)
+    _list_failures(failed, options)
     print(f"reblurkit: report: {options.output}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _list_failures(lines: Sequence[str], options: argparse.Namespace) -> None:
+    for line in lines:
+        print(f"reblurkit: failed: {_with_flags(line, options)}", file=sys.stderr)
+
+
+def _with_flags(message: str, options: argparse.Namespace | None) -> str:
+    """A message in which arguments of functions, in backticks, are named by the options that they came from."""
+    known = vars(options) if options is not None else {}
+
+    def named(match: re.Match[str]) -> str:
+        return f"--{match[1].replace('_', '-')}" if match[1] in known else match[0]
+
+    return re.sub(r"`(\w+)`", named, message)
 
 
 def _last_cause(error: ReblurkitError) -> str:

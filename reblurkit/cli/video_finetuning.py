@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
-from reblurkit.core.calls import finest_scale, stack_length
+from reblurkit.core.calls import finest_scale, needs_of, stack_length
 from reblurkit.data.paired import PairedFolder
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.data.video import VideoFolder
@@ -75,31 +75,31 @@ class FinetuneOptions:
         if self.labelled is None and not self.unsupervised:
             raise ArgumentError(
                 "labelled data must go on beside: the self-supervised loss alone leads to degenerate solutions, as "
-                "many images blur to the observed one (Reblur2Deblur, section 3.4); give --labelled ROOT, or "
-                "--unsupervised to do without all the same"
+                "many images blur to the observed one (Reblur2Deblur, section 3.4); give `labelled`, or "
+                "`unsupervised` to do without all the same"
             )
         if self.labelled is not None and self.unsupervised:
-            raise ArgumentError("--unsupervised does without labelled data; leave out --labelled")
+            raise ArgumentError("`unsupervised` does without labelled data; leave out `labelled`")
         if self.blur not in BLURS:
-            raise ArgumentError(f"--blur must be one of {', '.join(BLURS)}, but is {self.blur!r}")
+            raise ArgumentError(f"`blur` must be one of {', '.join(BLURS)}, but is {self.blur!r}")
         if not 0 < self.exposure <= 1:
             raise ArgumentError(
                 "`exposure`, half of the time the shutter is open in frame intervals, must be above 0 and at most 1 "
                 f"(0.5 in video whose shutter is always open; 1 in the paper), but is {self.exposure}"
             )
-        numbers = {"steps": self.steps, "crop": self.crop, "batch-size": self.batch_size}
+        numbers = {"steps": self.steps, "crop": self.crop, "batch_size": self.batch_size}
         for name, number in numbers.items():
             if number < 1:
-                raise ArgumentError(f"--{name} must be at least 1, but is {number}")
+                raise ArgumentError(f"`{name}` must be at least 1, but is {number}")
         if self.frames not in (2, 3):
-            raise ArgumentError(f"--frames must be 3, or 2 for steady motion, but is {self.frames}")
+            raise ArgumentError(f"`frames` must be 3, or 2 for steady motion, but is {self.frames}")
         if self.flow not in PRETRAINED:
-            raise ArgumentError(f"--flow must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}")
+            raise ArgumentError(f"`flow` must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}")
         if not 0 <= self.weight < math.inf:
-            raise ArgumentError(f"--weight must be at least 0, but is {self.weight}")
+            raise ArgumentError(f"`weight` must be at least 0, but is {self.weight}")
         if not 0 < self.lr < math.inf or self.workers < 0 or self.seed < 0:
             raise ArgumentError(
-                f"--lr must be above 0, --workers and --seed at least 0, but are {self.lr}, {self.workers} and "
+                f"`lr` must be above 0, `workers` and `seed` at least 0, but are {self.lr}, {self.workers} and "
                 f"{self.seed}"
             )
 
@@ -160,10 +160,10 @@ class VideoFinetuning:
 
 
 def _crop(network: nn.Module, sources: Sequence[VideoFolder], wanted: int) -> int:
-    multiple = int(getattr(network, "multiple", 1))
+    needs = needs_of(network)
     smallest = min(min(video.size) for source in sources for video in source.videos)
-    crop = min(wanted, smallest) // multiple * multiple
-    if crop < max(getattr(network, "smallest", 1), 1):
+    crop = min(wanted, smallest) // needs.multiple * needs.multiple
+    if crop < max(needs.smallest, 1):
         raise ArgumentError(f"the network needs larger crops than {min(wanted, smallest)} x {min(wanted, smallest)}")
     return crop
 

@@ -35,7 +35,7 @@ def load_networks(
     config: str | None = None,
     model: str | None = None,
     network: str | None = None,
-    arguments: str | None = None,
+    network_args: str | None = None,
     weights: str | None = None,
 ) -> TrainedNetworks:
     """The trained network that a command line asks for, in exactly one of three ways.
@@ -45,7 +45,7 @@ def load_networks(
         config: The configuration that belongs to the checkpoint; default: the ``config.yaml`` of its run.
         model: A name that ``create_model`` knows; needs weights.
         network: Dotted path of a class.
-        arguments: The arguments of model or class as JSON.
+        network_args: The arguments of model or class as JSON.
         weights: A file of weights.
 
     Raises:
@@ -53,33 +53,38 @@ def load_networks(
         WeightsError: If a file of weights cannot be used.
     """
     if config is not None and checkpoint is None:
-        raise ArgumentError("--config says what the network of a --checkpoint is; give both")
+        raise ArgumentError("`config` says what the network of a `checkpoint` is; give both")
     if [checkpoint, model, network].count(None) != 2:
-        raise ArgumentError("give the network in one of three ways: --checkpoint FILE, --model NAME --weights FILE, or "
-                            "--network pkg.Class [--weights FILE]")  # fmt: skip
+        raise ArgumentError(
+            "give the network in one of three ways: by `checkpoint`, by `model` and `weights`, or by `network`, the "
+            "dotted path of a class, with or without `weights`"
+        )
     if checkpoint is not None:
-        if weights is not None or arguments is not None:
-            raise ArgumentError("--checkpoint brings its own weights and arguments; leave out --weights and "
-                                "--network-args")  # fmt: skip
+        if weights is not None or network_args is not None:
+            raise ArgumentError(
+                "`checkpoint` brings its own weights and arguments; leave out `weights` and `network_args`"
+            )
         module = load_module(checkpoint, config)
         return TrainedNetworks(find_network(module, "network"), dict(module.named_children()).get("reblur"))
-    built = _build(model, network, arguments)
+    built = _build(model, network, network_args)
     if weights is not None:
         load_weights(built, weights)
     elif model is not None:
-        raise ArgumentError(f"--model {model} has random weights; give its trained ones by --weights FILE")
+        raise ArgumentError(f"`model` {model} has random weights; give its trained ones by `weights`")
     else:
         print(f"reblurkit: no --weights: {network} has the weights that it was built with", file=sys.stderr)
     return TrainedNetworks(built)
 
 
-def _build(model: str | None, network: str | None, arguments: str | None) -> nn.Module:
+def _build(model: str | None, network: str | None, network_args: str | None) -> nn.Module:
     try:
-        keywords = json.loads(arguments or "{}")
+        keywords = json.loads(network_args or "{}")
     except json.JSONDecodeError as error:
-        raise ArgumentError(f"--network-args must be JSON such as '{{\"width\": 32}}', but is {arguments}") from error
+        raise ArgumentError(
+            f"`network_args` must be JSON such as '{{\"width\": 32}}', but is {network_args}"
+        ) from error
     if not isinstance(keywords, dict):
-        raise ArgumentError(f"--network-args must be a JSON object, but is {arguments}")
+        raise ArgumentError(f"`network_args` must be a JSON object, but is {network_args}")
     factory: Callable[..., Any]
     if model is not None:
         if model not in list_models("deblur"):
@@ -94,7 +99,7 @@ def _build(model: str | None, network: str | None, arguments: str | None) -> nn.
             factory = getattr(importlib.import_module(package), name)
         except Exception as error:  # whatever the user's file raises when it is imported
             reason = f"{type(error).__name__}: {error}"
-            raise ArgumentError(f"--network must be the dotted path of a class, but {network}: {reason}") from error
+            raise ArgumentError(f"`network` must be the dotted path of a class, but {network}: {reason}") from error
     try:
         built = factory(**keywords)
     except ReblurkitError:
@@ -126,8 +131,8 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
     existing = [each for each in found if each.is_file()]
     if not existing:
         raise ArgumentError(
-            f"the network of {path} is unknown: no configuration {' or '.join(map(str, found))}; give --config FILE, "
-            "or --network pkg.Class --weights FILE"
+            f"the network of {path} is unknown: no configuration {' or '.join(map(str, found))}; give `config`, "
+            "or `network` and `weights`"
         )
     try:
         loaded = present_paths(yaml.safe_load(existing[0].read_text()))
@@ -158,6 +163,6 @@ def load_translator(checkpoint: str) -> nn.Module:
     module = load_module(checkpoint)
     if not isinstance(module, Blur2BlurTranslator):
         raise ArgumentError(
-            f"--translator must be a checkpoint of Blur2BlurTranslator, but {checkpoint} is of {type(module).__name__}"
+            f"`translator` must be a checkpoint of Blur2BlurTranslator, but {checkpoint} is of {type(module).__name__}"
         )
     return module.generator

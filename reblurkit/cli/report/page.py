@@ -51,7 +51,7 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
     """
     path = Path(output)
     if path.is_dir() or (path.exists() and not _is_report(path)):
-        raise ArgumentError(f"{path} exists and is no report; choose another --output")
+        raise ArgumentError(f"{path} exists and is no report; choose another `output`")
     runs: dict[Path, Run] = {}  # a run that two folders hold is one
     errors: list[ReblurkitError] = []
     for folder in folders:
