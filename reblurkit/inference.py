@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
-from reblurkit.adaptation.batch import AdaptOptions, adapt
-from reblurkit.core.calls import check_two_networks, frame_inputs, stack_length
+from reblurkit.adaptation.batch import adapt_call, chosen_parameters
+from reblurkit.adaptation.options import AdaptOptions
+from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
 from reblurkit.data.frames import Frames
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.errors import ArgumentError, ReblurkitError, ShapeError
 from reblurkit.models.full_size import FullSize
+
+_CHUNK = 8  # frames of a video that are read together
 
 
 class Deblurrer:
@@ -52,7 +55,7 @@ class Deblurrer:
         translator: nn.Module | None = None,
         reblur_net: nn.Module | None = None,
         steps: int = 0,
-        lr: float = 3e-6,
+        lr: float = AdaptOptions.lr,
         tile: int | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -69,8 +72,7 @@ class Deblurrer:
             )
         if steps and reblur_net is not None:
             check_two_networks(network, reblur_net, "reblurring")
-        if steps and not any(parameter.is_floating_point() for parameter in network.parameters()):
-            raise ArgumentError(f"{type(network).__name__} has no parameters that could be adapted")
+            chosen_parameters(network, self.options.parameters)
         self._deblur = self._ready(FullSize(network, tile=tile))
         self._translator = None if translator is None else self._ready(FullSize(translator, tile=tile))
         self._reblur_net = None if reblur_net is None else self._ready(FullSize(reblur_net))
@@ -105,14 +107,34 @@ class Deblurrer:
 
     def _adapt(self, image: Tensor) -> Tensor:
         assert self._reblur_net is not None
-        options = self.options
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "the loss became NaN or infinite")  # counted instead
-            adapted = adapt(
-                self._deblur, self._reblur_net, image, steps=options.steps, lr=options.lr, tile=options.tile
-            )
-        self.not_adapted += int((~adapted.losses.isfinite().all(1)).sum())
-        return adapted.image
+        call = adapt_call(self._deblur, self._reblur_net, (image,), {}, self.options)
+        self.not_adapted += int((~call.losses.isfinite().all(1)).sum())
+        return finest_scale(call.output)
+
+    def each_frame(self, video: Frames, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Deblur frames of a video, or an image as a video of one frame, reading as few at a time as will do.
+
+        Args:
+            video: The video.
+            wanted: The frames to deblur, in order.
+
+        Yields:
+            The index of each, and the deblurred frame ``(3, H, W)``.
+
+        Raises:
+            ArgumentError: If a network fails, for want of memory too.
+            ReblurkitError: If a frame cannot be read, see :meth:`__call__` for more.
+        """
+        for _, group in groupby(wanted, lambda index: index // _CHUNK):
+            indices = list(group)
+            for index, stack in zip(indices, frame_stacks(self.network, video, indices), strict=True):
+                try:
+                    image = self(stack)[0]
+                except ReblurkitError:
+                    raise
+                except Exception as error:  # whatever a network raises
+                    raise _explained(error, video) from error
+                yield index, image
 
     def _ready(self, network: FullSize) -> FullSize:
         return network.to(self.device).eval()
@@ -133,6 +155,13 @@ def frame_stacks(network: nn.Module, video: Frames, indices: Sequence[int]) -> l
     first, last = max(indices[0] - reach, 0), min(indices[-1] + reach, len(video) - 1)
     frames = video.read(first, last + 1)[None]
     return [frame_inputs(network, frames, [index - first]) for index in indices]
+
+
+def _explained(error: Exception, frames: Frames) -> ReblurkitError:
+    height, width = frames.size
+    scarce = isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+    what = "there is not enough memory; `tile` 512 needs less" if scarce else f"{type(error).__name__}: {error}"
+    return ArgumentError(f"cannot process {width} x {height} pixels: {what}")
 
 
 def _device(name: str | torch.device | None) -> torch.device:

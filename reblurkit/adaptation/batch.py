@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from reblurkit.adaptation import histogram
+from reblurkit.adaptation.histogram import match_histogram
 from reblurkit.adaptation.image import SWAPPING, ImageAdaptation
+from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.adaptation.slicing import each_image, first_image, join, map_tensors, replace_finest
-from reblurkit.core.calls import finest_scale, preserved_rng
+from reblurkit.core.calls import check_two_networks, finest_scale, preserved_rng
 from reblurkit.core.checks import check_images, check_range
 from reblurkit.errors import ArgumentError, ShapeError
-
-OptimizerFactory = Callable[[list[Tensor]], Optimizer]
-_SUBSETS = ("all", "norm", "bias")
 
 
 class Adapted(NamedTuple):
@@ -43,16 +38,7 @@ def adapt(
     reblur_net: nn.Module,
     blurry: Tensor,
     *inputs: Any,
-    steps: int = 5,
-    lr: float = 3e-6,
-    parameters: str | Sequence[str] = "all",
-    optimizer: OptimizerFactory | None = None,
-    match_histogram: bool = True,
-    histogram_bins: int | None = 256,
-    early_stop: bool = False,
-    anchor: float = 0.0,
-    tile: int | None = None,
-    checkpointing: bool = False,
+    **options: Any,
 ) -> Adapted:
     """Deblur each image by weights adapted to it, without ground truth: Algorithm 1.
 
@@ -76,20 +62,7 @@ def adapt(
         blurry: ``(B, 3, H, W)`` in [0, 1], as the networks in float32 unless autocast is on.
         *inputs: Further positional inputs of the network. Tensors whose first dimension is B belong to the images
             one by one.
-        steps: Adaptation steps N; 5 in the paper. More steps sharpen more and stray further from the truth.
-        lr: Learning rate; 3e-6 in the paper.
-        parameters: What adapts: ``"all"``, ``"norm"`` (the parameters of normalisation modules), ``"bias"``, or a list
-            of patterns of parameters' names such as ``["decoder.*"]``. ``requires_grad`` plays no part.
-        optimizer: An optimizer class, which is given ``lr``; or a function of the parameters, whose learning rate is
-            its own. Default Adam.
-        match_histogram: Match the colours; without, the image is not clamped.
-        histogram_bins: Levels of the matching, None for exact ranks; see
-            :func:`reblurkit.adaptation.match_histogram`.
-        early_stop: End an image's adaptation at the first step that raises its loss, and take that step back.
-        anchor: Weight of ``|weights - original weights|^2`` as a further loss that keeps the weights near.
-        tile: Take the loss's gradient from tiles of this side, in turn, as their mean; the image itself is then
-            computed whole, without gradients. Bounds the memory of large images.
-        checkpointing: Compute activations anew in the backward pass, one network at a time, to save memory.
+        **options: The ten options, see :class:`AdaptOptions`.
 
     Returns:
         The adapted images, the plain ones, and the losses. An image whose loss became NaN or infinite is the plain
@@ -107,81 +80,15 @@ def adapt(
         >>> adapted.image.shape, adapted.losses.shape
         (torch.Size([2, 3, 16, 16]), torch.Size([2, 4]))
     """
-    for name, module in {"network": network, "reblur_net": reblur_net}.items():
-        if not isinstance(module, nn.Module):
-            raise ArgumentError(f"`{name}` must be an nn.Module, but is {module!r}")
     check_images(blurry=blurry)
     check_range(blurry=blurry)
-    options = AdaptOptions(
-        steps=steps,
-        lr=lr,
-        parameters=parameters,
-        optimizer=optimizer,
-        match_histogram=match_histogram,
-        histogram_bins=histogram_bins,
-        early_stop=early_stop,
-        anchor=anchor,
-        tile=tile,
-        checkpointing=checkpointing,
-    )
-    call = adapt_call(network, reblur_net, (blurry, *inputs), {}, options)
+    call = adapt_call(network, reblur_net, (blurry, *inputs), {}, AdaptOptions(**options))
     failed = (~call.losses.isfinite().all(1)).nonzero().flatten().tolist()
     if failed:
         warnings.warn(
             f"the loss became NaN or infinite, and the plain output is kept, of images {failed}", stacklevel=2
         )
     return Adapted(finest_scale(call.output), call.plain, call.losses)
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """The keywords of :func:`adapt`, checked."""
-
-    steps: int = 5
-    lr: float = 3e-6
-    parameters: str | Sequence[str] = "all"
-    optimizer: OptimizerFactory | None = None
-    match_histogram: bool = True
-    histogram_bins: int | None = 256
-    early_stop: bool = False
-    anchor: float = 0.0
-    tile: int | None = None
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        if not _is_number(self.steps) or self.steps % 1 != 0 or self.steps < 0:
-            raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {self.steps!r}")
-        if not _is_number(self.lr) or not 0 < self.lr < float("inf"):
-            raise ArgumentError(f"`lr` must be above 0, but is {self.lr!r}")
-        if not _is_number(self.anchor) or not 0 <= self.anchor < float("inf"):
-            raise ArgumentError(f"`anchor` must be at least 0, but is {self.anchor!r}")
-        if self.tile is not None and (not _is_number(self.tile) or self.tile % 1 != 0 or self.tile < 1):
-            raise ArgumentError(f"`tile` must be a number of pixels, at least 1, or None, but is {self.tile!r}")
-        if not isinstance(self.parameters, Iterable) or not all(isinstance(name, str) for name in self.parameters):
-            raise ArgumentError(f"`parameters` must be a word or a list of name patterns, but is {self.parameters!r}")
-        if isinstance(self.parameters, str) and self.parameters not in _SUBSETS:
-            raise ArgumentError(
-                f"`parameters` must be one of {', '.join(map(repr, _SUBSETS))}, or a list of name patterns, but is "
-                f"{self.parameters!r}"
-            )
-        if isinstance(self.optimizer, Optimizer) or not (self.optimizer is None or callable(self.optimizer)):
-            raise ArgumentError(
-                "`optimizer` must be an optimizer class or a function of the parameters, because every image gets its "
-                f"own, but is a {type(self.optimizer).__name__} object; write optimizer=lambda parameters: ..."
-            )
-        histogram.check_bins(self.histogram_bins)
-
-    def make_optimizer(self, parameters: list[Tensor]) -> Optimizer:
-        """A new optimizer for one image's weights."""
-        make: Callable[..., Optimizer] = self.optimizer or torch.optim.Adam
-        optimizer = make(parameters, lr=self.lr) if isinstance(make, type) else make(parameters)
-        if not isinstance(optimizer, Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
-            raise ArgumentError(
-                "`optimizer` must make an optimizer that steps on one gradient, such as torch.optim.Adam, but made a "
-                f"{type(optimizer).__name__}"
-            )
-        return optimizer
 
 
 class AdaptedCall(NamedTuple):
@@ -212,9 +119,8 @@ def adapt_call(
         report: Called with the image's place in the batch, the number of steps done, and the loss.
     """
     with SWAPPING:
-        if {*network.parameters()} & {*reblur_net.parameters()}:
-            raise ArgumentError("the deblurring and the reblurring network must not share parameters, but do")
-        names = _chosen_parameters(network, options.parameters)
+        check_two_networks(network, reblur_net, "reblurring")
+        names = chosen_parameters(network, options.parameters)
     inputs = (tuple(arguments), dict(keywords))
     device = first_image(inputs).device
     outputs, plain, losses, seconds = [], [], [], []
@@ -241,15 +147,19 @@ def adapt_call(
                 after = before
             elif options.match_histogram:
                 bins = options.histogram_bins
-                after = replace_finest(after, histogram.match_histogram(finest_scale(after), plain[-1], bins=bins))
+                after = replace_finest(after, match_histogram(finest_scale(after), plain[-1], bins=bins))
             outputs.append(after)
             losses.append(image_losses)
             seconds.append(time.perf_counter() - start)
         return AdaptedCall(join(outputs), torch.cat(plain), torch.stack(losses), seconds)
 
 
-def _chosen_parameters(network: nn.Module, chosen: str | Sequence[str]) -> list[str]:
-    """Names of the parameters to adapt."""
+def chosen_parameters(network: nn.Module, chosen: str | Sequence[str]) -> list[str]:
+    """Names of the parameters to adapt, see :class:`AdaptOptions`.
+
+    Raises:
+        ArgumentError: If there are none.
+    """
     names = [name for name, parameter in network.named_parameters() if parameter.is_floating_point()]
     if not names:
         raise ArgumentError(f"{type(network).__name__} has no parameters that could be adapted")
@@ -271,10 +181,6 @@ def _chosen_parameters(network: nn.Module, chosen: str | Sequence[str]) -> list[
             f"{', '.join(map(_plain, names[:6]))}{', ...' if len(names) > 6 else ''}"
         )
     return matching
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _plain(name: str) -> str:

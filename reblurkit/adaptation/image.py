@@ -6,20 +6,18 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.adaptation.slicing import each_tile, first_image, map_tensors
 from reblurkit.core.calls import buffer_places, finest_scale, parameter_places
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError, ShapeError
 from reblurkit.losses.reblur import self_reblur_loss
-
-if TYPE_CHECKING:
-    from reblurkit.adaptation.batch import AdaptOptions
 
 SWAPPING = threading.RLock()
 """Held while functional_call has other tensors in a module, and by whoever reads a module's tensors meanwhile."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from reblurkit.cli.finetune_options import FinetuneOptions
 from reblurkit.cli.messages import hide_advice
-from reblurkit.cli.video_finetuning import FinetuneOptions, VideoFinetuning
+from reblurkit.cli.video_finetuning import VideoFinetuning
 from reblurkit.core.calls import evaluating, stack_length
 from reblurkit.core.files import check_new_folder, whole_file
 from reblurkit.data.frames import Frames
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
 from reblurkit.errors import ArgumentError, ReblurkitError
-from reblurkit.inference import frame_stacks
+from reblurkit.inference import Deblurrer, frame_stacks
 from reblurkit.models.full_size import FullSize
 from reblurkit.pictures.grid import comparison_grid
 from reblurkit.pictures.saliency import Patch, guided_saliency, saliency_figure
@@ -76,24 +77,24 @@ def run_adapt_video(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(options.seed, verbose=False)
     examples = {name: _middle(video) for name, video in list(videos.items())[:_ROWS]}
-    before = {name: _deblur(full_size, video, middle) for name, (video, middle) in examples.items()}
+    before = _deblurred(network, tile, examples)
     finetuning.run(folder)
-    if saliency is not None:
-        saliency_figure({"before": original, "after": full_size}, looked_at, saliency).save(folder / "saliency.png")
-
-    rows = []
-    for name, (video, middle) in examples.items():
-        after = _deblur(full_size, video, middle)
-        rows.append({"blurry": video.read(middle[0], middle[0] + 1)[0], "before": before[name][0], "after": after[0]})
-    comparison_grid(rows).save(folder / "comparison.png")
     with whole_file(folder / "network.pt") as file:
         torch.save(network.state_dict(), file)
+    if saliency is not None:
+        saliency_figure({"before": original, "after": full_size}, looked_at, saliency).save(folder / "saliency.png")
+    after = _deblurred(network, tile, examples)
+    comparison_grid(
+        [
+            {"blurry": video.read(middle[0], middle[0] + 1)[0], "before": before[name], "after": after[name]}
+            for name, (video, middle) in examples.items()
+        ]
+    ).save(folder / "comparison.png")
+    deblurrer = Deblurrer(network, tile=tile)
     for name, video in videos.items():
-        starts = range(0, len(video), _CHUNK)
-        for start in track(starts, f"Deblurring {name}", console=Console(stderr=True)):
-            indices = range(start, min(start + _CHUNK, len(video)))
-            for index, image in zip(indices, _deblur(full_size, video, indices), strict=True):
-                write_image(image, folder / name / f"{video.frame_name(index)}.png")
+        frames = deblurrer.each_frame(video, range(len(video)))
+        for index, image in track(frames, f"Deblurring {name}", len(video), console=Console(stderr=True)):
+            write_image(image, folder / name / f"{video.frame_name(index)}.png")
     return failed
 
 
@@ -147,11 +148,10 @@ def _middle(video: Frames) -> tuple[Frames, list[int]]:
     return video, [len(video) // 2]
 
 
-@torch.inference_mode()
-def _deblur(full_size: FullSize, video: Frames, indices: Sequence[int]) -> list[Tensor]:
-    """Frames of a video, deblurred, in [0, 1]."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = full_size.network
-    with evaluating(network.to(device)):
-        inputs = frame_stacks(network, video, indices)
-        return [full_size(each.to(device))[0].clamp(0, 1).cpu() for each in inputs]
+def _deblurred(
+    network: nn.Module, tile: int | None, examples: Mapping[str, tuple[Frames, list[int]]]
+) -> dict[str, Tensor]:
+    """The frames that are shown, deblurred; the network keeps its mode, in which it may have to train."""
+    with evaluating(network):
+        deblurrer = Deblurrer(network, tile=tile)
+        return {name: next(deblurrer.each_frame(video, middle))[1] for name, (video, middle) in examples.items()}

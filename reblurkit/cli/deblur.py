@@ -9,20 +9,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from torch import Tensor
 
 from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
 from reblurkit.data.images import SUFFIXES, write_image
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ReblurkitError
-from reblurkit.inference import Deblurrer, frame_stacks
+from reblurkit.inference import Deblurrer
 
 Existing = Literal["refuse", "skip", "overwrite"]
-_CHUNK = 8  # frames of a video that are read together
 
 
 class Outcome(NamedTuple):
@@ -73,7 +70,7 @@ def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, ex
             skipped += left_out
             progress.update(task, description=f"Deblurring {escape(str(source.origin))}", advance=left_out)
             try:
-                for index, image in _results(source, wanted, deblurrer):
+                for index, image in deblurrer.each_frame(source.frames, wanted):
                     write_image(image, source.targets[index], source.frames.kind(index))
                     written += 1
                     progress.advance(task)
@@ -210,25 +207,3 @@ def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: 
                 raise ArgumentError(
                     f"{target} exists already; choose another `output`, or `existing` skip or overwrite"
                 )
-
-
-def _results(source: _Source, wanted: Sequence[int], deblurrer: Deblurrer) -> Iterator[tuple[int, Tensor]]:
-    """The deblurred frames that are wanted, each with its index."""
-    for _, group in groupby(wanted, lambda index: index // _CHUNK):
-        indices = list(group)
-        stacks = frame_stacks(deblurrer.network, source.frames, indices)
-        for index, stack in zip(indices, stacks, strict=True):
-            try:
-                image = deblurrer(stack)[0]
-            except ReblurkitError:
-                raise
-            except Exception as error:  # whatever a network raises
-                raise _explained(error, source.frames) from error
-            yield index, image
-
-
-def _explained(error: Exception, frames: Frames) -> ReblurkitError:
-    height, width = frames.size
-    scarce = isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
-    what = "there is not enough memory; `tile` 512 needs less" if scarce else f"{type(error).__name__}: {error}"
-    return ArgumentError(f"cannot process {width} x {height} pixels: {what}")

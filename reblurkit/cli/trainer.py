@@ -17,92 +17,19 @@ from lightning.fabric.utilities import rank_zero_only
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-# Imported so that YAML files may name them without their package.
-from reblurkit.blur import BlurTransfer, FlowKernelBlur, FlowLineBlur, FlowWarpBlur, ShakeBlur
-from reblurkit.cli.main import COMMANDS
+from reblurkit.blur import BlurTransfer
+from reblurkit.cli.commands import TRAINER_COMMANDS
 from reblurkit.cli.messages import hide_advice
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
-from reblurkit.losses import (
-    AdversarialLoss,
-    CharbonnierLoss,
-    FrequencyLoss,
-    LayerFeatures,
-    MultiScaleLoss,
-    MultiScalePerceptualLoss,
-    VGGLoss,
-)
-from reblurkit.metrics import NIQE
-from reblurkit.models import (
-    DBN,
-    DMPHN,
-    SRN,
-    DeblurGAN,
-    FullSize,
-    MIMOUNet,
-    MSResNet,
-    NAFNet,
-    PatchGAN,
-    ReblurNet,
-    Restormer,
-    UNet,
-)
-from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.models.weights import read_lightning_checkpoint
-from reblurkit.plugins.callbacks.adaptation import TestTimeAdaptCallback
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
-from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
-from reblurkit.plugins.callbacks.motion_logger import MotionLogger
-from reblurkit.plugins.datamodules.folders import DemoDataModule, PairedDataModule, VideoDataModule
-from reblurkit.plugins.datamodules.unpaired import UnpairedDataModule
 from reblurkit.plugins.former_paths import present_paths
+from reblurkit.plugins.short_names import import_named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
-from reblurkit.plugins.tasks.deblur import DeblurTask
-from reblurkit.plugins.tasks.kernel_wizard import KernelWizardTask
 from reblurkit.plugins.tasks.reblur import ReblurTask
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
-
-__all__ = [
-    "DBN",
-    "DMPHN",
-    "NIQE",
-    "SRN",
-    "AdversarialLoss",
-    "Blur2BlurTranslator",
-    "BlurTransfer",
-    "CharbonnierLoss",
-    "DeblurGAN",
-    "DeblurTask",
-    "DemoDataModule",
-    "FlowKernelBlur",
-    "FlowLineBlur",
-    "FlowReblurFinetuneCallback",
-    "FlowWarpBlur",
-    "FrequencyLoss",
-    "FullSize",
-    "KernelWizard",
-    "KernelWizardTask",
-    "LayerFeatures",
-    "MIMOUNet",
-    "MSResNet",
-    "MotionLogger",
-    "MultiScaleLoss",
-    "MultiScalePerceptualLoss",
-    "NAFNet",
-    "PairedDataModule",
-    "PatchGAN",
-    "ReblurNet",
-    "ReblurTask",
-    "Restormer",
-    "ShakeBlur",
-    "TestTimeAdaptCallback",
-    "UNet",
-    "UnpairedDataModule",
-    "VGGLoss",
-    "VideoDataModule",
-    "run_lightning_cli",
-]
 
 _load_yaml = get_loader("yaml")
 
@@ -207,6 +134,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         PluginError: If Lightning refuses the configuration, or anything fails before the first training step.
     """
     hide_advice()
+    import_named_classes()
     training = _Training()
     try:
         _ReblurkitCLI(
@@ -216,7 +144,9 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
             subclass_mode_data=True,
             seed_everything_default=0,
             parser_class=_Parser,
-            parser_kwargs={name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in COMMANDS.items()},
+            parser_kwargs={
+                name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in TRAINER_COMMANDS.items()
+            },
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [FiniteLoss(), training]},
             auto_configure_optimizers=False,

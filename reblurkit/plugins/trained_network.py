@@ -19,6 +19,7 @@ from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
 from reblurkit.models.weights import load_weights, read_lightning_checkpoint
 from reblurkit.plugins.former_paths import present_paths
+from reblurkit.plugins.short_names import import_named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 
 
@@ -123,7 +124,7 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
         ArgumentError: If there is no configuration, or both do not make a module.
         WeightsError: If the checkpoint cannot be used.
     """
-    from reblurkit.cli import trainer  # noqa: F401  # short class names in configurations
+    import_named_classes()
 
     path = Path(checkpoint)
     state = read_lightning_checkpoint(path)["state_dict"]

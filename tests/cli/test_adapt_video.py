@@ -13,9 +13,9 @@ from skimage.data import astronaut
 
 from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.cli import main
-from reblurkit.cli.adapt_video import _deblur
 from reblurkit.cli.video_finetuning import _Draws, _same_length
 from reblurkit.data import read_image
+from reblurkit.inference import Deblurrer
 from reblurkit.models import FullSize, UNet, create_model
 from reblurkit.plugins.trained_network import load_networks
 from tests.cli.test_main import make_pairs, project, save  # noqa: F401  # `project` is a fixture
@@ -235,9 +235,13 @@ def test_deblurring_in_chunks_is_deblurring_all():
         def read(self, start, stop):
             return self.frames[start:stop]
 
-    video, network = Video(), FullSize(create_model("dbn", width=4))
-    whole = _deblur(network, video, range(9))
-    parts = [image for start in (0, 4, 8) for image in _deblur(network, video, range(start, min(start + 4, 9)))]
+    video, network = Video(), create_model("dbn", width=4)
+
+    def deblurred(start, stop):
+        return [image for _, image in Deblurrer(network).each_frame(video, range(start, stop))]
+
+    whole = deblurred(0, 9)
+    parts = [image for start in (0, 4, 8) for image in deblurred(start, min(start + 4, 9))]
     torch.testing.assert_close(torch.stack(whole), torch.stack(parts))
     assert whole[0].shape == (3, 12, 20)
     with torch.no_grad():

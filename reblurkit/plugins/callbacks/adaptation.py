@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from reblurkit.adaptation.batch import AdaptOptions, adapt_call
+from reblurkit.adaptation.batch import adapt_call
+from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.core.calls import find_network, finest_scale
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.plugins.callbacks.progress import show_beside_bar
@@ -48,19 +48,10 @@ class TestTimeAdaptCallback(L.Callback):
     Args:
         network: Dotted path of the deblurring network in the LightningModule.
         reblur: Dotted path of the reblurring network that was trained with it, or the network itself.
-        steps: Adaptation steps for each image.
-        lr: Learning rate.
-        parameters: ``all``, ``norm``, ``bias``, or a list of patterns of parameters' names.
-        optimizer: An optimizer class, which is given ``lr``, or a function of the parameters; default Adam.
-        match_histogram: Match the colours to those of the plain output; without, the image is not clamped.
-        histogram_bins: Levels of the matching; ``null`` for exact ranks.
-        early_stop: End an image's adaptation at the first step that raises its loss, and take that step back.
-        anchor: Weight of a further loss that keeps the weights near the original ones.
-        tile: Take gradients from tiles of this side, for large images.
-        checkpointing: Compute activations anew in the backward pass, for large images.
         metrics: Measure plain and adapted images, clamped to [0, 1], against ``sharp`` of the batch, and log
             ``test/psnr_plain`` and ``test/psnr_adapted`` (``val/...``): a metric of two images or a collection, such
             as ``reblurkit.metrics.DeblurMetrics()``.
+        **options: How to adapt, see :class:`reblurkit.adaptation.AdaptOptions`.
 
     Attributes:
         history: For each image of this process in the last run: ``index``, ``losses``, ``seconds``.
@@ -85,32 +76,12 @@ class TestTimeAdaptCallback(L.Callback):
         network: str = "network",
         reblur: str | nn.Module = "reblur",
         *,
-        steps: int = 5,
-        lr: float = 3e-6,
-        parameters: str | Sequence[str] = "all",
-        optimizer: OptimizerCallable | None = None,
-        match_histogram: bool = True,
-        histogram_bins: int | None = 256,
-        early_stop: bool = False,
-        anchor: float = 0.0,
-        tile: int | None = None,
-        checkpointing: bool = False,
         metrics: Metric | MetricCollection | None = None,
+        **options: Any,
     ) -> None:
         self.network = network
         self.reblur = reblur
-        self.options = AdaptOptions(
-            steps=steps,
-            lr=lr,
-            parameters=parameters,
-            optimizer=optimizer,
-            match_histogram=match_histogram,
-            histogram_bins=histogram_bins,
-            early_stop=early_stop,
-            anchor=anchor,
-            tile=tile,
-            checkpointing=checkpointing,
-        )
+        self.options = AdaptOptions(**options)
         if not isinstance(metrics, Metric | MetricCollection | None):
             raise ArgumentError(
                 f"`metrics` must be a metric such as reblurkit.metrics.PSNR(), or a collection, but is {metrics!r}"

@@ -1,0 +1,252 @@
+"""The commands: what may be typed, and what it runs.
+
+Nothing heavy is imported before a command runs: ``reblurkit --help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from reblurkit import __version__
+from reblurkit.cli.failures import list_failures
+from reblurkit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from reblurkit.plugins.trained_network import TrainedNetworks
+
+# Trainer entry points, handed to LightningCLI.
+TRAINER_COMMANDS = {
+    "fit": "train a network",
+    "validate": "measure a network on the validation images",
+    "test": "measure a network on the test images",
+    "predict": "deblur the test images and write them as files",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ArgumentError(f"{message}; `{self.prog} --help` lists what there is")
+
+
+def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; sets ``run`` to what the command does.
+
+    Of the commands that the words do not name it knows no more than the summaries, and those of the Trainer are handed
+    to LightningCLI before it comes to parsing.
+    """
+    parser = _Parser(
+        prog="reblurkit",
+        description="Deblurring by reblurring: train, test and use deblurring networks.",
+        epilog="`reblurkit COMMAND --help` tells more. `--debug` anywhere shows the traceback of an error.",
+    )
+    parser.add_argument("--version", action="version", version=f"reblurkit {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, summary in TRAINER_COMMANDS.items():
+        commands.add_parser(name, help=summary)
+    for name, command in _COMMANDS.items():
+        command_parser = commands.add_parser(name, help=command.summary)
+        if name == chosen:
+            command.add_arguments(command_parser)
+            command_parser.set_defaults(run=command.run)
+    return parser
+
+
+def _demo_arguments(parser: _Parser) -> None:
+    parser.description = (
+        "Train a small U-Net twice, with L1 and with L1 + the reblurring loss, from the same weights on the same data, "
+        "test both on held-out photos, and write checkpoints, metrics and pictures."
+    )
+    add = parser.add_argument
+    add("--output", metavar="DIR", help="run folder, new or empty (default: runs/demo, runs/demo-2, ...)")
+    add("--steps", type=int, metavar="N", help="training steps of each network (default: 1200; far fewer show nothing)")
+    add("--seed", type=int, default=0, help="seed of weights, data order and blur (default: 0)")
+
+
+def _report_arguments(parser: _Parser) -> None:
+    parser.description = (
+        "Write a page that shows one or several runs: results, curves, pictures of the validations, and in which "
+        "options they differ."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or a folder of such as lightning_logs")
+    parser.add_argument("--output", metavar="FILE", default="report.html", help="the page (default: report.html)")
+
+
+def _add_network(parser: _Parser) -> None:
+    """The ways to name a trained network, see ``load_networks``."""
+    add = parser.add_argument
+    add("--checkpoint", metavar="FILE", help="the network: a checkpoint of `reblurkit fit`")
+    add("--config", metavar="FILE", help="its configuration (default: config.yaml of its run)")
+    add("--model", metavar="NAME", help="or a network of this package, with --weights")
+    add("--network", metavar="CLASS", help="or a class by its dotted path")
+    add("--network-args", metavar="JSON", help="arguments of model or class")
+    add("--weights", metavar="FILE", help="weights of model or class")
+
+
+def _deblur_arguments(parser: _Parser) -> None:
+    parser.description = (
+        "Deblur images of any size with a trained network, and write them as PNG files of the same name; those of a "
+        "folder keep their place below it, those of a video go to a folder of its name."
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="image file, folder of images, or video file")
+    add("--output", metavar="DIR", required=True, help="folder for the deblurred images")
+    _add_network(parser)
+    add("--adapt", type=int, default=0, metavar="STEPS", help="adapt to each image first; 5 in the paper (default: 0)")
+    add("--adapt-lr", type=float, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
+    add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
+    add("--tile", type=int, metavar="N", help="side of the tiles in which large images are processed")
+    existing = ("refuse", "skip", "overwrite")
+    add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+
+
+def _adapt_video_arguments(parser: _Parser) -> None:
+    parser.description = (
+        "Fine-tune a trained network on blurry clips, one or several together, by Reblur2Deblur's self-supervised loss "
+        "beside labelled data, and write the deblurred frames."
+    )
+    from reblurkit.cli.finetune_options import FinetuneOptions
+
+    add, defaults = parser.add_argument, FinetuneOptions
+    add("clips", nargs="+", metavar="CLIP", help="folder of frames, or video file")
+    add("--output", metavar="DIR", required=True, help="folder, new or empty")
+    _add_network(parser)
+    add("--labelled", metavar="ROOT", help="blurry and sharp images that training goes on with")
+    add("--layout", default=defaults.layout, help="their layout (default: %(default)s)")
+    add("--split", default=defaults.split, help="their split; '' where the root is not divided (default: %(default)s)")
+    add("--unsupervised", action="store_true", help="without labelled data, against the paper's advice")
+    add("--exposure", type=float, help="half-length of the exposure in frame intervals")
+    add("--shutter", type=float, metavar="SECONDS", help="or the time the shutter is open, with --fps")
+    add("--fps", type=float, help="frames per second")
+    add("--window", type=int, help="or, for averaged frames, how many were averaged, with --stride")
+    add("--stride", type=int, help="sharp frames from one averaged frame to the next")
+    add("--steps", type=int, default=defaults.steps, help="(default: %(default)s, the paper's)")
+    add("--lr", type=float, default=defaults.lr, help="(default: %(default)s)")
+    add("--weight", type=float, default=defaults.weight, help="of the self-supervised loss (default: %(default)s)")
+    add("--blur", default=defaults.blur, help="kernel, line or warp (default: %(default)s, the paper's)")
+    add("--flow", default=defaults.flow, help="raft-small, raft-large or tvl1 (default: %(default)s)")
+    add("--frames", type=int, default=defaults.frames, help="3, or 2 for steady motion (default: %(default)s)")
+    add("--crop", type=int, default=defaults.crop, help="side of the training crops (default: %(default)s)")
+    add(
+        "--batch-size",
+        type=int,
+        default=defaults.batch_size,
+        help="crops in a step, of either kind (default: %(default)s)",
+    )
+    add("--tile", type=int, metavar="N", help="side of the tiles in which large frames are deblurred")
+    patch = ("TOP", "LEFT", "HEIGHT", "WIDTH")
+    add("--saliency", type=int, nargs=4, metavar=patch, help="draw what a patch of the first clip's middle frame needs")
+    add("--workers", type=int, default=defaults.workers, help="processes that read (default: %(default)s)")
+    add("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from reblurkit.cli.demo import run_demo
+
+    run_demo(options.output, steps=options.steps, seed=options.seed)
+
+
+def _deblur(options: argparse.Namespace) -> int:
+    from reblurkit.cli.deblur import deblur_files
+    from reblurkit.inference import Deblurrer
+    from reblurkit.plugins.trained_network import load_translator
+
+    if "" in (*options.inputs, options.output):
+        raise ArgumentError("an INPUT or --output is an empty word; write . for the folder you are in")
+    network, reblur_net = _load_networks(options)
+    if options.adapt > 0 and reblur_net is None:
+        raise ArgumentError(
+            "--adapt needs a --checkpoint that holds a reblurring network too: of DeblurTask with a reblur_net, or of "
+            "ReblurTask, which trains one beside a network that is trained already"
+        )
+    deblurrer = Deblurrer(
+        network,
+        translator=None if options.translator is None else load_translator(options.translator),
+        reblur_net=reblur_net if options.adapt else None,
+        steps=options.adapt,
+        lr=options.adapt_lr,
+        tile=options.tile,
+        device=options.device,
+    )
+    written, skipped, failed = deblur_files(options.inputs, options.output, deblurrer, existing=options.existing)
+    list_failures(failed, options)
+    if deblurrer.not_adapted:
+        print(f"reblurkit: images not adapted, because the loss became NaN: {deblurrer.not_adapted}", file=sys.stderr)
+    there = f"; there already: {skipped}" if skipped else ""
+    print(f"reblurkit: images deblurred: {written}{there}; folder: {options.output}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
+    from reblurkit.plugins.trained_network import load_networks
+
+    return load_networks(
+        checkpoint=options.checkpoint,
+        config=options.config,
+        model=options.model,
+        network=options.network,
+        network_args=options.network_args,
+        weights=options.weights,
+    )
+
+
+def _adapt_video(options: argparse.Namespace) -> int:
+    from dataclasses import fields
+
+    from reblurkit.blur.exposure import exposure_from
+    from reblurkit.cli.adapt_video import run_adapt_video
+    from reblurkit.cli.finetune_options import FinetuneOptions
+
+    timing = {name: getattr(options, name) for name in ("window", "stride", "shutter", "fps")}
+    if (options.exposure is None) == (not any(value is not None for value in timing.values())):
+        raise ArgumentError(
+            "say how long the exposure is, in one way: --exposure (half its length in frame intervals), --shutter and "
+            "--fps, or --window and --stride"
+        )
+    wanted = {field.name: getattr(options, field.name) for field in fields(FinetuneOptions)}
+    wanted["exposure"] = exposure_from(**timing) if options.exposure is None else options.exposure
+    wanted["split"] = options.split or None
+    finetune_options = FinetuneOptions(**wanted)
+    saliency = tuple(options.saliency) if options.saliency else None
+    failed = run_adapt_video(
+        options.clips,
+        options.output,
+        _load_networks(options).network,
+        finetune_options,
+        tile=options.tile,
+        saliency=saliency,
+    )
+    list_failures(failed, options)
+    print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from reblurkit.cli.report.page import write_report
+
+    failed = write_report(options.runs, options.output)
+    list_failures(failed, options)
+    print(f"reblurkit: report: {options.output}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+class _Command(NamedTuple):
+    """A command: its line in the list of commands, its arguments, and what it does, which gives the exit status."""
+
+    summary: str
+    add_arguments: Callable[[_Parser], None]
+    run: Callable[[argparse.Namespace], int | None]
+
+
+_COMMANDS = {
+    "demo": _Command("train and compare two small networks on bundled photos, in 4 minutes", _demo_arguments, _demo),
+    "deblur": _Command("deblur image files, folders and videos with a trained network", _deblur_arguments, _deblur),
+    "adapt-video": _Command(
+        "adapt a network to blurry clips without ground truth, and deblur them", _adapt_video_arguments, _adapt_video
+    ),
+    "report": _Command("show runs on one page: results, curves, pictures, options", _report_arguments, _report),
+}

@@ -1,0 +1,87 @@
+"""The options of fine-tuning on clips."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from reblurkit.errors import ArgumentError
+
+BLURS = ("kernel", "line", "warp")
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How to fine-tune; the defaults are the paper's (section 3.4), except for crop and batch, which are free there.
+
+    Attributes:
+        exposure: Half-length of the exposure in frame intervals.
+        labelled: Root of the labelled data that goes on beside; None only with ``unsupervised``.
+        layout: Its layout.
+        split: Its split; None: not divided.
+        unsupervised: Adapt by the unlabelled clips alone.
+        steps: Optimizer steps.
+        lr: Learning rate of both networks.
+        weight: alpha of equation 10.
+        blur: ``kernel``, ``line`` or ``warp``.
+        flow: Name of the flow network.
+        frames: 3, or 2 for steady motion.
+        crop: Side of the crops in pixels.
+        batch_size: Crops of clips, and labelled crops, in a step.
+        workers: Processes that read.
+        seed: Crops and order are a function of it.
+
+    Raises:
+        ArgumentError: If an option is out of range, or there is no labelled data and ``unsupervised`` is off.
+    """
+
+    exposure: float
+    labelled: str | None = None
+    layout: str = "folders"
+    split: str | None = "train"
+    unsupervised: bool = False
+    steps: int = 200
+    lr: float = 1e-4
+    weight: float = 0.1
+    blur: str = "kernel"
+    flow: str = "raft-small"
+    frames: int = 3
+    crop: int = 128
+    batch_size: int = 8
+    workers: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        from reblurkit.models.flow.pretrained import PRETRAINED  # heavy, and `--help` wants the defaults
+
+        if self.labelled is None and not self.unsupervised:
+            raise ArgumentError(
+                "labelled data must go on beside: the self-supervised loss alone leads to degenerate solutions, as "
+                "many images blur to the observed one (Reblur2Deblur, section 3.4); give `labelled`, or "
+                "`unsupervised` to do without all the same"
+            )
+        if self.labelled is not None and self.unsupervised:
+            raise ArgumentError("`unsupervised` does without labelled data; leave out `labelled`")
+        if self.blur not in BLURS:
+            raise ArgumentError(f"`blur` must be one of {', '.join(BLURS)}, but is {self.blur!r}")
+        if not 0 < self.exposure <= 1:
+            raise ArgumentError(
+                "`exposure`, half of the time the shutter is open in frame intervals, must be above 0 and at most 1 "
+                f"(0.5 in video whose shutter is always open; 1 in the paper), but is {self.exposure}"
+            )
+        numbers = {"steps": self.steps, "crop": self.crop, "batch_size": self.batch_size}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ArgumentError(f"`{name}` must be at least 1, but is {number}")
+        if self.frames not in (2, 3):
+            raise ArgumentError(f"`frames` must be 3, or 2 for steady motion, but is {self.frames}")
+        if self.flow not in PRETRAINED:
+            raise ArgumentError(f"`flow` must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}")
+        if not 0 <= self.weight < math.inf:
+            raise ArgumentError(f"`weight` must be at least 0, but is {self.weight}")
+        if not 0 < self.lr < math.inf or self.workers < 0 or self.seed < 0:
+            raise ArgumentError(
+                f"`lr` must be above 0, `workers` and `seed` at least 0, but are {self.lr}, {self.workers} and "
+                f"{self.seed}"
+            )
