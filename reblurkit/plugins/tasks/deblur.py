@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
@@ -18,7 +17,7 @@ from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.weights import load_weights
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin
-from reblurkit.plugins.tasks.paired import PairedTask
+from reblurkit.plugins.tasks.paired import Measure, PairedTask, deblurred_to_sharp, reblurred_to_blurry
 
 _TAKEN = {"reblur", "blur", "sharp", "adversarial", "discriminator"}  # what other losses are logged by
 
@@ -102,14 +101,10 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         _check_extra_losses(extra_losses)
         self.extra_losses = nn.ModuleDict({name: extra.loss for name, extra in extra_losses.items()})
         self._extra_weights = {name: extra.weight for name, extra in extra_losses.items()}
+        recipe: dict[str, Any] = {"optimizer": self._make_optimizer, "scheduler": self._halving}
         if reblur_net is not None:
             self.configure_reblur(
-                reblur_net,
-                weight=reblur_weight,
-                sharpness=reblur_sharpness,
-                warmup=reblur_warmup,
-                optimizer=self._make_optimizer,
-                scheduler=self._halving,
+                reblur_net, weight=reblur_weight, sharpness=reblur_sharpness, warmup=reblur_warmup, **recipe
             )
         if discriminator is not None:
             self.configure_adversarial(
@@ -117,10 +112,9 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
                 adversarial=adversarial,
                 weight=adversarial_weight,
                 gradient_penalty=gradient_penalty,
-                optimizer=self._make_optimizer,
-                scheduler=self._halving,
+                **recipe,
             )
-        self._set_metrics(**{stage: _metrics(stage, self._reblurs) for stage in ("val", "test")})
+        self._set_metrics(**{stage: _measures(stage, self._reblurs) for stage in ("val", "test")})
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The loss of a batch: reconstruction and whatever else is asked for."""
@@ -166,10 +160,10 @@ def _check_extra_losses(losses: Mapping[str, WeightedLoss]) -> None:
             raise ArgumentError(f"the weight of the extra loss {name!r} must be at least 0, but is {extra.weight}")
 
 
-def _metrics(stage: str, reblurs: bool) -> dict[str, Metric]:
-    metrics: dict[str, Metric] = {"psnr": PSNR(), "ssim": SSIM()}
+def _measures(stage: str, reblurs: bool) -> dict[str, Measure]:
+    measures = {"psnr": Measure(PSNR(), deblurred_to_sharp), "ssim": Measure(SSIM(), deblurred_to_sharp)}
     if reblurs:
-        metrics["reblur_psnr"] = ReblurPSNR()
+        measures["reblur_psnr"] = Measure(ReblurPSNR(), reblurred_to_blurry)
     if stage == "test":
-        metrics["gradients"] = GradientStatistics()
-    return metrics
+        measures["gradients"] = Measure(GradientStatistics(), deblurred_to_sharp)
+    return measures

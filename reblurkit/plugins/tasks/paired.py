@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import lightning.pytorch as L
 import torch
@@ -17,6 +17,37 @@ from torchmetrics import Metric
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
+
+
+class Images(NamedTuple):
+    """What is measured of a batch: L in [0, 1], S, B, and M_R, where the task has one."""
+
+    deblurred: Tensor
+    sharp: Tensor
+    blurry: Tensor
+    reblur: Callable[[Tensor], Tensor]
+
+
+class Measure(NamedTuple):
+    """A metric, and which two images of a batch it compares."""
+
+    metric: Metric
+    pair: Callable[[Images], tuple[Tensor, Tensor]]
+
+
+def deblurred_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
+    """How well L is deblurred."""
+    return images.deblurred, images.sharp
+
+
+def reblurred_to_blurry(images: Images) -> tuple[Tensor, Tensor]:
+    """How much of the blur M_R brings back in L."""
+    return images.reblur(images.deblurred).clamp(0, 1), images.blurry
+
+
+def preserved_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
+    """How little M_R changes clean images."""
+    return images.reblur(images.sharp).clamp(0, 1), images.sharp
 
 
 class PairedTask(L.LightningModule):
@@ -47,9 +78,17 @@ class PairedTask(L.LightningModule):
         """The network that the optimizer gets."""
         raise NotImplementedError
 
-    def _set_metrics(self, **metrics: dict[str, Metric]) -> None:
-        """Metrics by stage and name; the first of a stage is shown beside the progress bar."""
-        self.metrics = nn.ModuleDict({stage: nn.ModuleDict(named) for stage, named in metrics.items()})
+    def _set_metrics(self, **measures: dict[str, Measure]) -> None:
+        """What is measured, by stage and name; the first of a stage is shown beside the progress bar."""
+        self.metrics = nn.ModuleDict(
+            {
+                stage: nn.ModuleDict({name: measure.metric for name, measure in named.items()})
+                for stage, named in measures.items()
+            }
+        )
+        self._pairs = {
+            stage: {name: measure.pair for name, measure in named.items()} for stage, named in measures.items()
+        }
 
     def forward(self, blurry: Tensor) -> Tensor:
         """Deblur ``(B, 3, H, W)`` in [0, 1]; the result is not clamped."""
@@ -116,14 +155,10 @@ class PairedTask(L.LightningModule):
     def _measure(self, batch: Mapping[str, Any], stage: Literal["val", "test"]) -> dict[str, Tensor]:
         blurry, sharp = self._images(batch)
         deblurred = self._deblur(blurry).clamp(0, 1)
+        images = Images(deblurred, sharp, blurry, lambda image: self.reblur(image))
         try:
             for name, metric in self._stage_metrics(stage).items():
-                if name == "reblur_psnr":
-                    metric.update(self.reblur(deblurred).clamp(0, 1), blurry)
-                elif name == "preserved_psnr":
-                    metric.update(self.reblur(sharp).clamp(0, 1), sharp)
-                else:
-                    metric.update(deblurred, sharp)
+                metric.update(*self._pairs[stage][name](images))
         except ShapeError as error:
             raise ShapeError(f"{', '.join(batch.get('name', ['an image']))}: {error}") from error
         return {"deblurred": deblurred}

@@ -8,14 +8,19 @@ from typing import Any, Self
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from reblurkit.core.calls import check_two_networks
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, reblur_net_loss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.weights import load_weights
-from reblurkit.plugins.tasks.paired import PairedTask
+from reblurkit.plugins.tasks.paired import (
+    Measure,
+    PairedTask,
+    deblurred_to_sharp,
+    preserved_to_sharp,
+    reblurred_to_blurry,
+)
 
 
 class ReblurTask(PairedTask):
@@ -83,7 +88,7 @@ class ReblurTask(PairedTask):
         self.reblur = reblur_net
         self.weights = weights
         self.sharpness: Sharpness = sharpness
-        self._set_metrics(val=_reblur_metrics(), test={**_reblur_metrics(), **_deblur_metrics()})
+        self._set_metrics(val=_reblur_measures(), test={**_reblur_measures(), **_deblur_measures()})
 
     def train(self, mode: bool = True) -> Self:
         """Set the reblurring network's mode; the deblurring network stays in evaluation mode."""
@@ -107,9 +112,13 @@ class ReblurTask(PairedTask):
         return self.reblur
 
 
-def _reblur_metrics() -> dict[str, Metric]:
-    return {"reblur_psnr": ReblurPSNR(), "preserved_psnr": PSNR()}
+def _reblur_measures() -> dict[str, Measure]:
+    return {
+        "reblur_psnr": Measure(ReblurPSNR(), reblurred_to_blurry),
+        "preserved_psnr": Measure(PSNR(), preserved_to_sharp),
+    }
 
 
-def _deblur_metrics() -> dict[str, Metric]:
-    return {"psnr": PSNR(), "ssim": SSIM(), "gradients": GradientStatistics()}
+def _deblur_measures() -> dict[str, Measure]:
+    metrics = {"psnr": PSNR(), "ssim": SSIM(), "gradients": GradientStatistics()}
+    return {name: Measure(metric, deblurred_to_sharp) for name, metric in metrics.items()}
