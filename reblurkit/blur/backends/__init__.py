@@ -1,17 +1,8 @@
 """One operator for the table and the line model, and the backends that compute it.
 
-A backend is a module with two functions:
-
-- ``forward(image, flow_next, flow_prev, exposure, max_flow, jacobian) -> (blurred, saved)``
-- ``backward(grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow)
-  -> (grad_image, grad_next, grad_prev)``
-
-``max_flow=None`` selects the line model. ``saved`` is the derivative of the output by the flows,
-``(2, B, H, W, C, 2)`` for (next, prev) and (u, v), where the backend keeps it for the backward pass and ``jacobian``
-asks for it, else empty. Gradients that are not needed are empty.
-
-Both are registered with torch as operators, so that ``torch.compile`` and ``torch.export`` keep each as one node and
-``torch.func.vmap`` has its rule; a ``torch.autograd.Function`` around them gives the gradients, once.
+A backend is a module of the form of :class:`Backend`. Both of its functions are registered with torch as operators, so
+that ``torch.compile`` and ``torch.export`` keep each as one node and ``torch.func.vmap`` has its rule; a
+``torch.autograd.Function`` around them gives the gradients, once.
 """
 
 from __future__ import annotations
@@ -20,8 +11,8 @@ import functools
 import importlib
 import importlib.util
 import os
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +22,25 @@ from reblurkit.errors import ArgumentError, BackendError
 
 _MODULES = {"torch": "plain", "numba": "numba.host", "triton": "triton.host"}
 _INSTALL = {"numba": "pip install 'reblurkit[cpu]'", "triton": "pip install triton (Linux, comes with torch)"}
+
+
+class Backend(Protocol):
+    """What the module of a backend offers; ``max_flow=None`` selects the line model.
+
+    Attributes:
+        keeps_jacobian: Whether the forward pass keeps the output's derivative by the flows for the backward pass.
+        forward: ``(image, flow_next, flow_prev, exposure, max_flow, jacobian) -> (blurred, saved)``: what is saved is
+            the derivative, ``(2, B, H, W, C, 2)`` for (next, prev) and (u, v), if the backend keeps it and
+            ``jacobian`` asks for it, else empty.
+        backward: ``(grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow) ->
+            (grad_image, grad_next, grad_prev)``; gradients that are not needed are empty.
+    """
+
+    keeps_jacobian: bool
+    forward: Callable[[Tensor, Tensor, Tensor, float, int | None, bool], tuple[Tensor, Tensor]]
+    backward: Callable[
+        [Tensor, Tensor, Tensor, Tensor, Tensor, float, int | None, bool, bool], tuple[Tensor, Tensor, Tensor]
+    ]
 
 
 def blur(
@@ -83,8 +93,8 @@ def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _module(backend: str, device: torch.device) -> ModuleType:
-    return importlib.import_module(f"reblurkit.blur.backends.{_MODULES[choose(backend, device)]}")
+def _module(backend: str, device: torch.device) -> Backend:
+    return cast(Backend, importlib.import_module(f"reblurkit.blur.backends.{_MODULES[choose(backend, device)]}"))
 
 
 @torch.library.custom_op("reblurkit::blur", mutates_args=())
@@ -115,7 +125,7 @@ def _(
     jacobian: bool,
 ) -> tuple[Tensor, Tensor]:
     batch, channels, height, width = image.shape
-    keeps = jacobian and choose(backend, image.device) != "triton"
+    keeps = jacobian and _module(backend, image.device).keeps_jacobian
     shape = (2, batch, height, width, channels, 2) if keeps else (0,)
     dtype = computing_type(image, flow_next, flow_prev)
     return image.new_empty(image.shape), image.new_empty(shape, dtype=dtype)
@@ -136,7 +146,7 @@ def _blur_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     module = _module(backend, image.device)
     with torch.autocast(image.device.type, enabled=False):
-        if need_flow and not saved.numel() and choose(backend, image.device) != "triton":
+        if need_flow and not saved.numel() and module.keeps_jacobian:
             # Under torch.func.vmap the forward pass cannot see that a gradient will be wanted.
             _, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, True)
         d_image, d_next, d_prev = module.backward(

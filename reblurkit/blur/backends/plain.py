@@ -16,6 +16,7 @@ from torch import Tensor
 from reblurkit.blur.arguments import LONGEST, computing_type
 from reblurkit.blur.table import merged_cells
 
+keeps_jacobian = True
 _CHUNK = 1 << 18  # pixels times taps at once: a few megabytes, so that they stay in the processor's cache
 
 

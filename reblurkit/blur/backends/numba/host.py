@@ -22,6 +22,7 @@ from reblurkit.blur.backends.numba.pixel import Table, gather, scatter
 from reblurkit.blur.backends.numba.vec4 import add_scaled, lane, load, zeros
 from reblurkit.blur.table import merged_cells
 
+keeps_jacobian = True
 Array = NDArray[Any]
 
 # Numba's fallback scheduler ends the process when two threads of Python enter it at once.

@@ -20,6 +20,8 @@ from reblurkit.blur.backends.layout import groups_of, rows_of_four
 from reblurkit.blur.backends.triton.kernels import TILE_HEIGHT, TILE_WIDTH, WARPS, backward_kernel, forward_kernel
 from reblurkit.blur.table import merged_cells
 
+keeps_jacobian = False
+
 
 def forward(
     image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, jacobian: bool
