@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +34,16 @@ def hub_cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     return tmp_path / "torch" / "hub"
+
+
+@pytest.fixture
+def user_folder(tmp_path, monkeypatch) -> Path:
+    """The folder that a user works in, whose modules can be imported, each test's anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in ("mine", "own"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    return tmp_path
 
 
 class Loopback:
@@ -113,3 +124,12 @@ class MultiScaleNet(PlainNet):
     def forward(self, image):
         full = super().forward(image)
         return [nn.functional.avg_pool2d(full, 4), nn.functional.avg_pool2d(full, 2), full]
+
+
+class TinyFlow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(6, 2, 3, padding=1)
+
+    def forward(self, source, target):
+        return self.conv(torch.cat((source, target), 1))

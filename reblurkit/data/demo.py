@@ -70,9 +70,7 @@ class DemoPhotos(Dataset[PairedItem]):
         Args:
             draw: An index, or index and epoch; a plain index is of epoch 0.
         """
-        draw = draw if isinstance(draw, Draw) else Draw(draw)
-        if not 0 <= draw.item < len(self):
-            raise IndexError(draw.item)
+        draw = Draw.of(draw, len(self))
         generator = draw_generator(self.seed, draw)
         number = draw.item // self.repeats
         sharp = self._padded[number]

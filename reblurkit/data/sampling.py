@@ -20,6 +20,18 @@ class Draw(NamedTuple):
     item: int
     epoch: int = 0
 
+    @classmethod
+    def of(cls, index: int | Draw, length: int) -> Draw:
+        """The draw that a plain index stands for, of epoch 0, or the draw itself.
+
+        Raises:
+            IndexError: If a set of this length has no such item; iteration ends by it.
+        """
+        draw = index if isinstance(index, Draw) else cls(index)
+        if not 0 <= draw.item < length:
+            raise IndexError(draw.item)
+        return draw
+
 
 def draw_generator(seed: int, draw: Draw) -> torch.Generator:
     """The random stream of one draw, whichever worker makes it.

@@ -118,9 +118,7 @@ class UnpairedFolder(Dataset[UnpairedItem]):
         Args:
             draw: An index, or index and epoch; a plain index is of epoch 0.
         """
-        draw = draw if isinstance(draw, Draw) else Draw(draw)
-        if not 0 <= draw.item < len(self):
-            raise IndexError(draw.item)
+        draw = Draw.of(draw, len(self))
         generator = draw_generator(self.seed, draw)
         blurry = self.blurry[draw.item % len(self.blurry)]
         sharp = self.sharp[_index(len(self.sharp), generator)]

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reblurkit.adaptation import adapt
 from reblurkit.core.calls import finest_scale
 from reblurkit.models import ReblurNet, create_model, list_models
-from tests.benchmarks.contract import Run, interleaved, machine, peak_memory, summary, write
+from tests.benchmarks.contract import Run, cell, heading, interleaved, machine, peak_memory, summary, write
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = ("unet", "srn", "dhn")
@@ -131,15 +131,13 @@ def measure(
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables, for people."""
-    lines = ["# Test-time adaptation: time and memory", ""]
-    lines += [", ".join(f"{name} {value}" for name, value in results["machine"].items() if value), ""]
-    lines += [EXPLANATION, ""]
+    lines = heading("Test-time adaptation: time and memory", results, EXPLANATION)
     for title, rows in results["models"].items():
         first = rows["forward"]
         lines += [
             f"## {title}",
             "",
-            f"One forward pass: {_cell(first['ms'])} ms. Training: {first['training MB']:.0f} MB.",
+            f"One forward pass: {cell(first['ms'])} ms. Training: {first['training MB']:.0f} MB.",
             "",
         ]
         lines += [f"| | ms a step | ms an image, {first['steps']} steps | FLOP ratio | time ratio | excess | peak MB |"]
@@ -147,7 +145,7 @@ def markdown(results: dict[str, Any]) -> str:
         for name, row in rows.items():
             if "step ms" in row:
                 lines.append(
-                    f"| {name} | {_cell(row['step ms'])} | {_cell(row['image ms'])} | {row['FLOP ratio']:.2f} | "
+                    f"| {name} | {cell(row['step ms'])} | {cell(row['image ms'])} | {row['FLOP ratio']:.2f} | "
                     f"{row['time ratio']:.2f} | {row['excess']:.2f} | {row['peak MB']:.0f} |"
                 )
             elif name != "forward":
@@ -156,10 +154,6 @@ def markdown(results: dict[str, Any]) -> str:
     if results["missing"]:
         lines += [f"Not measured, because not in this version: {', '.join(results['missing'])}.", ""]
     return "\n".join(lines)
-
-
-def _cell(row: dict[str, float]) -> str:
-    return f"{row['median']:.3g} ({row['q1']:.3g}-{row['q3']:.3g})"
 
 
 def main() -> None:

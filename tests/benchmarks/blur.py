@@ -25,7 +25,7 @@ from reblurkit.blur.backends import choose
 from reblurkit.blur.reference import dense_flow_kernel_blur
 from reblurkit.blur.table import merged_cells
 from reblurkit.errors import BackendError
-from tests.benchmarks.contract import Run, interleaved, machine, peak_memory, summary, write
+from tests.benchmarks.contract import Run, cell, heading, interleaved, machine, peak_memory, summary, write
 
 ROOT = Path(__file__).parents[2]
 SIZES = {
@@ -224,9 +224,7 @@ def atomics(device: torch.device) -> dict[str, float]:
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables, for people."""
-    lines = ["# Blur models: speed and memory", ""]
-    lines += [", ".join(f"{name} {value}" for name, value in results["machine"].items() if value), ""]
-    lines += [EXPLANATION, ""]
+    lines = heading("Blur models: speed and memory", results, EXPLANATION)
     for size, rows in results["models"].items():
         baseline = rows.get("dense", rows["warp"])["forward + backward ms"]["median"]
         versus = "dense" if "dense" in rows else "warp"
@@ -241,7 +239,7 @@ def markdown(results: dict[str, Any]) -> str:
             least = max(floor["bytes"], floor["issue"]) if floor else None
             reached = f"{least:.3g} ({100 * least / both['median']:.0f} %)" if least else ""
             lines.append(
-                f"| {name} | {_cell(row['inference ms'])} | {_cell(both)} | {baseline / both['median']:.3g} | "
+                f"| {name} | {cell(row['inference ms'])} | {cell(both)} | {baseline / both['median']:.3g} | "
                 f"{row['peak MB']:.0f} | {reached} |"
             )
         lines.append("")
@@ -250,14 +248,10 @@ def markdown(results: dict[str, Any]) -> str:
     lines += ["| method | forward | this / ours | largest error |", "|---|---|---|---|"]
     for name, row in results["peers"].items():
         ratio = row["forward ms"]["median"] / first["forward ms"]["median"]
-        lines.append(f"| {name} | {_cell(row['forward ms'])} | {ratio:.3g} | {row['largest error']:.0e} |")
+        lines.append(f"| {name} | {cell(row['forward ms'])} | {ratio:.3g} | {row['largest error']:.0e} |")
     if "gpu" in results:
         lines += ["", "## GPU checks", "", *(f"- {name}: {value}" for name, value in results["gpu"].items())]
     return "\n".join(lines) + "\n"
-
-
-def _cell(row: dict[str, float]) -> str:
-    return f"{row['median']:.3g} ({row['q1']:.3g}-{row['q3']:.3g})"
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +109,14 @@ def write(results: dict[str, Any], markdown: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     path.with_suffix(".md").write_text(markdown)
+
+
+def heading(title: str, results: Mapping[str, Any], explanation: str) -> list[str]:
+    """The first lines of a table for people: what it is, and the machine it was measured on."""
+    facts = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)
+    return [f"# {title}", "", facts, "", explanation, ""]
+
+
+def cell(row: Mapping[str, float]) -> str:
+    """A median and its spread."""
+    return f"{row['median']:.3g} ({row['q1']:.3g}-{row['q3']:.3g})"

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reblurkit.core.calls import call_frozen, call_untouched
 from reblurkit.losses import ReblurLoss
 from reblurkit.models import ReblurNet, UNet
-from tests.benchmarks.contract import Run, interleaved, machine, peak_memory, summary, write
+from tests.benchmarks.contract import Run, heading, interleaved, machine, peak_memory, summary, write
 
 ROOT = Path(__file__).parents[2]
 EXPLANATION = """\
@@ -167,9 +167,7 @@ def measure(setting: Setting, blocks: int, device: torch.device, repeats: int, c
 
 def markdown(results: dict[str, Any]) -> str:
     """The tables, for people."""
-    lines = ["# A training step with the reblurring loss", ""]
-    lines += [", ".join(f"{name} {value}" for name, value in results["machine"].items() if value), ""]
-    lines += [EXPLANATION, ""]
+    lines = heading("A training step with the reblurring loss", results, EXPLANATION)
     for title, rows in results["steps"].items():
         base = rows["L1"]
         lines += [f"## {title}", "", "| step | GFLOP | / L1 | ms | / L1 | time / arithmetic | peak MB |"]

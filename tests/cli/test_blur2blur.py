@@ -35,16 +35,13 @@ TINY_WIZARD = {"width": 4, "code_width": 4, "front_blocks": 0, "back_blocks": 0}
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(user_folder):
     """A user's folder: a network of their own with its weights, and a folder for data."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
-    (tmp_path / "mine.py").write_text(OWN)
+    (user_folder / "mine.py").write_text(OWN)
     torch.manual_seed(5)
-    torch.save(UNet(1, (4, 4, 4)).state_dict(), tmp_path / "mine.pth")
-    torch.save(KernelWizard(**TINY_WIZARD).state_dict(), tmp_path / "wizard.pth")
-    return tmp_path
+    torch.save(UNet(1, (4, 4, 4)).state_dict(), user_folder / "mine.pth")
+    torch.save(KernelWizard(**TINY_WIZARD).state_dict(), user_folder / "wizard.pth")
+    return user_folder
 
 
 def configuration(project, **options):

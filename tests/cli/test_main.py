@@ -101,13 +101,10 @@ def make_pairs(root):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(user_folder):
     """A user's folder: own code, pairs, a configuration."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, "own", raising=False)
-    (tmp_path / "own.py").write_text(OWN)
-    make_pairs(tmp_path / "pairs")
+    (user_folder / "own.py").write_text(OWN)
+    make_pairs(user_folder / "pairs")
     config = {
         "model": {
             "class_path": "DeblurTask",
@@ -122,8 +119,8 @@ def project(tmp_path, monkeypatch):
         },
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "default_root_dir": "run"},
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    return tmp_path
+    (user_folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return user_folder
 
 
 def run(*words):

@@ -7,22 +7,12 @@ from pathlib import Path
 
 import lightning.pytorch as L
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.blur import FlowLineBlur
-from tests.conftest import PlainNet
-from tests.ddp.train import Rows
-
-
-class TinyFlow(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(6, 2, 3, padding=1)
-
-    def forward(self, source, target):
-        return self.conv(torch.cat((source, target), 1))
+from tests.conftest import PlainNet, TinyFlow
+from tests.ddp.train import Rows, trainer
 
 
 class Module(L.LightningModule):
@@ -53,22 +43,9 @@ def main(folder: Path, processes: int) -> None:
         weight=1.0,
         mask=False,
     )
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        use_distributed_sampler=False,
-        max_epochs=2,
-        gradient_clip_val=0.05,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[finetune],
-    )
+    fit = trainer(folder, processes, callbacks=[finetune]).fit
     torch.manual_seed(module.global_rank)  # what differs between processes must not matter
-    trainer.fit(module)
+    fit(module)
     weights = {"deblur." + name: value for name, value in module.state_dict().items()}
     weights |= {"flow." + name: value for name, value in finetune.flow_network.state_dict().items()}
     torch.save(weights, folder / f"{processes}-{module.global_rank}.pt")

@@ -55,10 +55,8 @@ class Module(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-def main(folder: Path, processes: int) -> None:
-    torch.manual_seed(0)
-    module = Module(processes)
-    trainer = L.Trainer(
+def trainer(folder: Path, processes: int, **more) -> L.Trainer:
+    return L.Trainer(
         accelerator="cpu",
         devices=processes,
         strategy="ddp" if processes > 1 else "auto",
@@ -70,8 +68,14 @@ def main(folder: Path, processes: int) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
+        **more,
     )
-    trainer.fit(module)
+
+
+def main(folder: Path, processes: int) -> None:
+    torch.manual_seed(0)
+    module = Module(processes)
+    trainer(folder, processes).fit(module)
     torch.save(module.state_dict(), folder / f"{processes}-{module.global_rank}.pt")
     if processes > 1:
         torch.distributed.destroy_process_group()

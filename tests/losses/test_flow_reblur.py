@@ -10,6 +10,7 @@ from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
 from reblurkit.errors import ShapeError
 from reblurkit.losses import flow_reblur_loss
 from reblurkit.losses.flow_reblur import flow_reblur_terms
+from tests.conftest import TinyFlow
 
 
 class KnownFlow(nn.Module):
@@ -64,15 +65,6 @@ def test_loss_is_least_at_the_sharp_frame(blur, frames):
     assert loss(2 * clip[:, 1] - soft[None]) > 1.5 * at_sharp
     assert loss(clip[:, 1].roll(1, -1)) > 1.5 * at_sharp
     assert loss(clip[:, 1].roll(1, -2)) > 1.5 * at_sharp
-
-
-class TinyFlow(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(6, 2, 3, padding=1)
-
-    def forward(self, source, target):
-        return self.conv(torch.cat((source, target), 1))
 
 
 @pytest.mark.parametrize("blur", [FlowLineBlur(0.7), FlowKernelBlur(0.7)])

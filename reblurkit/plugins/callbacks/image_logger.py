@@ -35,13 +35,7 @@ class ImageLogger(L.Callback):
         self._rows: list[dict[str, Tensor]] = []
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep the first images."""
         if not isinstance(outputs, Mapping) or not isinstance(batch, Mapping):
@@ -103,13 +97,7 @@ class ImageWriter(L.Callback):
         self._target = Path(self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "deblurred")
 
     def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Write the images of a batch."""
         if not isinstance(outputs, Mapping) or not {"deblurred", "name"} <= outputs.keys():

@@ -19,17 +19,16 @@ from reblurkit.errors import ArgumentError, NonFiniteLossError, PluginError, Sha
 from reblurkit.losses import flow_reblur_loss
 from reblurkit.models import ReblurNet
 from reblurkit.plugins import AuxiliaryOptimizer
-from tests.conftest import BatchNormNet, DropoutNet, MultiScaleNet, PlainNet
-from tests.plugins.mixins.test_reblur import CountingLoader, Plain, Reblurred, assert_bit_equal, loader, trainer
-
-
-class TinyFlow(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(6, 2, 3, padding=1)
-
-    def forward(self, source, target):
-        return self.conv(torch.cat((source, target), 1))
+from tests.conftest import BatchNormNet, DropoutNet, MultiScaleNet, PlainNet, TinyFlow
+from tests.plugins.mixins.test_reblur import (
+    CountingLoader,
+    Plain,
+    Reblurred,
+    assert_bit_equal,
+    clip_and_step,
+    loader,
+    trainer,
+)
 
 
 class Clips(Dataset):
@@ -69,11 +68,7 @@ def hand_written_loop(network, flow, *, steps, accumulate=1, clip=None, weight=0
         loss = loss + weight * share * F.mse_loss(reblurred, frames[:, 1])
         (loss / accumulate).backward()
         if (index + 1) % accumulate == 0:
-            for net, optimizer in ((flow, f_optimizer), (network, d_optimizer)):
-                if clip:
-                    torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
-                optimizer.step()
-                optimizer.zero_grad()
+            clip_and_step(clip, (flow, f_optimizer), (network, d_optimizer))
 
 
 def close(one, other):

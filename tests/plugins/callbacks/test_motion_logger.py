@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.plugins import MotionLogger
-from tests.conftest import BatchNormNet, DropoutNet, PlainNet
-from tests.plugins.callbacks.test_flow_reblur import Clips, TinyFlow, callback
+from tests.conftest import BatchNormNet, DropoutNet, PlainNet, TinyFlow
+from tests.plugins.callbacks.test_flow_reblur import Clips, callback
 from tests.plugins.mixins.test_reblur import Plain, assert_bit_equal, loader, trainer
 
 

@@ -18,7 +18,7 @@ from reblurkit.losses import AdversarialLoss, VGGLoss, gradient_penalty
 from reblurkit.models import PatchGAN, ReblurNet
 from reblurkit.plugins import AdversarialLossMixin, DeblurTask, DemoDataModule, WeightedLoss
 from tests.conftest import DropoutNet, MultiScaleNet, PlainNet
-from tests.plugins.mixins.test_reblur import Plain, assert_bit_equal, loader, trainer
+from tests.plugins.mixins.test_reblur import Plain, assert_bit_equal, clip_and_step, loader, trainer
 
 
 class Adversarial(AdversarialLossMixin, Plain):
@@ -63,11 +63,7 @@ def two_optimizer_loop(network, discriminator, *, kind, weight, penalty, accumul
             d_loss = d_loss + penalty * gradient_penalty(discriminator, sharp, fake)
         (d_loss / accumulate).backward()
         if (index + 1) % accumulate == 0:
-            for net, optimizer in ((discriminator, d_optimizer), (network, g_optimizer)):
-                if clip:
-                    torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
-                optimizer.step()
-                optimizer.zero_grad()
+            clip_and_step(clip, (discriminator, d_optimizer), (network, g_optimizer))
 
 
 @pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (2, 0.05)])

@@ -98,13 +98,18 @@ def two_optimizer_loop(network, reblur_net, *, steps, accumulate, clip, schedule
         r_loss = F.l1_loss(reblur_net(deblurred.detach()), blurry) + F.l1_loss(reblur_net(pseudo_sharp), pseudo_sharp)
         (r_loss / accumulate).backward()
         if (index + 1) % accumulate == 0:
-            for net, optimizer in ((reblur_net, r_optimizer), (network, d_optimizer)):
-                if clip:
-                    torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
-                optimizer.step()
-                optimizer.zero_grad()
+            clip_and_step(clip, (reblur_net, r_optimizer), (network, d_optimizer))
             if d_scheduler:
                 d_scheduler.step()
+
+
+def clip_and_step(clip, *trained):
+    """A step of each network with its optimizer."""
+    for net, optimizer in trained:
+        if clip:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def assert_bit_equal(one, other):
