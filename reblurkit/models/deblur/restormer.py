@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -71,21 +72,21 @@ class Restormer(nn.Module):
         def stage(channels: int, level: int, number: int) -> nn.Sequential:
             return nn.Sequential(*(TransformerBlock(channels, heads[level], expansion) for _ in range(number)))
 
-        self.patch_embed = Embedding(first)
+        self.patch_embed = embedding(first)
         self.encoder_level1 = stage(first, 0, blocks[0])
-        self.down1_2 = Down(first)
+        self.down1_2 = down(first)
         self.encoder_level2 = stage(second, 1, blocks[1])
-        self.down2_3 = Down(second)
+        self.down2_3 = down(second)
         self.encoder_level3 = stage(third, 2, blocks[2])
-        self.down3_4 = Down(third)
+        self.down3_4 = down(third)
         self.latent = stage(fourth, 3, blocks[3])
-        self.up4_3 = Up(fourth)
+        self.up4_3 = up(fourth)
         self.reduce_chan_level3 = nn.Conv2d(fourth, third, 1, bias=False)
         self.decoder_level3 = stage(third, 2, blocks[2])
-        self.up3_2 = Up(third)
+        self.up3_2 = up(third)
         self.reduce_chan_level2 = nn.Conv2d(third, second, 1, bias=False)
         self.decoder_level2 = stage(second, 1, blocks[1])
-        self.up2_1 = Up(second)
+        self.up2_1 = up(second)
         # At full size the skip is concatenated and stays so: the last blocks have the channels of half size.
         self.decoder_level1 = stage(second, 0, blocks[0])
         self.refinement = stage(second, 0, refinement_blocks)
@@ -112,9 +113,9 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, expansion: float) -> None:
         super().__init__()
-        self.norm1 = Norm(width)
+        self.norm1 = norm(width)
         self.attn = ChannelAttention(width, heads)
-        self.norm2 = Norm(width)
+        self.norm2 = norm(width)
         self.ffn = FeedForward(width, expansion)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -164,53 +165,26 @@ class FeedForward(nn.Module):
         return output
 
 
-class Norm(nn.Module):
+# Each under the name that its tensors have in the published files.
+
+
+def norm(width: int) -> nn.Sequential:
     """Layer normalisation over the channels of each pixel."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = LayerNorm2d(width, eps=1e-5)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map ``(B, width, H, W)`` to the same shape."""
-        output: Tensor = self.body(features)
-        return output
+    return nn.Sequential(OrderedDict(body=LayerNorm2d(width, eps=1e-5)))
 
 
-class Embedding(nn.Module):
-    """The first convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, 3, padding=1, bias=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map ``(B, 3, H, W)`` to ``(B, width, H, W)``."""
-        output: Tensor = self.proj(image)
-        return output
+def embedding(width: int) -> nn.Sequential:
+    """The first convolution, ``(B, 3, H, W)`` to ``(B, width, H, W)``."""
+    return nn.Sequential(OrderedDict(proj=nn.Conv2d(3, width, 3, padding=1, bias=False)))
 
 
-class Down(nn.Module):
+def down(width: int) -> nn.Sequential:
     """Half the size, twice the channels."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map ``(B, width, H, W)`` to ``(B, 2 width, H/2, W/2)``."""
-        output: Tensor = self.body(features)
-        return output
+    halved = nn.Conv2d(width, width // 2, 3, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(body=nn.Sequential(halved, nn.PixelUnshuffle(2))))
 
 
-class Up(nn.Module):
+def up(width: int) -> nn.Sequential:
     """Twice the size, half the channels."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.PixelShuffle(2))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map ``(B, width, H, W)`` to ``(B, width / 2, 2 H, 2 W)``."""
-        output: Tensor = self.body(features)
-        return output
+    doubled = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(body=nn.Sequential(doubled, nn.PixelShuffle(2))))
