@@ -66,5 +66,5 @@ for pair in data.test_dataloader():
     rows.append({name: image[0] for name, image in images.items()})
 picture = comparison_grid(rows, width=260, detail=64)
 Path("runs").mkdir(exist_ok=True)
-picture.save("runs/test_time_adapt.png")
+picture.save("runs/adaptation.png")
 picture
