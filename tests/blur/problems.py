@@ -41,3 +41,18 @@ def assert_same(results, expected, tolerance):
         assert result.shape == wanted.shape, name
         error = (result.double() - wanted.double()).abs().max().item()
         assert error <= tolerance * max(1.0, wanted.abs().max().item()), f"{name}: {error}"
+
+
+def poison_fresh_buffers(monkeypatch):
+    """Uninitialised memory holds NaN from here on, so that whatever of it comes through shows."""
+
+    def poisoned(function):
+        def fresh(*arguments, **keywords):
+            result = function(*arguments, **keywords)
+            return result.fill_(torch.nan) if result.is_floating_point() else result
+
+        return fresh
+
+    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.blur.problems import MODELS, SHAPES, assert_same, problem, with_gradients
+from tests.blur.problems import MODELS, SHAPES, assert_same, poison_fresh_buffers, problem, with_gradients
 
 BACKENDS = ["torch", "numba"]
 
@@ -125,21 +125,10 @@ def test_numba_adds_up_the_image_gradient_in_one_order(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_fresh_buffers_are_written_in_full(model, backend, monkeypatch):
     """Whatever uninitialised memory holds, nothing of it comes through."""
-    empty, new_empty, empty_like = torch.empty, torch.Tensor.new_empty, torch.empty_like
-
-    def poisoned(function):
-        def fresh(*arguments, **keywords):
-            result = function(*arguments, **keywords)
-            return result.fill_(torch.nan) if result.is_floating_point() else result
-
-        return fresh
-
     blur, definition = MODELS[model]
     inputs, grad = problem(1, 5, 9, 14, 20.0)
     expected = with_gradients(definition, inputs, grad)
-    monkeypatch.setattr(torch, "empty", poisoned(empty))
-    monkeypatch.setattr(torch, "empty_like", poisoned(empty_like))
-    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(new_empty))
+    poison_fresh_buffers(monkeypatch)
     assert_same(with_gradients(blur, inputs, grad, backend=backend), expected, 1e-13)
 
 

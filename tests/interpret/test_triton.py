@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reblurkit.blur import flow_kernel_blur
-from tests.blur.problems import MODELS, assert_same, problem, with_gradients
+from tests.blur.problems import MODELS, assert_same, poison_fresh_buffers, problem, with_gradients
 
 pytestmark = [
     pytest.mark.interpret,
@@ -27,18 +27,7 @@ SHAPES = [(2, 3, 9, 17, 18.0), (1, 1, 1, 1, 3.0), (1, 2, 1, 13, 5.0), (1, 5, 5, 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
     """Uninitialised memory holds NaN."""
-    empty, new_empty, empty_like = torch.empty, torch.Tensor.new_empty, torch.empty_like
-
-    def fresh(function):
-        def poison(*arguments, **keywords):
-            result = function(*arguments, **keywords)
-            return result.fill_(torch.nan) if result.is_floating_point() else result
-
-        return poison
-
-    monkeypatch.setattr(torch, "empty", fresh(empty))
-    monkeypatch.setattr(torch, "empty_like", fresh(empty_like))
-    monkeypatch.setattr(torch.Tensor, "new_empty", fresh(new_empty))
+    poison_fresh_buffers(monkeypatch)
 
 
 @pytest.fixture(params=[False, True], ids=["atomic", "deterministic"])
