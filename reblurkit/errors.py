@@ -60,4 +60,4 @@ class ReportError(ReblurkitError, ValueError):
 
 
 class BackendError(ReblurkitError, RuntimeError):
-    """A backend is not installed, cannot work on the tensors' device, or cannot compute what is asked of it."""
+    """A backend or an extra is not installed, or a backend cannot do what is asked of it on the tensors' device."""

@@ -37,14 +37,15 @@ class VGGLoss(nn.Module):
 
     Args:
         features: ``"vgg19"``, ``"vgg16"``, or any module that maps images to a feature map or a list of them, for
-            instance ``timm.create_model(..., features_only=True)``; of a module a frozen copy in evaluation mode is
-            used.
+            instance :class:`reblurkit.models.EfficientNetLiteFeatures`, whose weights come with the extra
+            ``[perceptual]``; of a module a frozen copy in evaluation mode is used.
         layers: Names of VGG's maps, see :class:`reblurkit.models.VGGFeatures`; default ``["conv5_4"]``, the last
             convolution (``conv5_3`` of VGG-16).
         layer_weights: Factor of each map's distance; default 1.
         weights: File of VGG's weights as torchvision publishes them; default: downloaded once, about 550 MB.
         distance: Called with the two maps; default the mean absolute difference.
-        normalize: Shift and scale the images as ImageNet's classifiers were trained.
+        normalize: Shift and scale the images as ImageNet's classifiers were trained; not for features that do so
+            themselves, such as ``EfficientNetLiteFeatures``.
 
     Shape:
         ``(deblurred, sharp)``, each ``(B, 3, H, W)`` in [0, 1], sides at least 16 for the default layer;
@@ -106,7 +107,7 @@ class MultiScalePerceptualLoss(nn.Module):
         layers: Names of VGG's maps; default ``relu2_2``, ``relu3_3``, ``relu4_1``, ``relu4_3`` and ``conv5_1``.
         layer_weights: Factor of each map's distance; default the authors' for the default layers, else 1.
         weights: File of VGG's weights as torchvision publishes them; default: downloaded once, about 550 MB.
-        normalize: Shift and scale the images as ImageNet's classifiers were trained.
+        normalize: Shift and scale the images, as in :class:`VGGLoss`.
         reduction: ``"mean"`` over the scales as in the paper, or ``"sum"``.
 
     Shape:
@@ -198,7 +199,7 @@ class _FrozenFeatures:
                 f"{len(layers)} layers need as many `layer_weights`, but there are {len(layer_weights)}"
             )
         self.layer_weights = layer_weights
-        self.normalize = normalize
+        self.normalize = normalize and not getattr(features, "normalizes", False)
 
     def distance(self, image: Tensor, target: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """The weighted sum of the maps' distances; gradients reach ``image`` only."""

@@ -8,6 +8,7 @@ from reblurkit.models.deblur.nafnet import NAFNet as NAFNet
 from reblurkit.models.deblur.restormer import Restormer as Restormer
 from reblurkit.models.deblur.srn import SRN as SRN
 from reblurkit.models.deblur.unet import UNet as UNet
+from reblurkit.models.efficientnet import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from reblurkit.models.flow.flownet_s import FlowNetS as FlowNetS
 from reblurkit.models.flow.pwc_net import PWCNet as PWCNet
 from reblurkit.models.flow.raft import RAFT as RAFT

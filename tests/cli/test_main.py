@@ -309,10 +309,12 @@ def test_training_starts_from_weights(project):
 
 
 def test_every_loss_is_logged_from_yaml_alone(project):
+    shallow = {"class_path": "EfficientNetLiteFeatures", "init_args": {"stages": [1, 2]}}
     config = yaml.safe_load((project / "config.yaml").read_text())
     config["model"]["init_args"] |= {
         "extra_losses": {
             "vgg": {"weight": 0.3, "loss": {"class_path": "VGGLoss", "init_args": {"features": "own.MyNet"}}},
+            "efficientnet": {"weight": 0.1, "loss": {"class_path": "VGGLoss", "init_args": {"features": shallow}}},
             "frequency": {"weight": 0.1, "loss": "FrequencyLoss"},
         },
         "discriminator": {"class_path": "PatchGAN", "init_args": {"width": 4, "layers": 2}},
@@ -328,7 +330,9 @@ def test_every_loss_is_logged_from_yaml_alone(project):
     assert run("fit") == 0
     (table,) = project.glob("run/**/metrics.csv")
     logged = set(table.read_text().splitlines()[0].split(","))
-    assert {f"train/loss_{name}" for name in ("vgg", "frequency", "adversarial", "discriminator", "reblur")} <= logged
+    assert {
+        f"train/loss_{name}" for name in ("vgg", "efficientnet", "frequency", "adversarial", "discriminator", "reblur")
+    } <= logged
     assert {"train/gradient_penalty", "lr-discriminator"} <= logged
     (checkpoint,) = project.glob("run/**/*.ckpt")
     saved = torch.load(checkpoint, weights_only=True)

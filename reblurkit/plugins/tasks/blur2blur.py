@@ -68,9 +68,10 @@ class Blur2BlurTranslator(L.LightningModule):
             ``MIMOUNet(identity=True)``.
         discriminator: Maps images to scores without an activation; default ``PatchGAN()``.
         perceptual: A module that maps images to a list of feature maps, for instance
-            :class:`reblurkit.losses.LayerFeatures` of the deblurring network; or the whole loss, called with the
-            generator's outputs and its input; default ``MultiScalePerceptualLoss(reduction="sum")`` with VGG-16, whose
-            weights are downloaded when training starts.
+            :class:`reblurkit.models.EfficientNetLiteFeatures`, or :class:`reblurkit.losses.LayerFeatures` of the
+            deblurring network; or the whole loss, called with the generator's outputs and its input; default
+            ``MultiScalePerceptualLoss(reduction="sum")`` with VGG-16, whose weights are downloaded when training
+            starts.
         perceptual_weight: lambda_rec.
         gradient_penalty: lambda_grad.
         adversarial: An :class:`reblurkit.losses.AdversarialLoss` or its kind; default ``"hinge"``, ``"vanilla"`` is the
@@ -311,8 +312,9 @@ class Blur2BlurTranslator(L.LightningModule):
             loss: Tensor = self.perceptual(outputs, blurry)
         except DownloadError as error:
             raise type(error)(
-                f"{error}; or train without VGG: perceptual=torch.nn.AvgPool2d(4) compares means of small squares, "
-                "LayerFeatures(network, layers) features of any network at hand, for instance of the deblurring network"
+                f"{error}; or train without VGG: perceptual=EfficientNetLiteFeatures() comes with the extra "
+                "[perceptual], torch.nn.AvgPool2d(4) compares means of small squares, LayerFeatures(network, layers) "
+                "features of any network at hand, for instance of the deblurring network"
             ) from error
         return loss
 

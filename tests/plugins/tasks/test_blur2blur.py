@@ -21,7 +21,7 @@ from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, DownloadError, ShapeError
 from reblurkit.losses import LayerFeatures, MultiScalePerceptualLoss
 from reblurkit.metrics import NIQE, fit_pristine
-from reblurkit.models import ReblurNet, UNet
+from reblurkit.models import EfficientNetLiteFeatures, ReblurNet, UNet
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.models.vgg import VGG_WEIGHTS
@@ -370,6 +370,13 @@ def test_bad_batches(tmp_path):
         fit(translator(known_blur=ShakeBlur(33)), tmp_path)
     with pytest.raises(ShapeError, match="must keep the shape"):
         fit(translator(generator=nn.Conv2d(3, 3, 2, 2)), tmp_path)
+
+
+def test_content_by_efficientnet(tmp_path):
+    module = translator(perceptual=EfficientNetLiteFeatures(stages=[1, 2]))
+    run = fit(module, tmp_path, batches(2))
+    assert run.logged_metrics["train/loss_perceptual"] > 0
+    assert {key.split(".")[0] for key in module.state_dict()} == {"generator", "discriminator"}
 
 
 def test_vgg_that_cannot_be_had_is_answered_with_advice(tmp_path, hub_cache, monkeypatch, closed_port):
