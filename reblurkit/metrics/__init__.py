@@ -2,6 +2,7 @@
 
 from reblurkit.metrics.colour_shift import ColourShift
 from reblurkit.metrics.deblur_metrics import DeblurMetrics
+from reblurkit.metrics.deep_distance import DeepDistance
 from reblurkit.metrics.gradients import GradientStatistics
 from reblurkit.metrics.lpips import LPIPS
 from reblurkit.metrics.max_over_order import MaxOverOrder
@@ -17,6 +18,7 @@ __all__ = [
     "SSIM",
     "ColourShift",
     "DeblurMetrics",
+    "DeepDistance",
     "GradientStatistics",
     "MaxOverOrder",
     "PristineModel",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from reblurkit.core.checks import check_images
-from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
+from reblurkit.errors import ArgumentError, BackendError, DownloadError, PluginError, ShapeError
 from reblurkit.metrics.gradients import GradientStatistics
 from reblurkit.metrics.lpips import LPIPS
 from reblurkit.metrics.niqe import NIQE
@@ -29,13 +29,13 @@ _DEFAULTS: dict[str, Callable[[], Metric]] = {
 class DeblurMetrics(Metric):
     """PSNR, SSIM, gradient statistics, NIQE and LPIPS at once; what cannot be measured is reported, not fatal.
 
-    A metric is unavailable if its weights cannot be downloaded, or if an image does not suit it (NIQE needs two
-    blocks of 96 x 96 pixels); a mean over the other images would be another number. Everything else that is wrong,
-    such as a damaged local file, raises as usual.
+    A metric is unavailable if its weights cannot be downloaded, if it needs an extra that is not installed, or if an
+    image does not suit it (NIQE needs two blocks of 96 x 96 pixels); a mean over the other images would be another
+    number. Everything else that is wrong, such as a damaged local file, raises as usual.
 
     Args:
-        **metrics: By name, a metric or what makes one; None leaves out a default one. They replace or join the
-            defaults ``psnr``, ``ssim``, ``gradients``, ``niqe``, ``lpips``.
+        **metrics: By name, a metric or what makes one, for instance ``deep_distance=DeepDistance``; None leaves out a
+            default one. They replace or join the defaults ``psnr``, ``ssim``, ``gradients``, ``niqe``, ``lpips``.
 
     Shape:
         ``update(preds, target)`` with ``(B, 3, H, W)`` in [0, 1]; ``compute()`` returns a dict of float64 scalars by
@@ -67,7 +67,7 @@ class DeblurMetrics(Metric):
         for name, metric in chosen.items():
             try:
                 built = metric if isinstance(metric, Metric) else metric()
-            except DownloadError as error:
+            except (BackendError, DownloadError) as error:
                 self._missing[name] = str(error)
                 continue
             if not isinstance(built, Metric):
