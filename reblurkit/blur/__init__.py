@@ -5,6 +5,9 @@ from reblurkit.blur.exposure import exposure_from
 from reblurkit.blur.kernel_blur import FlowKernelBlur, flow_kernel_blur
 from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
 from reblurkit.blur.mask import flow_kernel_mask
+from reblurkit.blur.motion import MotionBlur
+from reblurkit.blur.noise import CameraNoise
+from reblurkit.blur.random_blur import RandomBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.blur.table import kernel_table
 from reblurkit.blur.transfer import BlurTransfer
@@ -12,9 +15,12 @@ from reblurkit.blur.warp_blur import FlowWarpBlur, flow_warp_blur
 
 __all__ = [
     "BlurTransfer",
+    "CameraNoise",
     "FlowKernelBlur",
     "FlowLineBlur",
     "FlowWarpBlur",
+    "MotionBlur",
+    "RandomBlur",
     "ShakeBlur",
     "average_frames",
     "exposure_from",

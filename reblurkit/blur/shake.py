@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from kornia.filters import filter2d
-from torch import Tensor, nn
+from torch import Tensor
 
-from reblurkit.blur.arguments import check_image, check_whole, is_number, shown
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.blur.arguments import check_whole, is_number, shown
+from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.errors import ArgumentError
 
 _SAMPLES = 1024  # points on a trajectory: below half a pixel apart even for a jittery path across 65 pixels
 
 
-class ShakeBlur(nn.Module):
+class ShakeBlur(RandomBlur):
     """Blurs every image of a batch with a camera-shake kernel of its own.
 
     The hand that holds the camera is a point whose heading drifts and now and then jolts; the kernel is the time it
@@ -46,87 +47,88 @@ class ShakeBlur(nn.Module):
     """
 
     def __init__(self, size: int = 21, strength: float = 0.5, seed: int | None = None, linear: bool = True) -> None:
-        super().__init__()
+        super().__init__(seed, linear)
         check_whole(size=size, unit=" of pixels")
         if size % 2 == 0:
             raise ArgumentError(f"`size` of a kernel must be an odd number of pixels, at least 1, but is {size}")
         if not is_number(strength) or not 0 <= strength <= 1:
             raise ArgumentError(f"`strength` must be a number in [0, 1], but is {shown(strength)}")
-        if seed is not None and not (is_number(seed, int) and -(2**63) <= seed < 2**64):
-            raise ArgumentError(f"`seed` must be a whole number of 64 bits (int) or None, but is {shown(seed)}")
         self.size = size
         self.strength = strength
-        self.seed = seed
-        self.linear = linear
-        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     @property
     def border(self) -> int:
-        """Pixels at each side of the image whose blur may come from beyond it, where the border is replicated."""
+        """Half of the kernel."""
         return self.size // 2
 
-    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Blur with new kernels.
-
-        Args:
-            image: ``(B, C, H, W)`` in [0, 1].
-            generator: Source of the kernels for this call; default: this object's own.
-        """
-        check_image(image)
-        kernels = torch.stack([self.kernel(generator) for _ in range(len(image))]).to(image)
-        if not self.linear:
-            return _filter(image, kernels)
-        channels = image.shape[1]
-        if channels not in (1, 3):
-            raise ShapeError(f"linear light needs RGB or grey images, but came {channels} channels; pass linear=False")
-        rgb = image.expand(-1, 3, -1, -1)
-        return linear_rgb_to_rgb(_filter(rgb_to_linear_rgb(rgb), kernels))[:, :channels]
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw kernels, ``(count, size, size)`` float64, each with sum 1."""
+        # Kernel by kernel, so that a batch draws what as many single calls would; the arithmetic is for all at once.
+        chances = [_Chances.drawn(generator or self._generator) for _ in range(count)]
+        paths, share = _trajectories(_Chances(*map(torch.stack, zip(*chances, strict=True))), self.strength)
+        reach = paths.abs().amax((1, 2))
+        return _rasterise(paths * (share * (self.size // 2) / reach)[:, None, None], self.size)
 
     def kernel(self, generator: torch.Generator | None = None) -> Tensor:
         """Draw one kernel, ``(size, size)`` float64 with sum 1."""
-        path = _trajectory(self.strength, generator or self._generator)
-        reach = torch.linalg.vector_norm(path, ord=math.inf)
-        share = 0.5 + 0.5 * torch.rand((), generator=generator or self._generator, dtype=torch.float64)
-        return _rasterise(path * (share * (self.size // 2) / reach), self.size)
+        return self.draw(1, generator)[0]
+
+    def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
+        # filter2d slides the kernel without flipping it; a trajectory has no preferred direction of time
+        blurred: Tensor = filter2d(image, drawn, border_type="replicate")
+        return blurred
 
     def extra_repr(self) -> str:
         """The options, for ``repr``."""
         return f"size={self.size}, strength={self.strength}, seed={self.seed}, linear={self.linear}"
 
 
-def _filter(image: Tensor, kernels: Tensor) -> Tensor:
-    # filter2d slides the kernel without flipping it; a trajectory has no preferred direction of time
-    blurred: Tensor = filter2d(image, kernels, border_type="replicate")
-    return blurred
+class _Chances(NamedTuple):
+    """The random numbers of a trajectory, or of several, each with a dimension in front."""
+
+    drift: Tensor
+    jolts: Tensor
+    turns: Tensor
+    start: Tensor
+    speed: Tensor
+    share: Tensor
+
+    @classmethod
+    def drawn(cls, generator: torch.Generator | None) -> _Chances:
+        def normal() -> Tensor:
+            return torch.randn(_SAMPLES, generator=generator, dtype=torch.float64)
+
+        def uniform() -> Tensor:
+            return torch.rand(_SAMPLES, generator=generator, dtype=torch.float64)
+
+        drawn = normal(), uniform(), uniform(), uniform(), normal()
+        share = torch.rand((), generator=generator, dtype=torch.float64)
+        return cls(*drawn, share)
 
 
-def _trajectory(strength: float, generator: torch.Generator | None) -> Tensor:
-    """Positions ``(_SAMPLES, 2)`` at equal times, centre of mass at the origin."""
-
-    def normal() -> Tensor:
-        return torch.randn(_SAMPLES, generator=generator, dtype=torch.float64)
-
-    def uniform() -> Tensor:
-        return torch.rand(_SAMPLES, generator=generator, dtype=torch.float64)
-
-    drift = 0.1 * strength * normal()
-    jolt = (uniform() < 6 * strength / _SAMPLES) * math.pi * (2 * uniform() - 1)
-    heading = 2 * math.pi * uniform()[0] + torch.cumsum(drift + jolt, 0)
+def _trajectories(chances: _Chances, strength: float) -> tuple[Tensor, Tensor]:
+    """Positions ``(B, _SAMPLES, 2)`` at equal times, centre of mass at the origin; how far they reach, ``(B,)``."""
+    drift = 0.1 * strength * chances.drift
+    jolt = (chances.jolts < 6 * strength / _SAMPLES) * math.pi * (2 * chances.turns - 1)
+    heading = 2 * math.pi * chances.start[:, :1] + torch.cumsum(drift + jolt, 1)
     # Speed is a slow random walk in its logarithm, within about a factor of e at full strength.
-    speed = torch.exp(strength * torch.cumsum(normal(), 0) / math.sqrt(_SAMPLES))
-    path = torch.cumsum(speed[:, None] * torch.stack([heading.cos(), heading.sin()], -1), 0)
-    return path - path.mean(0)
+    speed = torch.exp(strength * torch.cumsum(chances.speed, 1) / math.sqrt(_SAMPLES))
+    paths = torch.cumsum(speed[..., None] * torch.stack([heading.cos(), heading.sin()], -1), 1)
+    return paths - paths.mean(1, keepdim=True), 0.5 + 0.5 * chances.share
 
 
-def _rasterise(path: Tensor, size: int) -> Tensor:
-    """Share every position among its four pixels, bilinearly; ``path`` in pixels from the middle."""
-    position = path + size // 2
+def _rasterise(paths: Tensor, size: int) -> Tensor:
+    """Share every position among its four pixels, bilinearly; ``paths`` in pixels from the middle."""
+    position = paths + size // 2
     corner = position.floor()
     fraction = position - corner
-    kernel = torch.zeros(size + 1, size + 1, dtype=path.dtype)  # room for the zero shares beyond the border
+    kernels = torch.zeros(len(paths), size + 1, size + 1, dtype=paths.dtype)  # room for zero shares beyond the border
+    number = torch.arange(len(paths))[:, None].expand(corner.shape[:2])
     for down in (0, 1):
         for right in (0, 1):
-            share = (fraction[:, 1] if down else 1 - fraction[:, 1]) * (fraction[:, 0] if right else 1 - fraction[:, 0])
-            kernel.index_put_((corner[:, 1].long() + down, corner[:, 0].long() + right), share, accumulate=True)
-    kernel = kernel[:size, :size]
-    return kernel / kernel.sum()
+            vertical = fraction[..., 1] if down else 1 - fraction[..., 1]
+            horizontal = fraction[..., 0] if right else 1 - fraction[..., 0]
+            place = (number, corner[..., 1].long() + down, corner[..., 0].long() + right)
+            kernels.index_put_(place, vertical * horizontal, accumulate=True)
+    kernels = kernels[:, :size, :size]
+    return kernels / kernels.sum((1, 2), keepdim=True)

@@ -3,6 +3,7 @@
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import read_image, write_image
 from reblurkit.data.paired import PairedFolder
+from reblurkit.data.photos import PhotoFolder
 from reblurkit.data.unpaired import BlurryFolder, UnpairedFolder
 from reblurkit.data.video import VideoFolder
 
@@ -10,6 +11,7 @@ __all__ = [
     "BlurryFolder",
     "DemoPhotos",
     "PairedFolder",
+    "PhotoFolder",
     "UnpairedFolder",
     "VideoFolder",
     "read_image",

@@ -41,6 +41,20 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         DatasetNotFoundError: If there is no such file.
         ImageFileError: If the file is empty, truncated, or no image.
     """
+    levels = read_levels(path)
+    return scale_levels(np.ascontiguousarray(levels.transpose(2, 0, 1)))
+
+
+def read_levels(path: str | os.PathLike[str]) -> NDArray[np.uint8 | np.uint16]:
+    """Read an image file as :func:`read_image` does, in its own whole numbers.
+
+    Returns:
+        ``(H, W, 3)``, uint8 or uint16.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        ImageFileError: If the file is empty, truncated, or no image.
+    """
     path = Path(path)
     try:
         array = _decode(path)
@@ -48,7 +62,19 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         raise DatasetNotFoundError(f"no image file {path}") from None
     except Exception as error:  # decoders of broken files raise whatever their parser ran into
         raise ImageFileError(f"cannot read image {path}: {_reason(path, error)}") from error
-    return torch.from_numpy(np.ascontiguousarray(_rgb(array, path).transpose(2, 0, 1)))
+    return _rgb(array, path)
+
+
+def scale_levels(levels: NDArray[np.uint8 | np.uint16]) -> Tensor:
+    """Whole numbers of 8 or 16 bits as float32 in [0, 1], the same shape.
+
+    Example:
+        >>> scale_levels(np.array([0, 51, 255], np.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    scaled = levels.astype(np.float32)
+    scaled /= np.iinfo(levels.dtype).max
+    return torch.from_numpy(scaled)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -197,24 +223,18 @@ def _upright(array: NDArray[np.generic], orientation: int) -> NDArray[np.generic
     return array
 
 
-def _rgb(array: NDArray[np.generic], path: Path) -> NDArray[np.float32]:
-    """Any decoded array as ``(H, W, 3)`` float32 in [0, 1]."""
+def _rgb(array: NDArray[np.generic], path: Path) -> NDArray[np.uint8 | np.uint16]:
+    """Any decoded array as ``(H, W, 3)`` of its 8 or 16 bits."""
     if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:  # Pillow's mode "I" holds 16-bit files
         array = array.astype(np.uint16)
-    if array.dtype == np.uint8:
-        largest = 255.0
-    elif array.dtype == np.uint16:
-        largest = 65535.0
-    else:
+    if array.dtype not in (np.uint8, np.uint16):
         raise ImageFileError(f"cannot read image {path}: expected 8 or 16 bits per value, but it holds {array.dtype}")
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
         raise ImageFileError(f"cannot read image {path}: expected one image, but its array is {array.shape}")
     colour = array[..., :3] if array.shape[2] >= 3 else np.repeat(array[..., :1], 3, axis=2)
-    scaled: NDArray[np.float32] = colour.astype(np.float32)
-    scaled /= largest
-    return scaled
+    return cast("NDArray[np.uint8 | np.uint16]", colour)
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -96,6 +96,21 @@ def index_files(files: Iterable[tuple[Path, Captured]], wildcards: Iterable[str]
     return index
 
 
+def image_files(folder: Path) -> list[Path]:
+    """All image files of a folder and those below it, sorted.
+
+    Raises:
+        DatasetNotFoundError: If the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        near = ", ".join(sorted(entry.name for entry in folder.parent.iterdir())[:8]) if folder.parent.is_dir() else ""
+        raise DatasetNotFoundError(f"no folder {folder}; {folder.parent} holds: {near or 'nothing'}")
+    files = [path for path, _ in Pattern("**/*").files(folder)]
+    if not files:
+        raise DatasetNotFoundError(f"no images in the folder {folder}")
+    return files
+
+
 def walk_files(folder: Path) -> list[Path]:
     """All files below a folder, sorted; links to folders are followed, each folder once.
 

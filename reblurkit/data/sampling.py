@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
@@ -110,6 +110,7 @@ class TrainLoader(DataLoader[Any]):
             one.
         num_workers: Processes that load; they live as long as the loader.
         pin_memory: Whether batches are put where a GPU fetches them fastest.
+        collate: Makes a batch of items; default: torch's own way.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class TrainLoader(DataLoader[Any]):
         batch_size: int,
         num_workers: int = 0,
         pin_memory: bool = False,
+        collate: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__(
             dataset,
@@ -129,6 +131,7 @@ class TrainLoader(DataLoader[Any]):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
+            collate_fn=collate,
         )
         self._draws = sampler
         self._items_per_batch = batch_size

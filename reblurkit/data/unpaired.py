@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from reblurkit.data.augmentation import random_crop
 from reblurkit.data.images import image_size, read_image
-from reblurkit.data.patterns import Pattern
+from reblurkit.data.patterns import image_files
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError, ShapeError
 
@@ -90,7 +90,7 @@ class UnpairedFolder(Dataset[UnpairedItem]):
             )
         self.root = Path(root)
         _check_folders(self.root, blurry=blurry, sharp=sharp, known_blurry=known_blurry, known_sharp=known_sharp)
-        self.blurry, self.sharp = _images(self.root / blurry), _images(self.root / sharp)
+        self.blurry, self.sharp = image_files(self.root / blurry), image_files(self.root / sharp)
         if ratio is not None:
             self.blurry = self.blurry[: round(ratio * len(self.blurry))]
             self.sharp = self.sharp[round(ratio * len(self.sharp)) :]
@@ -150,7 +150,7 @@ class UnpairedFolder(Dataset[UnpairedItem]):
             return []
         if len(folders) < 2:
             raise PairingError(f"known blur needs blurry and sharp images, but there is {folders[0]} only")
-        pairs = [_images(folder) for folder in folders]
+        pairs = [image_files(folder) for folder in folders]
         if len(pairs[0]) != len(pairs[1]):
             raise PairingError(
                 f"known images are paired in sorted order, but {folders[0]} holds {len(pairs[0])} and {folders[1]} "
@@ -190,7 +190,7 @@ class BlurryFolder(Dataset[BlurryItem]):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
-        self.files = _images(self.root)
+        self.files = image_files(self.root)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -209,16 +209,6 @@ def _check_folders(root: Path, **folders: str | None) -> None:
             if path in seen:
                 raise PairingError(f"{seen[path]} and {name} images are the same folder, {root / folder}; name two")
             seen[path] = name
-
-
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        near = ", ".join(sorted(entry.name for entry in folder.parent.iterdir())[:8]) if folder.parent.is_dir() else ""
-        raise DatasetNotFoundError(f"no folder {folder}; {folder.parent} holds: {near or 'nothing'}")
-    files = [path for path, _ in Pattern("**/*").files(folder)]
-    if not files:
-        raise DatasetNotFoundError(f"no images in the folder {folder}")
-    return files
 
 
 def _index(length: int, generator: torch.Generator) -> int:

@@ -2,6 +2,7 @@ from reblurkit.models.deblur.dbn import DBN as DBN
 from reblurkit.models.deblur.deblurgan import DeblurGAN as DeblurGAN
 from reblurkit.models.deblur.deblurgan_v2 import DeblurGANv2 as DeblurGANv2
 from reblurkit.models.deblur.dmphn import DMPHN as DMPHN
+from reblurkit.models.deblur.folded_unet import FoldedUNet as FoldedUNet
 from reblurkit.models.deblur.mimo_unet import MIMOUNet as MIMOUNet
 from reblurkit.models.deblur.msresnet import MSResNet as MSResNet
 from reblurkit.models.deblur.nafnet import NAFNet as NAFNet

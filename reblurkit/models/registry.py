@@ -23,6 +23,7 @@ class _Entry(NamedTuple):
 
 _MODELS = {
     "unet": _Entry("deblur", "reblurkit.models.deblur.unet", "UNet", {}),
+    "folded-unet": _Entry("deblur", "reblurkit.models.deblur.folded_unet", "FoldedUNet", {}),
     "flownet-s": _Entry("flow", "reblurkit.models.flow.flownet_s", "FlowNetS", {}),
     "pwc-net": _Entry("flow", "reblurkit.models.flow.pwc_net", "PWCNet", {}),
     "raft-small": _Entry("flow", "reblurkit.models.flow.raft", "RAFT", {"size": "small"}),

@@ -9,6 +9,7 @@ from reblurkit.plugins.callbacks.translation_watch import TranslationWatch as Tr
 from reblurkit.plugins.datamodules.folders import DemoDataModule as DemoDataModule
 from reblurkit.plugins.datamodules.folders import PairedDataModule as PairedDataModule
 from reblurkit.plugins.datamodules.folders import VideoDataModule as VideoDataModule
+from reblurkit.plugins.datamodules.synthetic import SyntheticBlurDataModule as SyntheticBlurDataModule
 from reblurkit.plugins.datamodules.unpaired import UnpairedDataModule as UnpairedDataModule
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin as AdversarialLossMixin
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin as ReblurLossMixin

@@ -42,6 +42,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         if device_augmentation is not None:
             # Only then: a hook of the class would keep Lightning from calling the LightningModule's hook of this name.
             self.on_after_batch_transfer = self._augment  # type: ignore[method-assign]
+        self.collate: Callable[[Any], Any] | None = None
+        """Makes a training batch of items; None: torch's own way."""
         self._sets: dict[Stage, Dataset[Any]] = {}
         self._predicted: Dataset[Any] | None = None
         self._loader: TrainLoader | None = None
@@ -71,7 +73,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """Batches of crops; the order and every crop are a function of (seed, epoch, index)."""
         if getattr(self.trainer, "overfit_batches", 0):
             # The flag asks for the same batches in every epoch: crops and augmentation of epoch 0, in order.
-            return DataLoader(self._sets["train"], self.batch_size, num_workers=self.num_workers)
+            return DataLoader(
+                self._sets["train"], self.batch_size, num_workers=self.num_workers, collate_fn=self.collate
+            )
         sampler = DrawSampler(
             self._sets["train"],
             seed=self.seed,
@@ -84,6 +88,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            collate=self.collate,
         )
         if self._restored is not None:
             self._loader.load_state_dict(self._restored)

@@ -1,0 +1,106 @@
+"""Random motion of camera and objects."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reblurkit.blur.arguments import check_positive
+from reblurkit.blur.line_blur import flow_line_blur
+from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.errors import ArgumentError, ShapeError
+
+_GRID = 4  # control points a side: motion varies over a quarter of the image and more
+_VARIATION = 0.6  # of neighbouring control points, in lengths of the camera's own motion
+_BEND = 0.4  # how far the two halves of the exposure differ from one straight motion
+
+
+class MotionBlur(RandomBlur):
+    """Blurs every image of a batch along a smooth random motion of its own, which differs from place to place.
+
+    One direction for all of the image, the camera's, plus smooth random variation, as of turns, depth and objects, and
+    of the motion between the two halves of the exposure. Pixels are blurred along it by :func:`flow_line_blur`, in
+    linear light. Its uses are those of :class:`ShakeBlur`, which has one kernel for the whole image.
+
+    The longest vector of both flows of an image has the length ``smallest + (largest - smallest) * t ** 1.5`` with t
+    uniform in [0, 1]: short motions are more frequent than long ones.
+
+    Args:
+        largest: Longest motion in half of the exposure, in pixels: a streak is up to twice as long.
+        smallest: The shortest among the images' longest motions, in pixels.
+        seed: Makes the sequence of motions of this object reproducible; default: the global random state.
+        linear: Blur in linear light; ``False`` blurs the values as they are.
+
+    Shape:
+        ``(B, C, H, W)`` in [0, 1] to the same shape. In linear light C is 3 or 1.
+
+    Raises:
+        ArgumentError: If not ``0 < smallest <= largest``, ``seed`` is not a whole number, or the input no tensor of
+            floating point.
+        ShapeError: If the input is no batch of images, is empty, or neither RGB nor grey in linear light.
+
+    Example:
+        >>> MotionBlur(largest=8, seed=0)(torch.rand(2, 3, 32, 40)).shape
+        torch.Size([2, 3, 32, 40])
+    """
+
+    def __init__(
+        self, largest: float = 14.0, smallest: float = 1.0, seed: int | None = None, linear: bool = True
+    ) -> None:
+        super().__init__(seed, linear)
+        check_positive(largest=largest, smallest=smallest, unit=" of pixels")
+        if smallest > largest:
+            raise ArgumentError(f"`smallest` must be at most `largest`, but they are {smallest} and {largest}")
+        self.largest = largest
+        self.smallest = smallest
+
+    @property
+    def border(self) -> int:
+        """Pixels of the longest motion."""
+        return math.ceil(self.largest)
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw motions: vectors at control points, ``(count, 2, 2, 4, 4)`` pixels; F_next and F_prev, u and v."""
+        return torch.stack([self._draw(generator or self._generator) for _ in range(count)])
+
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator)
+
+        angle = 2 * math.pi * uniform()
+        camera = torch.stack([angle.cos(), angle.sin()])[:, None, None]
+        following = camera + _VARIATION * (2 * uniform(2, _GRID, _GRID) - 1)
+        preceding = -following + _BEND * (2 * uniform(2, _GRID, _GRID) - 1)
+        points = torch.stack([following, preceding])
+        length = self.smallest + (self.largest - self.smallest) * uniform() ** 1.5
+        return points * (length / torch.linalg.vector_norm(points, dim=1).amax())
+
+    def flows(self, drawn: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The flow of every pixel: bicubic between the control points, its longest vector as long as theirs.
+
+        Args:
+            drawn: Rows of :meth:`draw`, ``(B, 2, 2, 4, 4)``.
+            size: Height and width in pixels.
+
+        Returns:
+            ``flow_next`` and ``flow_prev``, each ``(B, 2, H, W)``.
+        """
+        if drawn.shape[1:] != (2, 2, _GRID, _GRID):
+            raise ShapeError(f"expected motions of `draw`, (B, 2, 2, {_GRID}, {_GRID}), but came {tuple(drawn.shape)}")
+        flows = F.interpolate(drawn.flatten(1, 2), size=size, mode="bicubic", align_corners=True).unflatten(1, (2, 2))
+        flows = flows * (_longest(drawn) / _longest(flows).clamp(min=torch.finfo(flows.dtype).tiny))
+        return flows[:, 0], flows[:, 1]
+
+    def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
+        return flow_line_blur(image, *self.flows(drawn, (image.shape[-2], image.shape[-1])))
+
+    def extra_repr(self) -> str:
+        """The options, for ``repr``."""
+        return f"largest={self.largest}, smallest={self.smallest}, seed={self.seed}, linear={self.linear}"
+
+
+def _longest(flows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(flows, dim=2, keepdim=True).amax((1, 3, 4), keepdim=True)

@@ -1,0 +1,83 @@
+"""What the random blurs for training have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
+from torch import Tensor, nn
+
+from reblurkit.blur.arguments import check_image, is_number, shown
+from reblurkit.errors import ArgumentError, ShapeError
+
+
+class RandomBlur(nn.Module, ABC):
+    """Blurs every image of a batch with a blur of its own, drawn at random.
+
+    Drawing and blurring are two steps: :meth:`draw` makes a small tensor of random numbers on the CPU, one row an image,
+    and :meth:`blur` turns images and rows into blurry images, on whatever device they are, in one call. So a worker
+    draws beside the image that it reads, and the result does not depend on which images share a batch.
+
+    Light adds up on the sensor, so images are blurred in linear light: converted from sRGB, blurred, converted back.
+
+    Args:
+        seed: Makes the sequence of this object's draws reproducible; default: the global random state.
+        linear: Blur in linear light; ``False`` blurs the values as they are.
+
+    Shape:
+        ``(B, C, H, W)`` in [0, 1] to the same shape. In linear light C is 3 or 1.
+    """
+
+    def __init__(self, seed: int | None, linear: bool) -> None:
+        super().__init__()
+        if seed is not None and not (is_number(seed, int) and -(2**63) <= seed < 2**64):
+            raise ArgumentError(f"`seed` must be a whole number of 64 bits (int) or None, but is {shown(seed)}")
+        self.seed = seed
+        self.linear = linear
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+    @property
+    @abstractmethod
+    def border(self) -> int:
+        """Pixels at each side of the image whose blur may come from beyond it, where the border is replicated."""
+
+    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Blur with new draws.
+
+        Args:
+            image: ``(B, C, H, W)`` in [0, 1].
+            generator: Source of the draws for this call, on the CPU; default: this object's own.
+        """
+        check_image(image)
+        return self.blur(image, self.draw(len(image), generator))
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``count`` blurs, on the CPU: a tensor whose rows :meth:`blur` takes, one an image."""
+
+    def blur(self, image: Tensor, drawn: Tensor) -> Tensor:
+        """Blur with what was drawn.
+
+        Args:
+            image: ``(B, C, H, W)`` in [0, 1].
+            drawn: B rows of :meth:`draw`.
+
+        Raises:
+            ShapeError: If there are not as many rows as images, or the images are neither RGB nor grey in linear light.
+        """
+        check_image(image)
+        if len(drawn) != len(image):
+            raise ShapeError(f"expected one draw an image, {len(image)}, but came {len(drawn)}")
+        drawn = drawn.to(image)
+        if not self.linear:
+            return self._blurred(image, drawn)
+        channels = image.shape[1]
+        if channels not in (1, 3):
+            raise ShapeError(f"linear light needs RGB or grey images, but came {channels} channels; pass linear=False")
+        light = rgb_to_linear_rgb(image.expand(-1, 3, -1, -1))
+        return linear_rgb_to_rgb(self._blurred(light, drawn))[:, :channels]
+
+    @abstractmethod
+    def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
+        """Blur values as they are; ``drawn`` has the image's type and device."""

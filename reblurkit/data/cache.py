@@ -1,0 +1,85 @@
+"""Decoded images in memory-mapped files: a crop reads its own bytes and decodes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reblurkit.data.images import read_levels
+from reblurkit.errors import ArgumentError, ImageFileError
+from reblurkit.core.files import whole_file
+
+Levels = NDArray[np.uint8 | np.uint16]
+
+
+class ImageCache:
+    """Keeps each image file, decoded, in a file of its own that is mapped into memory.
+
+    A file is decoded when it is first asked for, and again when its size or time has changed; what was kept of an
+    earlier version stays until the folder is deleted. Files are written whole or not at all, so that workers,
+    processes and nodes with one file system share a folder.
+
+    Args:
+        folder: Where to keep them; made when first needed. ``True``: the folder ``reblurkit/images`` in the cache of
+            ``torch.hub``.
+
+    Raises:
+        ArgumentError: If the folder's name is a file.
+
+    Example:
+        >>> import tempfile
+        >>> from reblurkit.data import write_image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     write_image(torch.rand(3, 8, 9), f"{root}/a.png")
+        ...     levels = ImageCache(f"{root}/cache").levels(f"{root}/a.png")
+        >>> levels.shape, levels.dtype
+        ((8, 9, 3), dtype('uint8'))
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | bool) -> None:
+        self.folder = Path(torch.hub.get_dir()) / "reblurkit" / "images" if folder is True else Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ArgumentError(f"`cache` must be a folder, but {self.folder} is a file")
+
+    def levels(self, path: str | os.PathLike[str]) -> Levels:
+        """The image's values, ``(H, W, 3)`` of 8 or 16 bits, mapped into memory and read-only.
+
+        Raises:
+            DatasetNotFoundError: If there is no such image file.
+            ImageFileError: If it cannot be read, or what was decoded cannot be written.
+        """
+        kept = self.path(path)
+        if (mapped := _mapped(kept)) is None:
+            levels = read_levels(path)
+            try:
+                with whole_file(kept) as partial:
+                    np.save(partial, levels)
+            except OSError as error:
+                raise ImageFileError(f"cannot keep {path} in the cache {self.folder}: {error.strerror}") from error
+            mapped = _mapped(kept)
+        if mapped is None:
+            raise ImageFileError(f"cannot read {kept} of the cache; delete {self.folder}")
+        return mapped
+
+    def path(self, path: str | os.PathLike[str]) -> Path:
+        """Where a version of an image file is kept, there or not: follows from its full path, size and time."""
+        full = Path(path).resolve()
+        try:
+            status = full.stat()
+        except OSError:  # told by whoever reads the image
+            return self.folder / "missing.npy"
+        version = f"{full}\0{status.st_size}\0{status.st_mtime_ns}"
+        return self.folder / f"{hashlib.sha256(version.encode(errors='surrogateescape')).hexdigest()[:32]}.npy"
+
+
+def _mapped(path: Path) -> Levels | None:
+    try:
+        levels: Levels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or not written by this class
+        return None
+    return levels if levels.ndim == 3 and levels.shape[2] == 3 and levels.dtype in (np.uint8, np.uint16) else None

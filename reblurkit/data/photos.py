@@ -1,0 +1,89 @@
+"""Folders of sharp photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from reblurkit.data.cache import ImageCache, Levels
+from reblurkit.data.images import image_size, read_levels, scale_levels
+from reblurkit.data.patterns import image_files
+from reblurkit.errors import ShapeError
+
+
+class PhotoItem(TypedDict):
+    """A photo ``(3, H, W)`` in [0, 1], and its path below the root without suffix."""
+
+    sharp: Tensor
+    name: str
+
+
+class PhotoFolder(Dataset[PhotoItem]):
+    """Sharp photos alone, of any sizes, also in folders below the root; blurred by whoever uses them.
+
+    Args:
+        root: The folder.
+        cache: Folder that keeps the decoded photos, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: photos are decoded each time.
+
+    Raises:
+        DatasetNotFoundError: If the folder is missing or holds no image.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from reblurkit.data import write_image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     write_image(torch.rand(3, 8, 9), f"{root}/a.png")
+        ...     item = PhotoFolder(root)[0]
+        >>> item["name"], item["sharp"].shape
+        ('a', torch.Size([3, 8, 9]))
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, cache: str | os.PathLike[str] | bool | None = None) -> None:
+        self.root = Path(root)
+        self.files = image_files(self.root)
+        self.cache = ImageCache(cache) if cache else None
+
+    def subset(self, numbers: Sequence[int]) -> PhotoFolder:
+        """The same folder with some of its photos only."""
+        part = PhotoFolder.__new__(PhotoFolder)
+        part.root, part.cache = self.root, self.cache
+        part.files = [self.files[number] for number in numbers]
+        return part
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> PhotoItem:
+        levels = np.ascontiguousarray(self.levels(index).transpose(2, 0, 1))
+        return {"sharp": scale_levels(levels), "name": self.name(index)}
+
+    def name(self, index: int) -> str:
+        """A photo's path below the root without suffix."""
+        return self.files[index].relative_to(self.root).with_suffix("").as_posix()
+
+    def levels(self, index: int) -> Levels:
+        """A photo's values as they are kept, ``(H, W, 3)`` of 8 or 16 bits."""
+        path = self.files[index]
+        return read_levels(path) if self.cache is None else self.cache.levels(path)
+
+    def check_size(self, smallest: int) -> None:
+        """Check, from the files' headers, that crops of a size fit into every photo.
+
+        Raises:
+            ShapeError: If a photo is smaller.
+            ImageFileError: If a file is empty or no image.
+        """
+        for path in self.files:
+            height, width = image_size(path)
+            if min(height, width) < smallest:
+                raise ShapeError(
+                    f"{path} has {width} x {height} pixels, fewer than the crop of {smallest} x {smallest}; choose a "
+                    "smaller `crop`"
+                )

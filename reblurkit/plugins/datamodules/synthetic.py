@@ -1,0 +1,107 @@
+"""Loaders of synthetic pairs: sharp photos are blurred on the training device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from reblurkit.blur.motion import MotionBlur
+from reblurkit.blur.noise import CameraNoise
+from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.blur.shake import ShakeBlur
+from reblurkit.data.photos import PhotoFolder
+from reblurkit.data.synthetic import SyntheticCrops, SyntheticPairs, synthesise
+from reblurkit.plugins.datamodules.image import ImageDataModule, Stage
+
+_HELD_OUT = 20  # one photo in so many validates, where no folder for it is named
+
+
+class SyntheticBlurDataModule(ImageDataModule):
+    """Pairs from sharp photos alone: random crops are blurred on the training device, each time anew.
+
+    Workers read crops and draw the blur; the device blurs, adds noise and rounds. A crop, its blur and its noise are a
+    function of (seed, epoch, index), whatever the number of workers and processes. Validation and test blur whole
+    photos, each with one blur that never changes.
+
+    Args:
+        root: Folder of sharp photos.
+        val_root: Folder of the photos to validate on; default: every twentieth photo of ``root``, which training then
+            leaves out.
+        test_root: Folder of the photos to test on and to predict; default: those to validate on.
+        blur: Random blurs, of which one blurs a crop; default ``MotionBlur()`` and ``ShakeBlur(25)``.
+        noise: What the camera adds; default ``CameraNoise()``. ``False``: nothing.
+        sharp_share: Share of the training crops that stay as they are, so that a network learns to leave sharp photos
+            alone.
+        batch_size: Crops a batch and process.
+        crop: Side of the training crops in pixels.
+        crops_per_photo: Training crops of each photo in an epoch.
+        augment: Flip and turn the training crops.
+        cache: Folder that keeps the decoded photos, see :class:`reblurkit.data.cache.ImageCache`; ``true``: a folder
+            in the cache of ``torch.hub``; ``null``: photos are decoded for each crop.
+        num_workers: Processes that read crops and draw blurs.
+        seed: See above.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        val_root: str | os.PathLike[str] | None = None,
+        test_root: str | os.PathLike[str] | None = None,
+        blur: Sequence[RandomBlur] | None = None,
+        noise: CameraNoise | bool = True,
+        sharp_share: float = 0.0,
+        batch_size: int = 16,
+        crop: int = 128,
+        crops_per_photo: int = 16,
+        augment: bool = True,
+        cache: str | os.PathLike[str] | bool | None = None,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed, None)
+        self.root = root
+        self.val_root = val_root
+        self.test_root = test_root
+        self.blur = [MotionBlur(), ShakeBlur(25)] if blur is None else list(blur)
+        self.noise = CameraNoise() if noise is True else (noise or None)
+        self.sharp_share = sharp_share
+        self.crop = crop
+        self.crops_per_photo = crops_per_photo
+        self.augment = augment
+        self.cache = cache
+        # Not a method of the class, which would keep Lightning from calling the LightningModule's hook of this name.
+        self.on_after_batch_transfer = self._synthesise  # type: ignore[method-assign]
+
+    def dataset(self, stage: Stage) -> Dataset[Any]:
+        """Crops of the training photos, or whole pairs of the others."""
+        photos = self._photos(stage)
+        if stage != "train":
+            return SyntheticPairs(photos, self.blur, self.noise, seed=self.seed)
+        crops = SyntheticCrops(
+            photos,
+            self.blur,
+            crop=self.crop,
+            repeats=self.crops_per_photo,
+            sharp_share=self.sharp_share,
+            augment=self.augment,
+            seed=self.seed,
+        )
+        self.collate = crops.collate
+        return crops
+
+    def _photos(self, stage: Stage) -> PhotoFolder:
+        if stage == "test" and self.test_root is not None:
+            return PhotoFolder(self.test_root, cache=self.cache)
+        if stage != "train" and self.val_root is not None:
+            return PhotoFolder(self.val_root, cache=self.cache)
+        photos = PhotoFolder(self.root, cache=self.cache)
+        if self.val_root is not None:
+            return photos
+        return photos.subset([i for i in range(len(photos)) if (i % _HELD_OUT != 0) == (stage == "train")])
+
+    def _synthesise(self, batch: Any, dataloader_idx: int) -> Any:
+        return synthesise(batch, self.blur, self.noise) if "levels" in batch else batch
