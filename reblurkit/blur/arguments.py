@@ -155,6 +155,19 @@ def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
             raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
 
 
+def own_generator(seed: int | None) -> torch.Generator | None:
+    """The source of an object's random numbers, on the CPU; None, the global one, without a seed.
+
+    Raises:
+        ArgumentError: If the seed is no whole number of 64 bits.
+    """
+    if seed is None:
+        return None
+    if not is_number(seed, int) or not -(2**63) <= seed < 2**64:
+        raise ArgumentError(f"`seed` must be a whole number of 64 bits (int) or None, but is {shown(seed)}")
+    return torch.Generator().manual_seed(seed)
+
+
 def is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
     """Whether a value is an int or a float: True is none, and a tensor is none.
 

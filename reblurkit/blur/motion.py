@@ -68,7 +68,7 @@ class MotionBlur(RandomBlur):
 
     def _draw(self, generator: torch.Generator | None) -> Tensor:
         def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator)
+            return torch.rand(shape, generator=generator, dtype=torch.float32)
 
         angle = 2 * math.pi * uniform()
         camera = torch.stack([angle.cos(), angle.sin()])[:, None, None]
@@ -76,7 +76,8 @@ class MotionBlur(RandomBlur):
         preceding = -following + _BEND * (2 * uniform(2, _GRID, _GRID) - 1)
         points = torch.stack([following, preceding])
         length = self.smallest + (self.largest - self.smallest) * uniform() ** 1.5
-        return points * (length / torch.linalg.vector_norm(points, dim=1).amax())
+        motion: Tensor = points * (length / torch.linalg.vector_norm(points, dim=1).amax())
+        return motion
 
     def flows(self, drawn: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The flow of every pixel: bicubic between the control points, its longest vector as long as theirs.
@@ -90,7 +91,8 @@ class MotionBlur(RandomBlur):
         """
         if drawn.shape[1:] != (2, 2, _GRID, _GRID):
             raise ShapeError(f"expected motions of `draw`, (B, 2, 2, {_GRID}, {_GRID}), but came {tuple(drawn.shape)}")
-        flows = F.interpolate(drawn.flatten(1, 2), size=size, mode="bicubic", align_corners=True).unflatten(1, (2, 2))
+        flows = F.interpolate(drawn.flatten(1, 2), size=size, mode="bicubic", align_corners=True)
+        flows = flows.reshape(len(drawn), 2, 2, *size)
         flows = flows * (_longest(drawn) / _longest(flows).clamp(min=torch.finfo(flows.dtype).tiny))
         return flows[:, 0], flows[:, 1]
 
@@ -103,4 +105,5 @@ class MotionBlur(RandomBlur):
 
 
 def _longest(flows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(flows, dim=2, keepdim=True).amax((1, 3, 4), keepdim=True)
+    lengths: Tensor = torch.linalg.vector_norm(flows, dim=2, keepdim=True)
+    return lengths.amax((1, 3, 4), keepdim=True)

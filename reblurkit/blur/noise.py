@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor, nn
 from torchvision.io import decode_jpeg, encode_jpeg
 
-from reblurkit.blur.arguments import check_image, is_number, shown
+from reblurkit.blur.arguments import check_image, is_number, own_generator, shown
+from reblurkit.blur.light import from_light, to_light
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -18,7 +18,7 @@ class CameraNoise(nn.Module):
 
     Noise arises in linear light: of a value x in [0, 1] its variance is ``g**2 * (read**2 + shot**2 * x)``, with a gain
     g that is uniform in [0, 1] for each image. The noisy image is converted back to sRGB and rounded to 8 bits; a share
-    of the images then goes through a JPEG file.
+    of the images then goes through a JPEG file, which is written and read on the CPU.
 
     What happens to an image follows from one number, its seed, whatever else is in the batch; on another kind of
     device the same seed gives other noise of the same distribution.
@@ -55,15 +55,14 @@ class CameraNoise(nn.Module):
         for name, value in (("shot", shot), ("read", read), ("jpeg_share", jpeg_share)):
             if not is_number(value) or not 0 <= value <= 1:
                 raise ArgumentError(f"`{name}` must be a number in [0, 1], but is {shown(value)}")
-        lowest, highest = jpeg
-        if not (is_number(lowest, int) and is_number(highest, int) and 1 <= lowest <= highest <= 100):
+        if len(jpeg) != 2 or not all(is_number(quality, int) for quality in jpeg) or not 1 <= jpeg[0] <= jpeg[1] <= 100:
             raise ArgumentError(f"`jpeg` must be the lowest and highest quality, in 1 to 100, but is {jpeg}")
         self.shot = shot
         self.read = read
-        self.jpeg = (lowest, highest)
+        self.jpeg = (jpeg[0], jpeg[1])
         self.jpeg_share = jpeg_share
         self.seed = seed
-        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._generator = own_generator(seed)
 
     def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Add new noise.
@@ -92,26 +91,26 @@ class CameraNoise(nn.Module):
                 f"expected RGB images and a seed for each, but came {tuple(image.shape)} and {len(seeds)} seeds"
             )
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        chances = torch.stack([torch.rand(3, generator=generator) for generator in generators])
-        noise = torch.stack([_normal(image[0], seed) for seed in seeds])
-        light = rgb_to_linear_rgb(image)
-        gain = chances[:, 0, None, None, None].to(image)
-        light = light + gain * (self.read**2 + self.shot**2 * light).sqrt() * noise
-        levels = (linear_rgb_to_rgb(light.clamp(0, 1)) * 255).round().to(torch.uint8)
-        lowest, highest = self.jpeg
-        for number, (_, is_jpeg, quality) in enumerate(chances.tolist()):
-            if is_jpeg < self.jpeg_share:
-                encoded = encode_jpeg(levels[number], lowest + int((highest - lowest + 1) * quality))
-                levels[number] = decode_jpeg(encoded, device=levels.device)
+        chances = [torch.rand(3, generator=generator, dtype=torch.float64) for generator in generators]
+        gain, is_jpeg, quality = torch.stack(chances, 1)
+        noise = torch.stack([_normal(image[0], generator) for generator in generators])
+        light = to_light(image).clamp(min=0)
+        light = light + gain[:, None, None, None].to(light) * (self.read**2 + self.shot**2 * light).sqrt() * noise
+        levels = (from_light(light.clamp(0, 1)) * 255).round().to(torch.uint8)
+        files = (is_jpeg < self.jpeg_share).nonzero()[:, 0].tolist()
+        if files:
+            lowest, highest = self.jpeg
+            qualities = [lowest + int((highest - lowest + 1) * share) for share in quality[files].tolist()]
+            encoded = map(encode_jpeg, levels[files].cpu(), qualities)
+            levels[files] = torch.stack([decode_jpeg(file) for file in encoded]).to(levels.device)
         return levels.to(image) / 255
 
     def extra_repr(self) -> str:
         """The options, for ``repr``."""
-        return (
-            f"shot={self.shot}, read={self.read}, jpeg={self.jpeg}, jpeg_share={self.jpeg_share}, seed={self.seed}"
-        )
+        return f"shot={self.shot}, read={self.read}, jpeg={self.jpeg}, jpeg_share={self.jpeg_share}, seed={self.seed}"
 
 
-def _normal(like: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator(like.device).manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal numbers drawn on the image's device, from a stream that the generator, on the CPU, chooses."""
+    stream = torch.Generator(like.device).manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
+    return torch.randn(like.shape, generator=stream, device=like.device, dtype=like.dtype)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_image, is_number, shown
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.blur.arguments import check_image, own_generator
+from reblurkit.blur.light import from_light, to_light
+from reblurkit.errors import ShapeError
 
 
 class RandomBlur(nn.Module, ABC):
     """Blurs every image of a batch with a blur of its own, drawn at random.
 
-    Drawing and blurring are two steps: :meth:`draw` makes a small tensor of random numbers on the CPU, one row an image,
-    and :meth:`blur` turns images and rows into blurry images, on whatever device they are, in one call. So a worker
-    draws beside the image that it reads, and the result does not depend on which images share a batch.
+    Drawing and blurring are two steps: :meth:`draw` makes a small tensor of random numbers on the CPU, a row for each
+    image, and :meth:`blur` turns images and rows into blurry images, on whatever device they are, in one call. So a
+    worker draws beside the image that it reads, and the result does not depend on which images share a batch.
 
     Light adds up on the sensor, so images are blurred in linear light: converted from sRGB, blurred, converted back.
 
@@ -31,11 +31,9 @@ class RandomBlur(nn.Module, ABC):
 
     def __init__(self, seed: int | None, linear: bool) -> None:
         super().__init__()
-        if seed is not None and not (is_number(seed, int) and -(2**63) <= seed < 2**64):
-            raise ArgumentError(f"`seed` must be a whole number of 64 bits (int) or None, but is {shown(seed)}")
         self.seed = seed
         self.linear = linear
-        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._generator = own_generator(seed)
 
     @property
     @abstractmethod
@@ -75,8 +73,8 @@ class RandomBlur(nn.Module, ABC):
         channels = image.shape[1]
         if channels not in (1, 3):
             raise ShapeError(f"linear light needs RGB or grey images, but came {channels} channels; pass linear=False")
-        light = rgb_to_linear_rgb(image.expand(-1, 3, -1, -1))
-        return linear_rgb_to_rgb(self._blurred(light, drawn))[:, :channels]
+        light = to_light(image.expand(-1, 3, -1, -1))
+        return from_light(self._blurred(light, drawn))[:, :channels]
 
     @abstractmethod
     def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:

@@ -121,14 +121,15 @@ def _rasterise(paths: Tensor, size: int) -> Tensor:
     """Share every position among its four pixels, bilinearly; ``paths`` in pixels from the middle."""
     position = paths + size // 2
     corner = position.floor()
-    fraction = position - corner
-    kernels = torch.zeros(len(paths), size + 1, size + 1, dtype=paths.dtype)  # room for zero shares beyond the border
-    number = torch.arange(len(paths))[:, None].expand(corner.shape[:2])
-    for down in (0, 1):
-        for right in (0, 1):
-            vertical = fraction[..., 1] if down else 1 - fraction[..., 1]
-            horizontal = fraction[..., 0] if right else 1 - fraction[..., 0]
-            place = (number, corner[..., 1].long() + down, corner[..., 0].long() + right)
-            kernels.index_put_(place, vertical * horizontal, accumulate=True)
-    kernels = kernels[:, :size, :size]
+    side = size + 1  # room for zero shares beyond the border
+    pixels, shares = [], []
+    for axis in (1, 0):
+        pixels.append(torch.stack([corner[..., axis], corner[..., axis] + 1], 1).long())
+        fraction = position[..., axis] - corner[..., axis]
+        shares.append(torch.stack([1 - fraction, fraction], 1))
+    first = side**2 * torch.arange(len(paths))[:, None, None, None]
+    place = first + side * pixels[0][:, :, None] + pixels[1][:, None]
+    share = shares[0][:, :, None] * shares[1][:, None]
+    kernels = torch.bincount(place.flatten(), share.flatten(), minlength=len(paths) * side**2)
+    kernels = kernels.reshape(len(paths), side, side)[:, :size, :size]
     return kernels / kernels.sum((1, 2), keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,8 @@ class FoldedUNet(nn.Module):
                 "`widths` must be positive numbers and `blocks` as many, at least 0, but are "
                 f"{tuple(widths)} and {tuple(blocks)}"
             )
-        self.multiple = 2 ** len(widths)
-        steps = list(zip(widths, widths[1:], strict=False))
+        self.multiple = 2 ** len(widths)  # it pads what does not divide, but tiles must lie on this grid
+        steps = list(pairwise(widths))
         self.enter = same_conv(12, widths[0], 3)
         self.encoders = nn.ModuleList(_blocks(width, number) for width, number in zip(widths, blocks, strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
