@@ -8,6 +8,30 @@ from torch import Tensor
 
 from reblurkit.errors import ShapeError
 
+Place = tuple[slice, slice]
+"""Rows and columns of a crop."""
+
+WHOLE: Place = (slice(None), slice(None))
+
+
+def random_place(size: tuple[int, int], side: int, generator: torch.Generator) -> Place:
+    """The place of a random square in an image.
+
+    Args:
+        size: Height and width of the image.
+        side: Side of the square.
+        generator: Source of the place.
+
+    Raises:
+        ShapeError: If the image is smaller than the square.
+    """
+    height, width = size
+    if height < side or width < side:
+        raise ShapeError(f"an image of {height} x {width} pixels is smaller than the crop of {side} x {side}")
+    top = int(torch.randint(height - side + 1, (), generator=generator))
+    left = int(torch.randint(width - side + 1, (), generator=generator))
+    return slice(top, top + side), slice(left, left + side)
+
 
 def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """The same random square of every image.
@@ -23,12 +47,8 @@ def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor
     Raises:
         ShapeError: If the images are smaller than the crop.
     """
-    height, width = images.shape[-2:]
-    if height < size or width < size:
-        raise ShapeError(f"an image of {height} x {width} pixels is smaller than the crop of {size} x {size}")
-    top = int(torch.randint(height - size + 1, (), generator=generator))
-    left = int(torch.randint(width - size + 1, (), generator=generator))
-    return images[..., top : top + size, left : left + size]
+    rows, columns = random_place((images.shape[-2], images.shape[-1]), size, generator)
+    return images[..., rows, columns]
 
 
 def flip_and_turn(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from reblurkit.data.images import read_levels
-from reblurkit.errors import ArgumentError, ImageFileError
 from reblurkit.core.files import whole_file
+from reblurkit.data.images import Levels, read_levels
+from reblurkit.errors import ArgumentError, ImageFileError
 
-Levels = NDArray[np.uint8 | np.uint16]
+CacheFolder = str | os.PathLike[str] | bool | None
+"""A folder, True for the default one, None or False for no cache."""
+
+
+def reader(cache: CacheFolder) -> Callable[[Path], Levels]:
+    """What reads the image files of a data set: decodes each time, or keeps what it decodes."""
+    return ImageCache(cache).levels if cache else read_levels
 
 
 class ImageCache:
@@ -41,7 +48,7 @@ class ImageCache:
         ((8, 9, 3), dtype('uint8'))
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | bool) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | Literal[True]) -> None:
         self.folder = Path(torch.hub.get_dir()) / "reblurkit" / "images" if folder is True else Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise ArgumentError(f"`cache` must be a folder, but {self.folder} is a file")
@@ -60,7 +67,10 @@ class ImageCache:
                 with whole_file(kept) as partial:
                     np.save(partial, levels)
             except OSError as error:
-                raise ImageFileError(f"cannot keep {path} in the cache {self.folder}: {error.strerror}") from error
+                raise ImageFileError(
+                    f"cannot keep {path} in the cache {self.folder}: {error.strerror or error}; name a folder that "
+                    "can be written to, or none"
+                ) from error
             mapped = _mapped(kept)
         if mapped is None:
             raise ImageFileError(f"cannot read {kept} of the cache; delete {self.folder}")

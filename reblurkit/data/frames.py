@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reblurkit.data.images import SUFFIXES, ImageKind, image_kind, image_size, read_image
+from reblurkit.data.augmentation import WHOLE, Place
+from reblurkit.data.cache import CacheFolder, reader
+from reblurkit.data.images import SUFFIXES, ImageKind, image_kind, image_size, to_image
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
@@ -36,8 +38,8 @@ class Frames(ABC):
         """Number of frames."""
 
     @abstractmethod
-    def read(self, start: int, stop: int) -> Tensor:
-        """Frames ``start`` to ``stop - 1``, ``(T, 3, H, W)`` in [0, 1]."""
+    def read(self, start: int, stop: int, place: Place = WHOLE) -> Tensor:
+        """Frames ``start`` to ``stop - 1``, or a place in them, ``(T, 3, H, W)`` in [0, 1]."""
 
     @abstractmethod
     def frame_name(self, index: int) -> str:
@@ -51,15 +53,22 @@ class Frames(ABC):
 class FrameFiles(Frames):
     """Image files in the order of the video.
 
+    Args:
+        name: The video's name.
+        paths: The files.
+        cache: Folder that keeps the decoded frames, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
+
     Raises:
         ImageFileError: If a file is no image.
         PairingError: If two differ in nothing but the suffix.
         ShapeError: If their sizes differ.
     """
 
-    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+    def __init__(self, name: str, paths: Sequence[Path], cache: CacheFolder = None) -> None:
         self.name = name
         self.paths = list(paths)
+        self._read = reader(cache)
         by_stem: dict[str, Path] = {}
         for path in self.paths:
             if (first := by_stem.setdefault(path.stem, path)) != path:
@@ -75,9 +84,9 @@ class FrameFiles(Frames):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, start: int, stop: int) -> Tensor:
-        """Frames ``start`` to ``stop - 1``, ``(T, 3, H, W)`` in [0, 1]."""
-        return torch.stack([read_image(path) for path in self.paths[start:stop]])
+    def read(self, start: int, stop: int, place: Place = WHOLE) -> Tensor:
+        """Frames ``start`` to ``stop - 1``, or a place in them, ``(T, 3, H, W)`` in [0, 1]."""
+        return torch.stack([to_image(self._read(path)[place]) for path in self.paths[start:stop]])
 
     def frame_name(self, index: int) -> str:
         """The file's name without suffix."""
@@ -135,8 +144,8 @@ class VideoFile(Frames):
     def __len__(self) -> int:
         return len(self._stamps)
 
-    def read(self, start: int, stop: int) -> Tensor:
-        """Frames ``start`` to ``stop - 1``, ``(T, 3, H, W)`` in [0, 1]."""
+    def read(self, start: int, stop: int, place: Place = WHOLE) -> Tensor:
+        """Frames ``start`` to ``stop - 1``, or a place in them, ``(T, 3, H, W)`` in [0, 1]."""
         wanted = self._stamps[start:stop]
         before = [decoding for shown, decoding in self._keys if shown <= wanted[0]]
         frames: dict[int, NDArray[np.uint8]] = {}
@@ -144,7 +153,7 @@ class VideoFile(Frames):
         for key in reversed(before):
             frames = self._decode(key, wanted)
             if len(frames) == len(wanted):
-                array = np.stack([frames[stamp] for stamp in wanted])
+                array = np.stack([frames[stamp][place] for stamp in wanted])
                 return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous() / 255
         raise ImageFileError(
             f"cannot read video {self.path}: of frames {start} to {stop - 1} only {len(frames)} can be decoded"
@@ -174,13 +183,14 @@ class VideoFile(Frames):
         return f"{index:06}"
 
 
-def find_videos(root: Path) -> list[Frames]:
+def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
     """All videos below a folder, sorted by name: folders that hold images, and video files.
 
     The frames of a folder are in the order of the numbers in their names.
 
     Args:
         root: A folder, or one video file.
+        cache: As of :class:`FrameFiles`; video files are not cached.
 
     Raises:
         DatasetNotFoundError: If there is none.
@@ -203,7 +213,7 @@ def find_videos(root: Path) -> list[Frames]:
         files = [path for path in files if not path.name.startswith(".")]
         images = [path for path in files if path.suffix.lower() in SUFFIXES]
         if images:
-            videos.append(FrameFiles(root.name if name == "." else name, images))
+            videos.append(FrameFiles(root.name if name == "." else name, images, cache))
         for path in files:
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 videos.append(VideoFile(path.relative_to(root).with_suffix("").as_posix(), path))

@@ -18,6 +18,9 @@ from torch import Tensor
 from reblurkit.core.files import whole_file
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
 
+Levels = NDArray[np.uint8 | np.uint16]
+"""An image as files hold it, ``(H, W, 3)``."""
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _COLOUR = frozenset({"RGB", "RGBA"})
 _ORIENTATION = 0x0112  # tags of EXIF and TIFF
@@ -41,11 +44,10 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
         DatasetNotFoundError: If there is no such file.
         ImageFileError: If the file is empty, truncated, or no image.
     """
-    levels = read_levels(path)
-    return scale_levels(np.ascontiguousarray(levels.transpose(2, 0, 1)))
+    return to_image(read_levels(path))
 
 
-def read_levels(path: str | os.PathLike[str]) -> NDArray[np.uint8 | np.uint16]:
+def read_levels(path: str | os.PathLike[str]) -> Levels:
     """Read an image file as :func:`read_image` does, in its own whole numbers.
 
     Returns:
@@ -65,14 +67,14 @@ def read_levels(path: str | os.PathLike[str]) -> NDArray[np.uint8 | np.uint16]:
     return _rgb(array, path)
 
 
-def scale_levels(levels: NDArray[np.uint8 | np.uint16]) -> Tensor:
-    """Whole numbers of 8 or 16 bits as float32 in [0, 1], the same shape.
+def to_image(levels: Levels) -> Tensor:
+    """An array of :func:`read_levels`, or a crop of it, as an image ``(3, H, W)``, float32 in [0, 1].
 
     Example:
-        >>> scale_levels(np.array([0, 51, 255], np.uint8))
+        >>> to_image(np.array([[[0, 51, 255]]], np.uint8)).flatten()
         tensor([0.0000, 0.2000, 1.0000])
     """
-    scaled = levels.astype(np.float32)
+    scaled = np.ascontiguousarray(levels.transpose(2, 0, 1)).astype(np.float32)
     scaled /= np.iinfo(levels.dtype).max
     return torch.from_numpy(scaled)
 
@@ -223,7 +225,7 @@ def _upright(array: NDArray[np.generic], orientation: int) -> NDArray[np.generic
     return array
 
 
-def _rgb(array: NDArray[np.generic], path: Path) -> NDArray[np.uint8 | np.uint16]:
+def _rgb(array: NDArray[np.generic], path: Path) -> Levels:
     """Any decoded array as ``(H, W, 3)`` of its 8 or 16 bits."""
     if array.dtype == np.int32 and array.min() >= 0 and array.max() <= 65535:  # Pillow's mode "I" holds 16-bit files
         array = array.astype(np.uint16)
@@ -234,7 +236,7 @@ def _rgb(array: NDArray[np.generic], path: Path) -> NDArray[np.uint8 | np.uint16
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
         raise ImageFileError(f"cannot read image {path}: expected one image, but its array is {array.shape}")
     colour = array[..., :3] if array.shape[2] >= 3 else np.repeat(array[..., :1], 3, axis=2)
-    return cast("NDArray[np.uint8 | np.uint16]", colour)
+    return cast("Levels", colour)
 
 
 def _reason(path: Path, error: Exception) -> str:

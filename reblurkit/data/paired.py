@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from reblurkit.data.augmentation import augment_pair, random_crop
-from reblurkit.data.images import image_size, read_image
+from reblurkit.data.augmentation import WHOLE, augment_pair, random_place
+from reblurkit.data.cache import CacheFolder, reader
+from reblurkit.data.images import image_size, to_image
 from reblurkit.data.pairing import find_pairs
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.errors import ArgumentError, ShapeError
@@ -53,6 +54,8 @@ class PairedFolder(Dataset[PairedItem]):
         sharp: The same for the sharp images.
         list_file: A file that names the pairs to take, one a line: sharp, white space, blurry, relative to the root;
             ``{split}`` in its name stands for the split. Default: the layout's; only RealBlur and RSBlur have any.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
         crop: Side of random square crops; default: whole images.
         augment: Augment as in :func:`reblurkit.data.augmentation.augment_pair`; needs ``crop``.
         seed: Crop and augmentation are a function of (seed, epoch, index).
@@ -85,6 +88,7 @@ class PairedFolder(Dataset[PairedItem]):
         blur: str | None = None,
         sharp: str | None = None,
         list_file: str | None = None,
+        cache: CacheFolder = None,
         crop: int | None = None,
         augment: bool = False,
         seed: int = 0,
@@ -94,6 +98,7 @@ class PairedFolder(Dataset[PairedItem]):
         if seed < 0:
             raise ArgumentError(f"`seed` must be at least 0, but is {seed}")
         self.pairs = find_pairs(Path(root), layout, split=split, blur=blur, sharp=sharp, list_file=list_file)
+        self.read = reader(cache)
         self.crop = crop
         self.augment = augment
         self.seed = seed
@@ -121,12 +126,12 @@ class PairedFolder(Dataset[PairedItem]):
         """
         draw = draw if isinstance(draw, Draw) else Draw(draw)
         pair = self.pairs[draw.item]
-        images = torch.stack([read_image(pair.blurry), read_image(pair.sharp)])
-        if self.crop is not None:
-            generator = draw_generator(self.seed, draw)
-            images = random_crop(images, self.crop, generator)
-            if self.augment:
-                images = augment_pair(images, generator)
+        generator = draw_generator(self.seed, draw)
+        both = [self.read(path) for path in (pair.blurry, pair.sharp)]
+        place = WHOLE if self.crop is None else random_place(both[0].shape[:2], self.crop, generator)
+        images = torch.stack([to_image(levels[place]) for levels in both])
+        if self.augment:
+            images = augment_pair(images, generator)
         blurry, sharp = images
         return {"blurry": blurry, "sharp": sharp, "name": pair.name}
 

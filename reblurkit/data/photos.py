@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from reblurkit.data.cache import ImageCache, Levels
-from reblurkit.data.images import image_size, read_levels, scale_levels
+from reblurkit.data.cache import CacheFolder, reader
+from reblurkit.data.images import Levels, image_size, to_image
 from reblurkit.data.patterns import image_files
 from reblurkit.errors import ShapeError
 
@@ -29,8 +29,8 @@ class PhotoFolder(Dataset[PhotoItem]):
 
     Args:
         root: The folder.
-        cache: Folder that keeps the decoded photos, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
-            in the cache of ``torch.hub``. Default: photos are decoded each time.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
 
     Raises:
         DatasetNotFoundError: If the folder is missing or holds no image.
@@ -45,15 +45,14 @@ class PhotoFolder(Dataset[PhotoItem]):
         ('a', torch.Size([3, 8, 9]))
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, cache: str | os.PathLike[str] | bool | None = None) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, cache: CacheFolder = None) -> None:
         self.root = Path(root)
         self.files = image_files(self.root)
-        self.cache = ImageCache(cache) if cache else None
+        self.read = reader(cache)
 
     def subset(self, numbers: Sequence[int]) -> PhotoFolder:
         """The same folder with some of its photos only."""
-        part = PhotoFolder.__new__(PhotoFolder)
-        part.root, part.cache = self.root, self.cache
+        part = copy(self)
         part.files = [self.files[number] for number in numbers]
         return part
 
@@ -61,8 +60,7 @@ class PhotoFolder(Dataset[PhotoItem]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> PhotoItem:
-        levels = np.ascontiguousarray(self.levels(index).transpose(2, 0, 1))
-        return {"sharp": scale_levels(levels), "name": self.name(index)}
+        return {"sharp": to_image(self.levels(index)), "name": self.name(index)}
 
     def name(self, index: int) -> str:
         """A photo's path below the root without suffix."""
@@ -70,8 +68,7 @@ class PhotoFolder(Dataset[PhotoItem]):
 
     def levels(self, index: int) -> Levels:
         """A photo's values as they are kept, ``(H, W, 3)`` of 8 or 16 bits."""
-        path = self.files[index]
-        return read_levels(path) if self.cache is None else self.cache.levels(path)
+        return self.read(self.files[index])
 
     def check_size(self, smallest: int) -> None:
         """Check, from the files' headers, that crops of a size fit into every photo.

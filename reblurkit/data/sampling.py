@@ -98,6 +98,11 @@ class DrawSampler(DistributedSampler[Any]):
         return (Draw(item, self.epoch) for item in islice(super().__iter__(), skip, None))
 
 
+def collate_of(dataset: Dataset[Any]) -> Callable[[Any], Any] | None:
+    """How a data set makes a batch of its items: its own method ``collate``; None, torch's way, where it has none."""
+    return getattr(dataset, "collate", None)
+
+
 class TrainLoader(DataLoader[Any]):
     """A DataLoader over a :class:`DrawSampler` whose ``state_dict`` lets Lightning resume in mid-epoch.
 
@@ -110,7 +115,6 @@ class TrainLoader(DataLoader[Any]):
             one.
         num_workers: Processes that load; they live as long as the loader.
         pin_memory: Whether batches are put where a GPU fetches them fastest.
-        collate: Makes a batch of items; default: torch's own way.
     """
 
     def __init__(
@@ -121,7 +125,6 @@ class TrainLoader(DataLoader[Any]):
         batch_size: int,
         num_workers: int = 0,
         pin_memory: bool = False,
-        collate: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__(
             dataset,
@@ -131,7 +134,7 @@ class TrainLoader(DataLoader[Any]):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            collate_fn=collate,
+            collate_fn=collate_of(dataset),
         )
         self._draws = sampler
         self._items_per_batch = batch_size

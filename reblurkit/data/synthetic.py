@@ -1,9 +1,9 @@
-"""Pairs for training from sharp photos alone: workers read and draw, the training device blurs."""
+"""Pairs from sharp photos alone: workers read and draw, the training device blurs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from reblurkit.blur.noise import CameraNoise
 from reblurkit.blur.random_blur import RandomBlur
-from reblurkit.data.augmentation import flip_and_turn
-from reblurkit.data.cache import Levels
+from reblurkit.data.augmentation import flip_and_turn, random_place
+from reblurkit.data.images import Levels
 from reblurkit.data.paired import PairedItem
 from reblurkit.data.photos import PhotoFolder
 from reblurkit.data.sampling import Draw, draw_generator
@@ -22,28 +22,54 @@ from reblurkit.errors import ArgumentError
 Blurs = Sequence[RandomBlur]
 
 
-class Crop(TypedDict):
-    """A sharp crop with a margin, and what shall happen to it."""
+class Plan(TypedDict):
+    """A sharp image, and what shall happen to it."""
 
     levels: Tensor
-    """``(3, side, side)`` of 8 or 16 bits; the margin on every side is for what blurs into the crop."""
-    blur: int
-    """Number of its blur; as many as there are blurs: it stays sharp."""
-    drawn: NotRequired[Tensor]
-    """A row of the blur's draws."""
+    """``(3, H, W)`` of 8 or 16 bits."""
+    blur: int | None
+    """Number of its blur; None: it stays sharp."""
+    drawn: Tensor
+    """A row of the blur's draws, ``(1, ...)``."""
     seed: int
     """Seed of its noise."""
     name: str
 
 
-class CropBatch(TypedDict):
-    """Crops by what shall happen to them: first those of the first blur, last those that stay sharp."""
+class PlannedBatch:
+    """Images and what shall happen to them: first those of the first blur, last those that stay sharp.
 
-    levels: Tensor
-    drawn: list[Tensor]
-    """Of each blur the draws of its crops, ``(n, ...)``."""
-    seeds: list[int]
-    name: list[str]
+    No dict of tensors, because a Trainer's ``precision`` would round the draws.
+
+    Args:
+        plans: The images, all of one size, in any order.
+        blurs: Number of blurs.
+        margin: Pixels at every side that are only there to blur into the others.
+    """
+
+    def __init__(self, plans: Sequence[Plan], blurs: int, margin: int) -> None:
+        by_blur = [[plan for plan in plans if plan["blur"] == number] for number in (*range(blurs), None)]
+        plans = [plan for group in by_blur for plan in group]
+        self.levels = _stack([plan["levels"] for plan in plans])
+        """``(B, 3, H, W)``."""
+        self.drawn = [torch.cat([plan["drawn"] for plan in group]) if group else None for group in by_blur[:-1]]
+        """Of each blur the draws of its images, ``(n, ...)``; None if it has no image."""
+        self.seeds = [plan["seed"] for plan in plans]
+        self.names = [plan["name"] for plan in plans]
+        self.margin = margin
+
+    def to(self, device: torch.device | str) -> PlannedBatch:
+        """Move to a device, in place; to an accelerator without waiting for it."""
+        ahead = torch.device(device).type != "cpu"
+        self.levels = self.levels.to(device, non_blocking=ahead)
+        self.drawn = [None if drawn is None else drawn.to(device, non_blocking=ahead) for drawn in self.drawn]
+        return self
+
+    def pin_memory(self) -> PlannedBatch:
+        """Move to memory from which a GPU fetches fastest, in place."""
+        self.levels = self.levels.pin_memory()
+        self.drawn = [None if drawn is None else drawn.pin_memory() for drawn in self.drawn]
+        return self
 
 
 class PairedBatch(TypedDict):
@@ -54,7 +80,7 @@ class PairedBatch(TypedDict):
     name: list[str]
 
 
-class SyntheticCrops(Dataset[Crop]):
+class SyntheticCrops(Dataset[Plan]):
     """Random crops of sharp photos, each with a blur drawn for it but not done yet: :func:`synthesise` does.
 
     A crop, its flips and turns, its blur and its noise are a function of (seed, epoch, index) alone.
@@ -62,7 +88,7 @@ class SyntheticCrops(Dataset[Crop]):
     Args:
         photos: The photos.
         blurs: One of them, each as likely, blurs a crop.
-        crop: Side of the crops in pixels, without the margin.
+        crop: Side of the crops in pixels, without a margin for what blurs into them.
         repeats: Crops of each photo in an epoch.
         sharp_share: Share of the crops that stay sharp, without noise.
         augment: Flip and turn.
@@ -103,7 +129,7 @@ class SyntheticCrops(Dataset[Crop]):
     def __len__(self) -> int:
         return len(self.photos) * self.repeats
 
-    def __getitem__(self, draw: int | Draw) -> Crop:
+    def __getitem__(self, draw: int | Draw) -> Plan:
         """Read a crop and draw its blur.
 
         Args:
@@ -111,58 +137,63 @@ class SyntheticCrops(Dataset[Crop]):
         """
         draw = draw if isinstance(draw, Draw) else Draw(draw)
         generator = draw_generator(self.seed, draw)
-        photo = draw.item // self.repeats
+        photo, number = divmod(draw.item, self.repeats)
         levels = _crop(self.photos.levels(photo), self.crop + 2 * self.margin, generator)
         if self.augment:
             levels = flip_and_turn(levels, generator)
+        name = self.photos.name(photo)
         stays_sharp = bool(torch.rand((), generator=generator) < self.sharp_share)
-        number = int(torch.randint(len(self.blurs), (), generator=generator))
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
-        item = Crop(levels=levels.contiguous(), blur=len(self.blurs), seed=seed, name=self.photos.name(photo))
-        if not stays_sharp:
-            item["blur"], item["drawn"] = number, self.blurs[number].draw(1, generator)
-        return item
-
-    def collate(self, items: Sequence[Crop]) -> CropBatch:
-        """A batch, sorted by blur, so that each blur is one call on neighbours."""
-        items = sorted(items, key=lambda item: item["blur"])
-        drawn = [[item["drawn"] for item in items if item["blur"] == number] for number in range(len(self.blurs))]
+        blur = int(torch.randint(len(self.blurs), (), generator=generator))
         return {
-            "levels": torch.stack([item["levels"] for item in items]),
-            "drawn": [torch.cat(rows) if rows else torch.empty(0) for rows in drawn],
-            "seeds": [item["seed"] for item in items],
-            "name": [item["name"] for item in items],
+            "levels": levels,
+            "blur": None if stays_sharp else blur,
+            "drawn": self.blurs[blur].draw(1, generator),
+            "seed": _seed(generator),
+            "name": name if self.repeats == 1 else f"{name}/{number}",
         }
 
+    def collate(self, plans: Sequence[Plan]) -> PlannedBatch:
+        """A batch of crops."""
+        return PlannedBatch(plans, len(self.blurs), self.margin)
 
-def synthesise(batch: CropBatch, blurs: Blurs, noise: CameraNoise | None) -> PairedBatch:
-    """Blur the crops of a batch, on the device where they are; without gradients.
+
+class SyntheticPhotos(Dataset[Plan]):
+    """Whole photos, each with a blur and noise that never change, not done yet, to validate and test on.
 
     Args:
-        batch: Of :meth:`SyntheticCrops.collate`.
-        blurs: Those of the data set.
-        noise: What the camera adds to the blurry crops; None: nothing.
-
-    Returns:
-        The pairs, without the margin.
+        photos: The photos.
+        blurs: They take turns.
+        seed: Blur and noise are a function of (seed, index).
     """
-    levels = batch["levels"]
-    sharp = levels.float() / torch.iinfo(levels.dtype).max
-    margin, parts, start = max(blur.border for blur in blurs), [], 0
-    with torch.no_grad():
-        for blur, drawn in zip(blurs, batch["drawn"], strict=True):
-            stop = start + len(drawn)
-            if stop > start:
-                parts.append(_inner(blur.blur(sharp[start:stop], drawn), margin))
-            start = stop
-        if noise is not None and parts:
-            parts = [noise.degrade(torch.cat(parts), batch["seeds"][:start])]
-        sharp = _inner(sharp, margin).contiguous()
-        return {"blurry": torch.cat([*parts, sharp[start:]]), "sharp": sharp, "name": batch["name"]}
+
+    def __init__(self, photos: PhotoFolder, blurs: Blurs, *, seed: int = 0) -> None:
+        check_blurs(blurs)
+        self.photos = photos
+        self.blurs = blurs
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Plan:
+        """Read a photo and draw its blur."""
+        generator = draw_generator(self.seed, Draw(index))
+        blur = index % len(self.blurs)
+        return {
+            "levels": torch.from_numpy(np.array(self.photos.levels(index))).permute(2, 0, 1),
+            "blur": blur,
+            "drawn": self.blurs[blur].draw(1, generator),
+            "seed": _seed(generator),
+            "name": self.photos.name(index),
+        }
+
+    def collate(self, plans: Sequence[Plan]) -> PlannedBatch:
+        """A batch of photos of one size."""
+        return PlannedBatch(plans, len(self.blurs), 0)
 
 
 class SyntheticPairs(Dataset[PairedItem]):
-    """Whole photos, each with one blur and noise that never change: to validate and test on.
+    """The pairs of :class:`SyntheticPhotos`, made on the CPU.
 
     Args:
         photos: The photos.
@@ -172,25 +203,42 @@ class SyntheticPairs(Dataset[PairedItem]):
     """
 
     def __init__(self, photos: PhotoFolder, blurs: Blurs, noise: CameraNoise | None = None, *, seed: int = 0) -> None:
-        check_blurs(blurs)
-        self.photos = photos
-        self.blurs = blurs
+        self.plans = SyntheticPhotos(photos, blurs, seed=seed)
         self.noise = noise
-        self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.plans)
 
     def __getitem__(self, index: int) -> PairedItem:
         """Read and blur a photo."""
-        generator = draw_generator(self.seed, Draw(index))
-        photo = self.photos[index]
-        sharp = photo["sharp"]
-        with torch.no_grad():
-            blurry = self.blurs[index % len(self.blurs)](sharp[None], generator)
-            if self.noise is not None:
-                blurry = self.noise(blurry, generator)
-        return {"blurry": blurry[0], "sharp": sharp, "name": photo["name"]}
+        pair = synthesise(self.plans.collate([self.plans[index]]), self.plans.blurs, self.noise)
+        return {"blurry": pair["blurry"][0], "sharp": pair["sharp"][0], "name": pair["name"][0]}
+
+
+def synthesise(batch: PlannedBatch, blurs: Blurs, noise: CameraNoise | None) -> PairedBatch:
+    """Blur the images of a batch, on the device where they are; without gradients.
+
+    Args:
+        batch: Images, and what shall happen to them.
+        blurs: Those of the data set.
+        noise: What the camera adds to the blurry images; None: nothing.
+
+    Returns:
+        The pairs, without the margin.
+    """
+    levels, parts, start = batch.levels, [], 0
+    # A tensor, because a GPU multiplies by the reciprocal of a plain number, and 16 bits of an 8-bit value must be it.
+    sharp = levels.float() / torch.full((), torch.iinfo(levels.dtype).max, device=levels.device)
+    with torch.no_grad():
+        for blur, drawn in zip(blurs, batch.drawn, strict=True):
+            if drawn is not None:
+                stop = start + len(drawn)
+                parts.append(_inner(blur.blur(sharp[start:stop], drawn), batch.margin))
+                start = stop
+        if noise is not None and parts:
+            parts = [noise.degrade(torch.cat(parts), batch.seeds[:start])]
+        sharp = _inner(sharp, batch.margin).contiguous()
+        return {"blurry": torch.cat([*parts, sharp[start:]]), "sharp": sharp, "name": batch.names}
 
 
 def check_blurs(blurs: Blurs) -> None:
@@ -210,12 +258,22 @@ def _crop(photo: Levels, side: int, generator: torch.Generator) -> Tensor:
     missing = [max(0, side - length) for length in photo.shape[:2]]
     if any(missing):
         photo = np.pad(photo, [*((length // 2, length - length // 2) for length in missing), (0, 0)], mode="symmetric")
-    top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in photo.shape[:2])
     # Of a mapped file only the crop's own bytes are read.
-    return torch.from_numpy(np.array(photo[top : top + side, left : left + side])).permute(2, 0, 1)
+    return torch.from_numpy(np.array(photo[random_place(photo.shape[:2], side, generator)])).permute(2, 0, 1)
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """Images of 8 and 16 bits in one tensor, of 16 bits if there are any."""
+    if len({image.dtype for image in images}) > 1:
+        # 257 / 65535 is 1 / 255. The types of 16 bits and fewer multiply in int32.
+        deep = (image.int() * (257 if image.dtype == torch.uint8 else 1) for image in images)
+        images = [image.to(torch.uint16) for image in deep]
+    return torch.stack(list(images))
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**63 - 1, (), generator=generator))
 
 
 def _inner(image: Tensor, margin: int) -> Tensor:
     return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
-
-

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from reblurkit.data.augmentation import random_crop
-from reblurkit.data.images import image_size, read_image
+from reblurkit.data.augmentation import random_crop, random_place
+from reblurkit.data.cache import CacheFolder, reader
+from reblurkit.data.images import image_size, to_image
 from reblurkit.data.patterns import image_files
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError, ShapeError
@@ -49,6 +50,8 @@ class UnpairedFolder(Dataset[UnpairedItem]):
             order, which makes a paired set unpaired; 0.6 in the paper. None: all of both.
         resize: Shorter side to which blurry and sharp images are resized before the crop, bicubic; 512 in the authors'
             program, which does not resize the test images. None, the default: as they are.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
         crop: Side of the crops.
         seed: Choice, crop and flip are a function of (seed, epoch, index).
 
@@ -80,6 +83,7 @@ class UnpairedFolder(Dataset[UnpairedItem]):
         known_sharp: str | None = "trainD",
         ratio: float | None = None,
         resize: int | None = None,
+        cache: CacheFolder = None,
         crop: int = 256,
         seed: int = 0,
     ) -> None:
@@ -98,6 +102,7 @@ class UnpairedFolder(Dataset[UnpairedItem]):
                 raise ArgumentError(f"`ratio`={ratio} leaves no image of one of the sets; give more images")
         self.known = self._known(known_blurry, known_sharp)
         self._folder = self.root / blurry
+        self.read = reader(cache)
         self.resize = resize
         self.crop = crop
         self.seed = seed
@@ -128,17 +133,20 @@ class UnpairedFolder(Dataset[UnpairedItem]):
             "name": blurry.relative_to(self._folder).with_suffix("").as_posix(),
         }
         if self.known:
-            pair = [read_image(path) for path in self.known[_index(len(self.known), generator)]]
-            item["known_blurry"], item["known_sharp"] = random_crop(torch.stack(pair), self.crop, generator)
+            pair = [self.read(path) for path in self.known[_index(len(self.known), generator)]]
+            place = random_place(pair[0].shape[:2], self.crop, generator)
+            item["known_blurry"], item["known_sharp"] = (to_image(levels[place]) for levels in pair)
         return item
 
     def _crop(self, path: Path, generator: torch.Generator) -> Tensor:
-        image = read_image(path)
-        if self.resize is not None:
-            shorter = min(image.shape[-2:])
-            size = [round(side * self.resize / shorter) for side in image.shape[-2:]]
-            image = F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
-        image = random_crop(image, self.crop, generator)
+        levels = self.read(path)
+        if self.resize is None:
+            image = to_image(levels[random_place(levels.shape[:2], self.crop, generator)])
+        else:
+            shorter = min(levels.shape[:2])
+            size = [round(side * self.resize / shorter) for side in levels.shape[:2]]
+            image = F.interpolate(to_image(levels)[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+            image = random_crop(image, self.crop, generator)
         return image.flip(-1) if torch.rand((), generator=generator) < 0.5 else image
 
     def _known(self, blurry: str | None, sharp: str | None) -> list[tuple[Path, Path]]:
@@ -174,6 +182,8 @@ class BlurryFolder(Dataset[BlurryItem]):
 
     Args:
         root: The folder.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
 
     Raises:
         DatasetNotFoundError: If the folder is missing or holds no image.
@@ -188,16 +198,17 @@ class BlurryFolder(Dataset[BlurryItem]):
         ('a', torch.Size([3, 8, 9]))
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, cache: CacheFolder = None) -> None:
         self.root = Path(root)
         self.files = image_files(self.root)
+        self.read = reader(cache)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> BlurryItem:
         path = self.files[index]
-        return {"blurry": read_image(path), "name": path.relative_to(self.root).with_suffix("").as_posix()}
+        return {"blurry": to_image(self.read(path)), "name": path.relative_to(self.root).with_suffix("").as_posix()}
 
 
 def _check_folders(root: Path, **folders: str | None) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from reblurkit.blur.averaging import average_frames
-from reblurkit.data.augmentation import flip_and_turn, random_crop
+from reblurkit.data.augmentation import WHOLE, flip_and_turn, random_place
+from reblurkit.data.cache import CacheFolder
 from reblurkit.data.frames import FrameFiles, Frames, find_videos, natural_order
 from reblurkit.data.pairing import find_pairs
 from reblurkit.data.sampling import Draw, draw_generator
@@ -54,6 +55,8 @@ class VideoFolder(Dataset[VideoItem]):
         window: Sharp frames in one blurry frame; odd.
         spacing: Sharp frames from one blurry frame to the next; default ``window``, a shutter that is always open.
         gamma: Exponent of the curve that averaging takes into account, see :func:`reblurkit.blur.average_frames`.
+        cache: Folder that keeps decoded frames, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder in
+            the cache of ``torch.hub``. Default: files are decoded each time, as video files always are.
         crop: Side of random square crops, the same in all frames; default: whole frames.
         augment: Flip and turn the crops.
         seed: Crop and augmentation are a function of (seed, epoch, index).
@@ -89,6 +92,7 @@ class VideoFolder(Dataset[VideoItem]):
         window: int | None = None,
         spacing: int | None = None,
         gamma: float | None = None,
+        cache: CacheFolder = None,
         crop: int | None = None,
         augment: bool = False,
         seed: int = 0,
@@ -114,7 +118,7 @@ class VideoFolder(Dataset[VideoItem]):
         self.crop = crop
         self.augment = augment
         self.seed = seed
-        self.videos, self._truth = _videos(Path(root), layout, split, blur)
+        self.videos, self._truth = _videos(Path(root), layout, split, blur, cache)
         self.clips = [
             (index, start)
             for index, video in enumerate(self.videos)
@@ -134,22 +138,21 @@ class VideoFolder(Dataset[VideoItem]):
         draw = draw if isinstance(draw, Draw) else Draw(draw)
         index, start = self.clips[draw.item]
         video, centre = self.videos[index], start + self.frames // 2
+        generator = draw_generator(self.seed, draw)
+        place = WHOLE if self.crop is None else random_place(video.size, self.crop, generator)
         if self.window is not None:
             first = start * self.spacing
-            sharp = video.read(first, first + (self.frames - 1) * self.spacing + self.window)
+            sharp = video.read(first, first + (self.frames - 1) * self.spacing + self.window, place)
             windows = sharp.unfold(0, self.window, self.spacing).movedim(-1, 1)
             frames = average_frames(windows, self.gamma)
             truth = sharp[(self.frames // 2) * self.spacing + self.window // 2][None]
             name = video.frame_name(centre * self.spacing + self.window // 2)
         else:
-            frames, name = video.read(start, start + self.frames), video.frame_name(centre)
-            truth = self._truth[index].read(centre, centre + 1) if self._truth else frames[:0]
+            frames, name = video.read(start, start + self.frames, place), video.frame_name(centre)
+            truth = self._truth[index].read(centre, centre + 1, place) if self._truth else frames[:0]
         images = torch.cat((frames, truth))
-        if self.crop is not None:
-            generator = draw_generator(self.seed, draw)
-            images = random_crop(images, self.crop, generator)
-            if self.augment:
-                images = flip_and_turn(images, generator)
+        if self.augment:
+            images = flip_and_turn(images, generator)
         frames = images[: self.frames]
         item: VideoItem = {"frames": frames, "blurry": frames[self.frames // 2], "name": f"{video.name}/{name}"}
         if len(images) > self.frames:
@@ -177,20 +180,22 @@ class VideoFolder(Dataset[VideoItem]):
                 raise ShapeError(f"video {video.name}: blurry and sharp frames must have the same size, but differ")
 
 
-def _videos(root: Path, layout: str, split: str | None, blur: str | None) -> tuple[list[Frames], list[Frames]]:
+def _videos(
+    root: Path, layout: str, split: str | None, blur: str | None, cache: CacheFolder
+) -> tuple[list[Frames], list[Frames]]:
     """The videos, and their sharp frames where the data set has them."""
     if layout == "frames":
         if split is not None and (Path(split).is_absolute() or ".." in Path(split).parts):
             raise ArgumentError(f"`split` must name a folder below the root {root}, but is {split!r}")
-        return find_videos(root / (split or "")), []
+        return find_videos(root / (split or ""), cache), []
     pairs = find_pairs(root, layout, split=split, blur=blur)
     blurry: list[Frames] = []
     sharp: list[Frames] = []
     for folder, group in groupby(sorted(pairs, key=lambda pair: pair.blurry), lambda pair: pair.blurry.parent):
         of_one_video = sorted(group, key=lambda pair: natural_order(pair.blurry.name))
         name = folder.relative_to(root).as_posix()
-        blurry.append(FrameFiles(name, [pair.blurry for pair in of_one_video]))
-        sharp.append(FrameFiles(name, [pair.sharp for pair in of_one_video]))
+        blurry.append(FrameFiles(name, [pair.blurry for pair in of_one_video], cache))
+        sharp.append(FrameFiles(name, [pair.sharp for pair in of_one_video], cache))
     return blurry, sharp
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import Dataset
 
 from reblurkit.blur.shake import ShakeBlur
+from reblurkit.data.cache import CacheFolder
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.paired import PairedFolder
 from reblurkit.data.unpaired import BlurryFolder
@@ -36,6 +37,8 @@ class PairedDataModule(ImageDataModule):
             the sharp images, each ``(B, 3, crop, crop)``, it returns both, treated alike, as Kornia's
             ``AugmentationSequential`` with ``data_keys=["input", "input"]`` does. What it draws from torch's random
             numbers is a function of (seed, epoch, names in the batch).
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``true``: a folder
+            in the cache of ``torch.hub``; ``null``: files are decoded each time.
         num_workers: Processes that read and augment.
         seed: Order, crops and augmentation are a function of (seed, epoch, index).
     """
@@ -56,6 +59,7 @@ class PairedDataModule(ImageDataModule):
         crop: int = 256,
         augment: bool = True,
         device_augmentation: PairAugmentation | None = None,
+        cache: CacheFolder = None,
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -67,6 +71,7 @@ class PairedDataModule(ImageDataModule):
         self.list_file = list_file
         self.splits: dict[Stage, str | None] = {"train": train_split, "val": val_split, "test": test_split}
         self.predict_root = predict_root
+        self.cache = cache
         self.crop = crop
         self.augment = augment
 
@@ -102,6 +107,7 @@ class PairedDataModule(ImageDataModule):
             blur=self.blur,
             sharp=self.sharp,
             list_file=self.list_file,
+            cache=self.cache,
             crop=self.crop if training else None,
             augment=self.augment and training,
             seed=self.seed,
@@ -171,6 +177,9 @@ class VideoDataModule(ImageDataModule):
         batch_size: Clips a batch and process.
         crop: Side of the training crops in pixels; ``null``: whole frames.
         augment: Flip and turn the training crops.
+        cache: Folder that keeps decoded frames, see :class:`reblurkit.data.cache.ImageCache`; ``true``: a folder
+            in the cache of ``torch.hub``; ``null``: files are decoded each time,
+            as video files always are.
         num_workers: Processes that read and augment.
         seed: Order, crops and augmentation are a function of (seed, epoch, index).
     """
@@ -192,6 +201,7 @@ class VideoDataModule(ImageDataModule):
         batch_size: int = 8,
         crop: int | None = 128,
         augment: bool = True,
+        cache: CacheFolder = None,
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -204,6 +214,7 @@ class VideoDataModule(ImageDataModule):
             "window": window,
             "spacing": spacing,
             "gamma": gamma,
+            "cache": cache,
             "seed": seed,
         }
         self._training = {"frames": frames, "stride": stride, "crop": crop, "augment": augment}

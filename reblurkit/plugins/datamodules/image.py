@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from reblurkit.data.sampling import DrawSampler, TrainLoader, seeded
+from reblurkit.data.sampling import DrawSampler, TrainLoader, collate_of, seeded
 from reblurkit.errors import ArgumentError, ShapeError
 
 Stage = Literal["train", "val", "test"]
@@ -42,8 +42,6 @@ class ImageDataModule(L.LightningDataModule, ABC):
         if device_augmentation is not None:
             # Only then: a hook of the class would keep Lightning from calling the LightningModule's hook of this name.
             self.on_after_batch_transfer = self._augment  # type: ignore[method-assign]
-        self.collate: Callable[[Any], Any] | None = None
-        """Makes a training batch of items; None: torch's own way."""
         self._sets: dict[Stage, Dataset[Any]] = {}
         self._predicted: Dataset[Any] | None = None
         self._loader: TrainLoader | None = None
@@ -74,7 +72,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
         if getattr(self.trainer, "overfit_batches", 0):
             # The flag asks for the same batches in every epoch: crops and augmentation of epoch 0, in order.
             return DataLoader(
-                self._sets["train"], self.batch_size, num_workers=self.num_workers, collate_fn=self.collate
+                self._sets["train"],
+                self.batch_size,
+                num_workers=self.num_workers,
+                collate_fn=collate_of(self._sets["train"]),
             )
         sampler = DrawSampler(
             self._sets["train"],
@@ -88,7 +89,6 @@ class ImageDataModule(L.LightningDataModule, ABC):
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
-            collate=self.collate,
         )
         if self._restored is not None:
             self._loader.load_state_dict(self._restored)
@@ -157,6 +157,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
     def _one_by_one(self, data: Dataset[Any]) -> DataLoader[Any]:
         return DataLoader(
             data,
+            collate_fn=collate_of(data),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

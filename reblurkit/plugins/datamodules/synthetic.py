@@ -12,8 +12,10 @@ from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.noise import CameraNoise
 from reblurkit.blur.random_blur import RandomBlur
 from reblurkit.blur.shake import ShakeBlur
+from reblurkit.data.cache import CacheFolder
 from reblurkit.data.photos import PhotoFolder
-from reblurkit.data.synthetic import SyntheticCrops, SyntheticPairs, synthesise
+from reblurkit.data.synthetic import PlannedBatch, SyntheticCrops, SyntheticPhotos, synthesise
+from reblurkit.errors import DatasetNotFoundError
 from reblurkit.plugins.datamodules.image import ImageDataModule, Stage
 
 _HELD_OUT = 20  # one photo in so many validates, where no folder for it is named
@@ -24,7 +26,8 @@ class SyntheticBlurDataModule(ImageDataModule):
 
     Workers read crops and draw the blur; the device blurs, adds noise and rounds. A crop, its blur and its noise are a
     function of (seed, epoch, index), whatever the number of workers and processes. Validation and test blur whole
-    photos, each with one blur that never changes.
+    photos, each with one blur that never changes. The hook ``on_after_batch_transfer`` is this module's: Lightning does
+    not call a LightningModule's.
 
     Args:
         root: Folder of sharp photos.
@@ -58,7 +61,7 @@ class SyntheticBlurDataModule(ImageDataModule):
         crop: int = 128,
         crops_per_photo: int = 16,
         augment: bool = True,
-        cache: str | os.PathLike[str] | bool | None = None,
+        cache: CacheFolder = None,
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -73,15 +76,13 @@ class SyntheticBlurDataModule(ImageDataModule):
         self.crops_per_photo = crops_per_photo
         self.augment = augment
         self.cache = cache
-        # Not a method of the class, which would keep Lightning from calling the LightningModule's hook of this name.
-        self.on_after_batch_transfer = self._synthesise  # type: ignore[method-assign]
 
     def dataset(self, stage: Stage) -> Dataset[Any]:
-        """Crops of the training photos, or whole pairs of the others."""
+        """Crops of the training photos, or the others whole."""
         photos = self._photos(stage)
         if stage != "train":
-            return SyntheticPairs(photos, self.blur, self.noise, seed=self.seed)
-        crops = SyntheticCrops(
+            return SyntheticPhotos(photos, self.blur, seed=self.seed)
+        return SyntheticCrops(
             photos,
             self.blur,
             crop=self.crop,
@@ -90,8 +91,6 @@ class SyntheticBlurDataModule(ImageDataModule):
             augment=self.augment,
             seed=self.seed,
         )
-        self.collate = crops.collate
-        return crops
 
     def _photos(self, stage: Stage) -> PhotoFolder:
         if stage == "test" and self.test_root is not None:
@@ -101,7 +100,15 @@ class SyntheticBlurDataModule(ImageDataModule):
         photos = PhotoFolder(self.root, cache=self.cache)
         if self.val_root is not None:
             return photos
+        if len(photos) < 2:
+            raise DatasetNotFoundError(
+                f"one photo in {self.root} cannot both train and validate: add photos, or name a `val_root`"
+            )
         return photos.subset([i for i in range(len(photos)) if (i % _HELD_OUT != 0) == (stage == "train")])
 
-    def _synthesise(self, batch: Any, dataloader_idx: int) -> Any:
-        return synthesise(batch, self.blur, self.noise) if "levels" in batch else batch
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Do what the workers planned."""
+        if not isinstance(batch, PlannedBatch):
+            return batch
+        pairs = synthesise(batch, self.blur, self.noise)
+        return pairs if self.trainer is None else self.trainer.precision_plugin.convert_input(pairs)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from reblurkit.data.cache import CacheFolder
 from reblurkit.data.paired import PairedFolder
 from reblurkit.data.unpaired import BlurryFolder, UnpairedFolder
 from reblurkit.plugins.datamodules.image import ImageDataModule, Stage
@@ -33,6 +34,8 @@ class UnpairedDataModule(ImageDataModule):
         test_sharp: The same for tests.
         batch_size: Crops a batch and process; 1 in the paper.
         crop: Side of the training crops in pixels.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``true``: a folder
+            in the cache of ``torch.hub``; ``null``: files are decoded each time.
         num_workers: Processes that read.
         seed: Order, choice, crops and flips are a function of (seed, epoch, index).
     """
@@ -53,6 +56,7 @@ class UnpairedDataModule(ImageDataModule):
         test_sharp: str | None = None,
         batch_size: int = 1,
         crop: int = 256,
+        cache: CacheFolder = None,
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
@@ -65,9 +69,11 @@ class UnpairedDataModule(ImageDataModule):
             "known_sharp": known_sharp,
             "ratio": ratio,
             "resize": resize,
+            "cache": cache,
             "crop": crop,
             "seed": seed,
         }
+        self.cache = cache
         self._whole = {"val": (val_blurry, val_sharp), "test": (test_blurry, test_sharp)}
 
     def dataset(self, stage: Stage) -> Dataset[Any]:
@@ -76,5 +82,5 @@ class UnpairedDataModule(ImageDataModule):
             return UnpairedFolder(self.root, **self._training)
         blurry, sharp = self._whole[stage]
         if sharp is None:
-            return BlurryFolder(self.root / blurry)
-        return PairedFolder(self.root, "folders", split=None, blur=blurry, sharp=sharp)
+            return BlurryFolder(self.root / blurry, cache=self.cache)
+        return PairedFolder(self.root, "folders", split=None, blur=blurry, sharp=sharp, cache=self.cache)
