@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from reblurkit.blur.arguments import check_image, is_number, own_generator, shown
 from reblurkit.blur.light import from_light, to_light
@@ -101,13 +103,19 @@ class CameraNoise(nn.Module):
         if files:
             lowest, highest = self.jpeg
             qualities = [lowest + int((highest - lowest + 1) * share) for share in quality[files].tolist()]
-            encoded = map(encode_jpeg, levels[files].cpu(), qualities)
-            levels[files] = torch.stack([decode_jpeg(file) for file in encoded]).to(levels.device)
+            levels[files] = torch.stack(list(map(_jpeg, levels[files].cpu(), qualities))).to(levels.device)
         return levels.to(image) / 255
 
     def extra_repr(self) -> str:
         """The options, for ``repr``."""
         return f"shot={self.shot}, read={self.read}, jpeg={self.jpeg}, jpeg_share={self.jpeg_share}, seed={self.seed}"
+
+
+def _jpeg(levels: Tensor, quality: int) -> Tensor:
+    """What a JPEG file makes of an image, ``(3, H, W)`` uint8 on the CPU."""
+    file = io.BytesIO()
+    Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
