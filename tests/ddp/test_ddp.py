@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from reblurkit.data import write_image
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,6 +47,19 @@ def test_two_processes_adapt_their_own_uneven_shares(tmp_path):
     for rank in ranks:
         assert rank["metrics"] == pytest.approx(alone["metrics"], abs=1e-6)
     assert alone["metrics"]["test/psnr_plain"] != alone["metrics"]["test/psnr_adapted"]
+
+
+def test_synthetic_pairs_are_the_same_for_any_workers_and_processes_and_after_resuming(tmp_path):
+    for number in range(6):
+        write_image(torch.rand(3, 24, 28), tmp_path / "photos" / f"{number}.png")
+    (alone,), (first, second) = (train("synthetic.py", tmp_path, processes) for processes in (1, 2))
+    for rank in (alone, first, second):
+        for workers in (0, 4):
+            assert rank[f"cut, {workers} workers"] + rank[f"resumed, {workers} workers"] == rank["whole"]
+            assert rank[f"weights, {workers} workers"] == rank["weights"]
+    assert first["weights"] == second["weights"]
+    assert len(alone["whole"]) == 2 * 20
+    assert sorted(first["whole"] + second["whole"]) == sorted(alone["whole"])
 
 
 def test_the_command_line_trains_validates_draws_and_predicts_with_two_processes(tmp_path):

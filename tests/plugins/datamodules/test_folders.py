@@ -7,10 +7,19 @@ import pytest
 import torch
 
 from reblurkit.blur import ShakeBlur
+from reblurkit.data import write_image
 from reblurkit.data.sampling import DrawSampler, TrainLoader
 from reblurkit.errors import ArgumentError
 from reblurkit.models import ReblurNet, UNet
-from reblurkit.plugins import DeblurTask, DemoDataModule, FiniteLoss, PairedDataModule
+from reblurkit.plugins import (
+    DeblurTask,
+    DemoDataModule,
+    FiniteLoss,
+    PairedDataModule,
+    SyntheticBlurDataModule,
+    UnpairedDataModule,
+    VideoDataModule,
+)
 from tests.data.test_layouts import realblur
 
 
@@ -150,3 +159,30 @@ def test_a_nan_loss_stops_before_the_weights_are_touched(tmp_path):
     with pytest.raises(RuntimeError, match=r"the loss is nan in epoch 0, step 0; files of the batch: \w+/\d, \w+/\d;"):
         trainer.fit(module, data())
     assert torch.equal(module.network.enter.weight, before["network.enter.weight"])
+
+
+def test_every_module_of_image_files_keeps_what_it_decodes(tmp_path):
+    for folder in ("train/blur", "train/sharp", "val/blur", "val/sharp", "trainA", "trainB", "testA"):
+        for index in range(1 if folder == "trainB" else 3):
+            write_image(torch.rand(3, 20, 24), tmp_path / folder / f"{index}.png")
+    options = {"crop": 8, "num_workers": 2, "batch_size": 1}
+    modules = {
+        "paired": lambda **more: PairedDataModule(tmp_path, **options, **more),
+        "unpaired": lambda **more: UnpairedDataModule(tmp_path, **options, **more),
+        "video": lambda **more: VideoDataModule(tmp_path / "trainA", **options, **more),
+        "synthetic": lambda **more: SyntheticBlurDataModule(tmp_path / "trainA", **options, **more),
+    }
+    files = {"paired": 12, "unpaired": 7, "video": 3, "synthetic": 3}
+    for name, make in modules.items():
+        batches = []
+        for more in ({}, {"cache": tmp_path / name}, {"cache": str(tmp_path / name)}):
+            module = make(**more)
+            module.setup("fit")
+            loaders = (module.train_dataloader(), module.val_dataloader())
+            read = [module.on_after_batch_transfer(batch, 0) for loader in loaders for batch in loader]
+            batches.append(read)
+        assert len(list((tmp_path / name).iterdir())) == files[name]
+        for ours, kept, again in zip(*batches, strict=True):
+            for key in ("blurry", "sharp") if "sharp" in ours else ("blurry",):
+                assert torch.equal(ours[key], kept[key])
+                assert torch.equal(ours[key], again[key])
