@@ -15,8 +15,8 @@ from reblurkit.core.files import whole_file
 from reblurkit.data.images import Levels, read_levels
 from reblurkit.errors import ArgumentError, ImageFileError
 
-CacheFolder = str | os.PathLike[str] | bool | None
-"""A folder, True for the default one, None or False for no cache."""
+CacheFolder = bool | str | os.PathLike[str] | None
+"""A folder, True for the default one, None or False for no cache. (``bool`` first: a command line says "true".)"""
 
 
 def reader(cache: CacheFolder) -> Callable[[Path], Levels]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
 import numpy as np
@@ -135,7 +136,7 @@ class SyntheticCrops(Dataset[Plan]):
         Args:
             draw: An index, or index and epoch; a plain index is of epoch 0.
         """
-        draw = draw if isinstance(draw, Draw) else Draw(draw)
+        draw = Draw.of(draw, len(self))
         generator = draw_generator(self.seed, draw)
         photo, number = divmod(draw.item, self.repeats)
         levels = _crop(self.photos.levels(photo), self.crop + 2 * self.margin, generator)
@@ -229,7 +230,7 @@ def synthesise(batch: PlannedBatch, blurs: Blurs, noise: CameraNoise | None) -> 
     levels, parts, start = batch.levels, [], 0
     # A tensor, because a GPU multiplies by the reciprocal of a plain number, and 16 bits of an 8-bit value must be it.
     sharp = levels.float() / torch.full((), torch.iinfo(levels.dtype).max, device=levels.device)
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         for blur, drawn in zip(blurs, batch.drawn, strict=True):
             if drawn is not None:
                 stop = start + len(drawn)
@@ -260,6 +261,17 @@ def _crop(photo: Levels, side: int, generator: torch.Generator) -> Tensor:
         photo = np.pad(photo, [*((length // 2, length - length // 2) for length in missing), (0, 0)], mode="symmetric")
     # Of a mapped file only the crop's own bytes are read.
     return torch.from_numpy(np.array(photo[random_place(photo.shape[:2], side, generator)])).permute(2, 0, 1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On a CPU many small operations on many threads wait for each other more than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:

@@ -498,3 +498,16 @@ def test_class_paths_of_version_0_1_0_are_found(name):
     (path,) = present_paths([{"class_path": f"reblurkit.plugins.{name}"}])
     module, _, name = path["class_path"].rpartition(".")
     assert getattr(importlib.import_module(module), name).__module__ == module
+
+
+@pytest.mark.parametrize("cache", ["true", "kept", "null"])
+def test_training_on_sharp_photos_alone(project, hub_cache, cache):
+    for number in range(3):
+        save(project / "photos" / f"{number}.png", size=(40, 48))
+    config = ROOT / "examples" / "configs" / "pretrained" / "base_l1.yaml"
+    small = ["--data.crop=32", "--data.batch_size=1", "--model.network.widths=[4, 4]", "--model.network.blocks=[1, 1]"]
+    small += ["--data.root=photos", f"--data.cache={cache}", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
+    for command in ("fit", "test"):
+        assert main([command, "--config", str(config), *small]) == 0
+    folders = {"true": hub_cache / "reblurkit" / "images", "kept": project / "kept"}
+    assert [folder.is_dir() for folder in folders.values()] == [cache == name for name in folders]
