@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,10 +92,20 @@ class DrawSampler(DistributedSampler[Any]):
         super().__init__(dataset, num_replicas=replicas, rank=rank, shuffle=True, seed=seed)
         self.skip = 0
         """Items to leave out at the start of the next iteration."""
+        self.ahead: int | None = None
+        """Items of an epoch after which iteration goes on with the next epoch; None: it ends after one."""
 
     def __iter__(self) -> Iterator[Draw]:
         skip, self.skip = self.skip, 0
-        return (Draw(item, self.epoch) for item in islice(super().__iter__(), skip, None))
+        epochs = [self.epoch] if self.ahead is None else count(self.epoch)
+        draws = chain.from_iterable(islice(self._order(epoch), self.ahead) for epoch in epochs)
+        return islice(draws, skip, None)
+
+    def _order(self, epoch: int) -> list[Draw]:
+        running, self.epoch = self.epoch, epoch
+        draws = [Draw(item, epoch) for item in super().__iter__()]
+        self.epoch = running
+        return draws
 
 
 def collate_of(dataset: Dataset[Any]) -> Callable[[Any], Any] | None:
@@ -106,7 +116,8 @@ def collate_of(dataset: Dataset[Any]) -> Callable[[Any], Any] | None:
 class TrainLoader(DataLoader[Any]):
     """A DataLoader over a :class:`DrawSampler` whose ``state_dict`` lets Lightning resume in mid-epoch.
 
-    Plain loaders restart the epoch at its first batch when a checkpoint from mid-epoch is resumed.
+    Plain loaders restart the epoch at its first batch when a checkpoint from mid-epoch is resumed. They also wait at
+    the start of every epoch; here workers go on with the next epoch while the end of one is trained or validated on.
 
     Args:
         dataset: A data set that is indexed by ``Draw``.
@@ -126,11 +137,13 @@ class TrainLoader(DataLoader[Any]):
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
+        batch_size = min(batch_size, len(sampler))
+        sampler.ahead = len(sampler) // batch_size * batch_size
         super().__init__(
             dataset,
             batch_size,
             sampler=sampler,
-            drop_last=len(sampler) >= batch_size,
+            drop_last=True,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
@@ -140,6 +153,8 @@ class TrainLoader(DataLoader[Any]):
         self._items_per_batch = batch_size
         self._progress = {"epoch": 0, "batches": 0}
         self._restored = self._progress
+        self._stream: Iterator[Any] | None = None
+        self._next = (-1, 0)  # epoch and batch that the stream goes on with
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # DataLoader's iterators have a private type
         # As a generator this runs at the first `next`, when Lightning has set the sampler's epoch. A checkpoint from
@@ -147,9 +162,14 @@ class TrainLoader(DataLoader[Any]):
         epoch = self._draws.epoch
         start = self._restored["batches"] if self._restored["epoch"] == epoch else 0
         self._restored = {"epoch": -1, "batches": 0}
-        self._draws.skip = start * self._items_per_batch
-        for batches, batch in enumerate(super().__iter__(), start + 1):
+        # A Trainer may have ended the workers, and with them the stream, in between.
+        if self._stream is None or self._next != (epoch, start) or (self.num_workers and self._iterator is None):
+            self._draws.skip = start * self._items_per_batch
+            self._stream = super().__iter__()
+        for batches in range(start + 1, len(self) + 1):
+            batch = next(self._stream)
             self._progress = {"epoch": epoch, "batches": batches}
+            self._next = (epoch, batches) if batches < len(self) else (epoch + 1, 0)
             yield batch
 
     def state_dict(self) -> dict[str, int]:

@@ -28,7 +28,7 @@ from reblurkit.data import PairedFolder, PhotoFolder, write_image
 from reblurkit.data.sampling import Draw, DrawSampler, TrainLoader
 from reblurkit.data.synthetic import PlannedBatch, SyntheticCrops, synthesise
 from reblurkit.models import UNet
-from tests.benchmarks.contract import Run, interleaved, machine, summary, write
+from tests.benchmarks.contract import Run, cell, heading, interleaved, machine, summary, write
 
 ROOT = Path(__file__).parents[2]
 BLURS = [MotionBlur(), ShakeBlur(25)]
@@ -187,32 +187,20 @@ def measure(setting: Setting, device: torch.device, repeats: int) -> dict[str, A
 def markdown(results: dict[str, Any]) -> str:
     """The tables, for people."""
     setting = results["setting"]
-    lines = ["# Feeding", ""]
-    lines += [", ".join(f"{name} {value}" for name, value in results["machine"].items() if value is not None), ""]
+    lines = heading("Feeding", results, EXPLANATION)
     if results["note"]:
-        lines += [f"Note: {results['note']}", ""]
-    lines += [
-        EXPLANATION,
-        "",
-        "## Reading",
-        "",
-        "| crops of 256 | ms a crop | crops a second and core |",
-        "|---|---|---|",
-    ]
+        lines += [f"Note: {results['note']}.", ""]
+    lines += ["## Reading", "", "| crops of 256 | ms a crop | crops a second and core |", "|---|---|---|"]
     for name, row in results["reading"].items():
-        lines.append(f"| {name} | {_spread(row)} | {1000 / row['median']:.4g} |")
+        lines.append(f"| {name} | {cell(row)} | {1000 / row['median']:.4g} |")
     title = f"{setting['batch']} crops of {setting['crop']} pixels"
     lines += ["", f"## Synthesis of {title}", "", "| what | ms a batch |", "|---|---|"]
-    lines += [f"| {name} | {_spread(row)} |" for name, row in results["synthesis"].items()]
+    lines += [f"| {name} | {cell(row)} |" for name, row in results["synthesis"].items()]
     lines += ["", f"## Waiting, {title}, {setting['workers']} workers, {setting['threads']} threads for training", ""]
     lines += ["| data | ms a step | waits | synthesis |", "|---|---|---|---|"]
     for name, row in results["waiting"].items():
-        lines.append(f"| {name} | {_spread(row)} | {row['waits']:.1%} | {row['synthesis']:.1%} |")
+        lines.append(f"| {name} | {cell(row)} | {row['waits']:.1%} | {row['synthesis']:.1%} |")
     return "\n".join([*lines, ""])
-
-
-def _spread(row: dict[str, float]) -> str:
-    return f"{row['median']:.3g} ({row['q1']:.3g} to {row['q3']:.3g})"
 
 
 def main() -> None:

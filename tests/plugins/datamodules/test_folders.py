@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from itertools import islice
+
 import lightning.pytorch as L
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from reblurkit.blur import ShakeBlur
 from reblurkit.data import write_image
@@ -125,6 +129,51 @@ def test_small_sets_make_one_batch():
     items = list(range(3))
     loader = TrainLoader(items, DrawSampler(items), batch_size=8)
     assert len(loader) == 1
+
+
+class Marked(Dataset):
+    """Leaves a file for every item that is read."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, draw):
+        (self.folder / f"{draw.epoch}-{draw.item}").touch()
+        return torch.tensor([draw.epoch, draw.item])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_follow_each_other(tmp_path, workers):
+    """Whole batches of each, in its order; epochs may be cut short, left out and repeated."""
+    data = Marked(tmp_path)
+    sampler = DrawSampler(data, seed=3)
+    loader, orders = TrainLoader(data, sampler, batch_size=2, num_workers=workers), []
+    for epoch in range(4):
+        plain = DrawSampler(data, seed=3)
+        plain.set_epoch(epoch)
+        orders.append([[draw.epoch, draw.item] for draw in plain][:4])
+    processes = set()
+    for epoch, batches in ((0, 2), (1, 2), (2, 1), (3, 2), (1, 2), (2, 2)):
+        sampler.set_epoch(epoch)
+        seen = torch.cat(list(islice(loader, batches))).tolist()
+        assert seen == orders[epoch][: 2 * batches]
+        if workers:
+            processes.add(tuple(worker.pid for worker in loader._iterator._workers))
+    assert len(processes) == (1 if workers else 0), "workers live as long as the loader"
+
+
+def test_workers_read_the_next_epoch_while_one_is_trained_on(tmp_path):
+    sampler = DrawSampler(Marked(tmp_path), seed=3)
+    loader = TrainLoader(sampler.dataset, sampler, batch_size=2, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("1-*")):
+        assert time.monotonic() < deadline, "the second epoch is not read before the first has ended"
+        time.sleep(0.01)
 
 
 def test_every_split_of_a_layout_is_read_by_its_list(tmp_path):
