@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from reblurkit.blur.arguments import check_positive, shown
+from reblurkit.blur.light import widened
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -46,5 +47,5 @@ def average_frames(frames: Tensor, gamma: float | None = None) -> Tensor:
         return frames.mean(dim=1)
     check_positive(gamma=gamma, hint="; None averages the values as they are")
     # Frames may be a little below 0 after interpolation; such values have no power.
-    linear = frames.clamp(min=0).pow(gamma).mean(dim=1)
-    return linear.pow(1 / gamma)
+    linear = widened(frames.clamp(min=0)).pow(gamma).mean(dim=1)
+    return linear.pow(1 / gamma).to(frames.dtype)

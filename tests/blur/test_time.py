@@ -45,3 +45,18 @@ def test_averaging_names_bad_input(gamma):
         average_frames(torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(ArgumentError, match="`gamma` must be"):
         average_frames(torch.rand(1, 2, 3, 4, 4), gamma=gamma)
+
+
+def test_averages_do_not_depend_on_threads_and_batches():
+    frames, before = torch.rand(5, 3, 3, 61, 83), torch.get_num_threads()
+    try:
+        averages = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            averages += [
+                average_frames(frames, gamma=2.2),
+                torch.cat([average_frames(one, 2.2) for one in frames.split(1)]),
+            ]
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(average, averages[0]) for average in averages)
