@@ -87,8 +87,11 @@ def receptive_field(name: str, size: int = 6144) -> int | None:
 def _narrow(name: str) -> nn.Module:
     """The network with few channels, if its class has an argument for them."""
     arguments = inspect.signature(type(create_model(name))).parameters
-    narrow = {"width": 4} if "width" in arguments else {"widths": (2, 2, 2)} if "widths" in arguments else {}
-    return create_model(name, **narrow)
+    if "width" in arguments:
+        return create_model(name, width=4)
+    if "widths" in arguments:
+        return create_model(name, widths=(2,) * len(arguments["widths"].default))
+    return create_model(name)
 
 
 def times(name: str, repeats: int, seconds: float) -> dict[str, Any]:
