@@ -36,7 +36,7 @@ class PluginError(ReblurkitError, RuntimeError):
 
 
 class NonFiniteLossError(ReblurkitError, RuntimeError):
-    """The training loss became NaN or infinite."""
+    """The training loss, its gradient or the weights became NaN or infinite."""
 
 
 class WeightsError(ReblurkitError, ValueError):

@@ -103,6 +103,20 @@ class AuxiliaryOptimizer(L.Callback):
         """Optimizer steps that the network has taken, over all resumed runs."""
         return self._networks[name].steps
 
+    def stepping_with(self, optimizer: Optimizer) -> list[tuple[str, nn.Parameter]]:
+        """Names and parameters of the networks that step right before an optimizer of the user's."""
+        return [
+            (f"{name}.{path}", parameter)
+            for name, auxiliary in self._networks.items()
+            if auxiliary.leader is optimizer
+            for path, parameter in auxiliary.module.named_parameters()
+        ]
+
+    @property
+    def outside(self) -> list[nn.Module]:
+        """The networks that are no part of the LightningModule."""
+        return [auxiliary.module for auxiliary in self._networks.values() if auxiliary.outside]
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse strategies under which routed gradients would silently be wrong."""
         if stage == "fit" and isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):

@@ -18,10 +18,12 @@ from reblurkit.blur import FlowKernelBlur
 from reblurkit.blur.arguments import check_exposure
 from reblurkit.core.calls import call_without_trace, find_network, frame_inputs, preserved_rng
 from reblurkit.core.checks import FirstBatchCheck
+from reblurkit.core.finite import joint_norm
 from reblurkit.errors import ArgumentError, NonFiniteLossError, PluginError, WeightsError
 from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_terms
 from reblurkit.models.flow.pretrained import pretrained_flow
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer, leading_optimizer
+from reblurkit.plugins.callbacks.finite_loss import batch_names
 from reblurkit.plugins.datamodules.cycled import CycledLoader
 from reblurkit.plugins.datamodules.unlabelled_clips import clip_loader, clips_of, first_clips
 
@@ -132,6 +134,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         self._wrapped = False
         self._hidden: Any = None
         self._steps = 0
+        self._names: list[str] = []
         self._check_range = FirstBatchCheck()
         self._warned = False
 
@@ -195,7 +198,8 @@ class FlowReblurFinetuneCallback(L.Callback):
         if not pl_module.automatic_optimization:
             with torch.enable_grad():
                 loss = self._unlabelled_loss(pl_module)
-            _add_gradients(loss, [deblur_net, *([self.flow_network] if self.flow_network else [])], trainer)
+            networks = [deblur_net, *([self.flow_network] if self.flow_network else [])]
+            _add_gradients(loss, networks, trainer, self._names)
         self._steps += 1
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -252,7 +256,9 @@ class FlowReblurFinetuneCallback(L.Callback):
         """The weighted loss of the next clips."""
         assert self._clips is not None
         assert self.flow_network is not None
-        clips = move_data_to_device(clips_of(next(self._clips)), pl_module.device)
+        batch = next(self._clips)
+        self._names = batch_names(batch)
+        clips = move_data_to_device(clips_of(batch), pl_module.device)
         clips = pl_module.trainer.precision_plugin.convert_input(clips)
         self._check_range(frames=clips)
         network = find_network(pl_module, self.network)
@@ -270,8 +276,8 @@ class FlowReblurFinetuneCallback(L.Callback):
             broken = [name for name, tensor in named.items() if not tensor.isfinite().all()]
             raise NonFiniteLossError(
                 f"the self-supervised loss is {terms.loss.item()} in step {trainer.global_step}: the "
-                f"{' and the '.join(broken) or 'distance'} hold NaN or infinity; look at the clips and the flow, "
-                "or lower the learning rates"
+                f"{' and the '.join(broken) or 'distance'} hold NaN or infinity; clips of the batch: "
+                f"{', '.join(self._names) or 'unnamed'}; look at them and the flow, or lower the learning rates"
             )
         if not used and not self._warned:
             self._warned = True
@@ -349,10 +355,15 @@ def _add_to_loss(output: Any, term: Tensor) -> Any:
     )
 
 
-def _add_gradients(loss: Tensor, networks: list[nn.Module], trainer: L.Trainer) -> None:
+def _add_gradients(loss: Tensor, networks: list[nn.Module], trainer: L.Trainer, names: list[str]) -> None:
     """Accumulate gradients as a backward pass would, averaged over the processes, as nothing else does it here."""
     parameters = [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    if not joint_norm(gradient for gradient in gradients if gradient is not None).isfinite():
+        raise NonFiniteLossError(
+            f"the gradient of the self-supervised loss is NaN or infinite in step {trainer.global_step}; clips of the "
+            f"batch: {', '.join(names) or 'unnamed'}; look at them, or lower the learning rates"
+        )
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             gradient = trainer.strategy.reduce(gradient, reduce_op="mean")
