@@ -24,7 +24,8 @@ class FullSize(nn.Module):
 
     Args:
         network: Any network that keeps the size of its input, from one image or clip, or from several of the same
-            size. Of a list of scales the last is used.
+            size. Of a list of scales, from coarse to fine, the last is returned; in training mode all are, each
+            cropped, for losses that use them. The mode at first is the network's.
         multiple: What height and width must divide by. None: what the network's attribute ``multiple`` says, and 1,
             no padding, where it says nothing. Its attribute ``smallest``, if it has one, is the shortest side that
             it takes.
@@ -33,10 +34,11 @@ class FullSize(nn.Module):
             again, if the tile is large enough, to blend over.
 
     Shape:
-        ``(..., H, W)`` with any H, W >= 1 to the network's output, cropped to H x W.
+        ``(..., H, W)`` with any H, W >= 1 to the network's output, cropped to H x W; coarser scales in proportion.
 
     Raises:
-        ArgumentError: If the arguments do not go together, or images are no floating point tensors.
+        ArgumentError: If the arguments do not go together, images are no floating point tensors, or scales are
+            wanted of an image of several tiles.
         ShapeError: If the network fails on a size or does not keep it.
 
     Example:
@@ -69,11 +71,12 @@ class FullSize(nn.Module):
         if tile is not None and tile < shortest:
             raise ArgumentError(f"`tile` must be at least {shortest} with this overlap and network, but is {tile}")
         self.network = network
+        self.training = network.training
         self.multiple = multiple
         self.tile = tile
         self.overlap = overlap
 
-    def forward(self, *images: Tensor) -> Tensor:
+    def forward(self, *images: Tensor) -> Tensor | list[Tensor]:
         """Return the network's output on the images, at their size."""
         if not images or not all(isinstance(image, Tensor) for image in images):
             found = ", ".join(type(image).__name__ for image in images) or "nothing"
@@ -89,8 +92,11 @@ class FullSize(nn.Module):
             raise ShapeError(f"images must be (..., channels, H, W) of one size and not empty, but are {found}")
         rows, columns = (self._cover(length) for length in size)
         if len(rows) == len(columns) == 1:
-            return self._run(images, rows[0], columns[0])[..., : size[0], : size[1]]
-        return _blend((row, column, self._run(images, row, column)) for row in rows for column in columns)
+            output = self._run(images, rows[0], columns[0])
+            if self.training and not isinstance(output, Tensor):
+                return [_crop(scale, size, (rows[0].size, columns[0].size)) for scale in output]
+            return finest_scale(output)[..., : size[0], : size[1]]
+        return _blend((row, column, self._run_tile(images, row, column)) for row in rows for column in columns)
 
     def _cover(self, length: int) -> list[_Span]:
         """The spans along one axis that the network sees one after the other."""
@@ -111,24 +117,42 @@ class FullSize(nn.Module):
             _Span(start, self.tile, rise - fall) for start, (rise, fall) in zip(starts, pairwise(rises), strict=True)
         ]
 
-    def _run(self, images: Sequence[Tensor], row: _Span, column: _Span) -> Tensor:
+    def _run_tile(self, images: Sequence[Tensor], row: _Span, column: _Span) -> Tensor:
+        output = self._run(images, row, column)
+        if self.training and not isinstance(output, Tensor):
+            raise ArgumentError(
+                f"in training mode all scales of {type(self.network).__name__} are returned, which cannot be put "
+                f"together from tiles of {self.tile} pixels: train on crops that fit into one tile, or call .eval()"
+            )
+        return finest_scale(output)
+
+    def _run(self, images: Sequence[Tensor], row: _Span, column: _Span) -> Tensor | Sequence[Tensor]:
         tiles = [column.cut(row.cut(image, -2), -1) for image in images]
         size = tiles[0].shape[-2:]
         name = type(self.network).__name__
         advice = "; if sizes must divide by a number, say so by `multiple=` or the network's attribute of this name"
         advice = "" if self._knows_needs else advice
         try:
-            result = finest_scale(self.network(*tiles))
+            output: Tensor | Sequence[Tensor] = self.network(*tiles)
         except RuntimeError as error:
             if self._knows_needs or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ShapeError(f"{name} failed on {size[0]} x {size[1]} pixels: {error}{advice}") from error
+        result = finest_scale(output)
         if result.shape[-2:] != size:
             raise ShapeError(
                 f"{name} must keep the size of its input, {size[0]} x {size[1]}, but returned "
                 f"{tuple(result.shape)}{advice}"
             )
-        return result
+        return output
+
+
+def _crop(scale: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
+    """The part of a scale that shows the image of ``size``, of which the network saw ``padded`` pixels."""
+    height, width = (
+        -(-side * length // whole) for side, length, whole in zip(scale.shape[-2:], size, padded, strict=True)
+    )
+    return scale[..., :height, :width]
 
 
 class _Span(NamedTuple):

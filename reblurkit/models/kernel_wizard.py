@@ -34,6 +34,7 @@ class KernelWizard(nn.Module):
 
     Attributes:
         multiple: What height and width must divide by: 128.
+        smallest: The shortest side that a pair whose code is taken may have: 256.
 
     Shape:
         Two tensors ``(B, 3, H, W)`` in [0, 1] to one such tensor, not clamped.
@@ -52,6 +53,7 @@ class KernelWizard(nn.Module):
     """
 
     multiple: int = 128
+    smallest: int = 256
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class KernelWizard(nn.Module):
     def distribution(self, sharp: Tensor, blurry: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and deviation of the code; the deviation, which may have either sign, is None without ``vae``."""
         check_images(sharp=sharp, blurry=blurry)
-        check_size(sharp, self.multiple, smallest=2 * self.multiple, advice=CROP)
+        check_size(sharp, self.multiple, smallest=self.smallest, advice=CROP)
         code = self.kernel_extractor(self.feature_extractor(sharp), self.feature_extractor(blurry))
         if not self.vae:
             return code, None

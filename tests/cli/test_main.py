@@ -367,7 +367,7 @@ def test_bad_files(project, capsys, workers):
 
 
 def test_bad_networks(project, capsys):
-    assert "network Half must keep the shape" in fails(capsys, "--model.network", "own.Half")
+    assert "Half must keep the size of its input, 24 x 24, but returned" in fails(capsys, "--model.network", "own.Half")
     line = fails(capsys, "--model.network", "own.NotANumber", "--trainer.num_sanity_val_steps", "0")
     assert "the loss is nan in epoch 0, step 0; files of the batch: train/blur/" in line
 

@@ -9,6 +9,7 @@ from skimage import data
 from torch import nn
 
 from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.losses import MultiScaleLoss
 from reblurkit.models import FullSize, UNet, create_model, list_models
 from tests.conftest import MultiScaleNet, PlainNet
 
@@ -94,10 +95,25 @@ def test_networks_with_a_shortest_side():
 
 
 def test_the_last_of_several_scales():
-    network, image = MultiScaleNet(), torch.rand(1, 3, 10, 9)
+    network, image = MultiScaleNet().eval(), torch.rand(1, 3, 10, 9)
     padded = nn.functional.pad(image, (0, 3, 0, 2), mode="reflect")
     assert torch.equal(FullSize(network, 4)(image), network(padded)[-1][..., :10, :9])
     assert FullSize(network, 4, tile=8, overlap=4)(image).shape == image.shape
+
+
+def test_all_scales_in_training_for_losses_that_use_them():
+    network, image = MultiScaleNet().train(), torch.rand(1, 3, 10, 9)
+    wrapped, padded = FullSize(network, 4, tile=16, overlap=4), nn.functional.pad(image, (0, 3, 0, 2), mode="reflect")
+    scales = wrapped(image)
+    assert [tuple(scale.shape[-2:]) for scale in scales] == [(3, 3), (5, 5), (10, 9)]
+    for scale, whole in zip(scales, network(padded), strict=True):
+        assert torch.equal(scale, whole[..., : scale.shape[-2], : scale.shape[-1]])
+    loss, crop = MultiScaleLoss(), torch.rand(2, 1, 3, 16, 16)
+    assert loss(wrapped(crop[0]), crop[1]) == loss(network(crop[0]), crop[1]) > loss(network(crop[0])[-1], crop[1])
+    with pytest.raises(ArgumentError, match=r"cannot be put together from tiles of 16 pixels: .*call .eval()"):
+        wrapped(torch.rand(1, 3, 40, 16))
+    assert torch.equal(wrapped.eval()(image), scales[-1])
+    assert not FullSize(network).training
 
 
 class Centre(PlainNet):

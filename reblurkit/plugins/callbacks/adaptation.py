@@ -20,6 +20,7 @@ from reblurkit.adaptation.batch import adapt_call
 from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.core.calls import find_network, finest_scale
 from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.models.full_size import FullSize
 from reblurkit.plugins.callbacks.progress import show_beside_bar
 from reblurkit.plugins.callbacks.replaced_forward import is_replaced, replace_forward
 
@@ -170,7 +171,7 @@ class TestTimeAdaptCallback(L.Callback):
         if trainer.state.fn not in _STAGES:  # fit validates too
             return
         self._remove()
-        network, reblur_net = find_network(pl_module, self.network), self._reblur_network(pl_module)
+        network, reblur_net = find_network(pl_module, self.network), FullSize(self._reblur_network(pl_module))
         if is_replaced(network):
             raise PluginError(
                 f"two TestTimeAdaptCallbacks adapt the network at {self.network!r}; keep one, as each would adapt "
@@ -233,7 +234,10 @@ class TestTimeAdaptCallback(L.Callback):
             return
         sharp = batch.get("sharp") if isinstance(batch, Mapping) else None
         shapes = [tuple(image.shape) for _, image in self._calls]
-        if not isinstance(sharp, Tensor) or shapes != [tuple(sharp.shape)]:
+        if isinstance(sharp, Tensor):  # of a network that was given the image padded, the image counts
+            height, width = sharp.shape[-2:]
+            self._calls = [(plain[..., :height, :width], image[..., :height, :width]) for plain, image in self._calls]
+        if not isinstance(sharp, Tensor) or [image.shape for _, image in self._calls] != [sharp.shape]:
             raise PluginError(
                 "metrics of TestTimeAdaptCallback need batches with 'sharp' and one call of the network a batch that "
                 f"gives its shape, but sharp is {tuple(sharp.shape) if isinstance(sharp, Tensor) else sharp!r} and the "

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
-from reblurkit.core.calls import Frozen, check_two_networks
+from reblurkit.core.calls import Frozen, check_two_networks, finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
@@ -157,7 +157,7 @@ class Blur2BlurTranslator(L.LightningModule):
 
     def forward(self, blurry: Tensor) -> Tensor:
         """Translate ``(B, 3, H, W)`` of any size in [0, 1]; the result is the full size and not clamped."""
-        return cast(Tensor, FullSize(self.generator)(blurry))
+        return finest_scale(FullSize(self.generator)(blurry))
 
     def compose(self, deblur_network: nn.Module) -> nn.Module:
         """Both networks as one that makes unknown blur sharp, with the generator as it is now.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from reblurkit.core.calls import needs_of
 from reblurkit.core.checks import FirstBatchCheck, check_images
-from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.reconstruction import CharbonnierLoss
 from reblurkit.metrics import PSNR
+from reblurkit.models.full_size import FullSize
 from reblurkit.models.kernel_wizard import KernelWizard
 
 
@@ -27,7 +27,7 @@ class KernelWizardTask(L.LightningModule):
     sum, which Adam does not notice, and the learning rate falls once along a cosine, without restarts.
 
     Batches are dicts with ``blurry`` and ``sharp``. Logs ``train/loss``, and ``val/psnr`` and ``test/psnr`` of the
-    blurry image that came back, of the largest part in the middle of whole images that the network takes.
+    blurry image that came back, of whole images of any size.
 
     Args:
         network: The network; default ``KernelWizard()``, Blur2Blur's form without a distribution of codes.
@@ -36,7 +36,7 @@ class KernelWizardTask(L.LightningModule):
     Raises:
         ArgumentError: If the network has a distribution of codes, whose training is another one, ``lr`` is not above 0,
             or the first batch is not in [0, 1].
-        ShapeError: If crops do not divide by 128, or images are smaller than 256 pixels.
+        ShapeError: If crops do not divide by 128, or are smaller than 256 pixels.
 
     Example:
         >>> from reblurkit.models.kernel_wizard import KernelWizard
@@ -88,16 +88,6 @@ class KernelWizardTask(L.LightningModule):
         return [optimizer], [{"scheduler": CosineAnnealingLR(optimizer, int(steps)), "interval": "step"}]
 
     def _measure(self, batch: Mapping[str, Any], stage: str) -> None:
-        blurry, sharp = (_middle(batch[key], needs_of(self.network).multiple) for key in ("blurry", "sharp"))
-        self.psnr.update(self(sharp, blurry).clamp(0, 1), blurry)
+        blurry, sharp = batch["blurry"], batch["sharp"]
+        self.psnr.update(FullSize(self.network)(sharp, blurry).clamp(0, 1), blurry)
         self.log(f"{stage}/psnr", self.psnr, prog_bar=True)
-
-
-def _middle(image: Tensor, multiple: int) -> Tensor:
-    """The largest part in the middle whose sides divide by a number."""
-    height, width = image.shape[-2:]
-    rows, columns = height // multiple * multiple, width // multiple * multiple
-    if not rows or not columns:
-        raise ShapeError(f"an image of {height} x {width} pixels is smaller than the network's {multiple} x {multiple}")
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return image[..., top : top + rows, left : left + columns]

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.models.full_size import FullSize
 
 
 class Images(NamedTuple):
@@ -52,6 +53,9 @@ def preserved_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
 
 class PairedTask(L.LightningModule):
     """Base of the tasks: reads and checks batches, deblurs, measures, and has the optimizer of the paper's recipe.
+
+    Images that are measured and predicted may have any size, as for ``reblurkit deblur``; training calls the network
+    itself.
 
     A subclass names the network that it trains and its metrics, sets ``reblur`` if a metric reblurs, and brings the
     training step.
@@ -91,7 +95,7 @@ class PairedTask(L.LightningModule):
         }
 
     def forward(self, blurry: Tensor) -> Tensor:
-        """Deblur ``(B, 3, H, W)`` in [0, 1]; the result is not clamped."""
+        """Deblur ``(B, 3, H, W)`` of any size in [0, 1]; the result is not clamped."""
         return self._deblur(blurry)
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -141,7 +145,7 @@ class PairedTask(L.LightningModule):
         return blurry, sharp
 
     def _deblur(self, blurry: Tensor) -> Tensor:
-        return self._finest(self.network(blurry), blurry)
+        return self._finest(FullSize(self.network)(blurry), blurry)
 
     def _finest(self, scales: Tensor | list[Tensor], blurry: Tensor) -> Tensor:
         deblurred = finest_scale(scales)
@@ -155,7 +159,7 @@ class PairedTask(L.LightningModule):
     def _measure(self, batch: Mapping[str, Any], stage: Literal["val", "test"]) -> dict[str, Tensor]:
         blurry, sharp = self._images(batch)
         deblurred = self._deblur(blurry).clamp(0, 1)
-        images = Images(deblurred, sharp, blurry, lambda image: self.reblur(image))
+        images = Images(deblurred, sharp, blurry, lambda image: finest_scale(FullSize(self.reblur)(image)))
         try:
             for name, metric in self._stage_metrics(stage).items():
                 metric.update(*self._pairs[stage][name](images))
