@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reblurkit.core.calls import Frozen, needs_of
 from reblurkit.core.checks import check_images, check_size
 from reblurkit.errors import ArgumentError
-from reblurkit.models.weights import load_weights
+from reblurkit.models.starting_weights import start_from
 
 _ADVICE = "cut the sharp image and the known pair to one such size (256 x 256 in Blur2Blur), or use ShakeBlur"
 
@@ -57,8 +57,7 @@ class BlurTransfer(nn.Module):
                 f"`kernel_wizard` must have the methods kernel(sharp, blurry) and blur(sharp, kernel), as "
                 f"reblurkit.models.create_model('kernel-wizard') has, but is {type(kernel_wizard).__name__}"
             )
-        if weights is not None:
-            load_weights(kernel_wizard, weights)
+        start_from(kernel_wizard, weights, trained=False)
         self._wizard = Frozen(kernel_wizard)
 
     @torch.no_grad()

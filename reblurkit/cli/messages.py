@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+
+from lightning.fabric.utilities import rank_zero_only
 
 _ADVICE = (
     # For people who write Lightning programs; a user of the command line cannot act on it.
@@ -16,6 +19,12 @@ _ADVICE = (
 
 
 _ROUTINE = ("Tip:", "GPU available: False", "TPU available", "Seed set to", "Loading `train_dataloader`")
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """Print a line of news, once for all processes."""
+    print(f"reblurkit: {message}", file=sys.stderr)
 
 
 def hide_advice() -> None:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader
-from lightning.fabric.utilities import rank_zero_only
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
 from reblurkit.cli.commands import TRAINER_COMMANDS
-from reblurkit.cli.messages import hide_advice
+from reblurkit.cli.messages import hide_advice, say
+from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training
+from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
@@ -51,29 +52,44 @@ class _Parser(LightningArgumentParser):
 
 
 class _ReblurkitCLI(LightningCLI):
+    @property
+    def _training(self) -> Training:
+        training: Training = self.trainer_defaults["callbacks"][-1]
+        return training
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The inherited method warns whenever arguments are handed over, as `main` does.
         self.config = parser.parse_args(args)
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is not None and path not in {"best", "last", "hpc", "registry"}:
-            read_lightning_checkpoint(path)  # before anything is built, so that a bad file is named as such
+            checkpoint = read_lightning_checkpoint(path)  # before anything is built: a bad file is named as such
+            self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
+
+    def instantiate_classes(self) -> None:
+        with self._training.kept.in_use():
+            super().instantiate_classes()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ImageLogger, "image_logger")
         parser.add_lightning_class_args(ImageWriter, "image_writer")
 
+    def after_instantiate_classes(self) -> None:
+        folder = self.trainer.log_dir
+        if folder is not None and self.trainer.is_global_zero:
+            self._training.folder = RunFolder(Path(folder))
+
     def before_fit(self) -> None:
         if isinstance(self.model, ReblurTask):
             warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
             if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
-                _say("no --model.weights: the deblurring network keeps the weights that it was built with")
+                say("no --model.weights: the deblurring network keeps the weights that it was built with")
         if isinstance(self.model, Blur2BlurTranslator):
             self._warn_of_fresh_helpers()
 
     def after_fit(self) -> None:
         checkpoint = self.trainer.checkpoint_callback
         saved = getattr(checkpoint, "best_model_path", "")
-        _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
+        say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
 
     def before_validate(self) -> None:
         self._warn_of_fresh_weights()
@@ -91,24 +107,24 @@ class _ReblurkitCLI(LightningCLI):
         self._name_run()
 
     def _name_run(self) -> None:
-        _say(f"run folder: {self.trainer.log_dir}")
+        say(f"run folder: {self.trainer.log_dir}")
 
     def after_predict(self) -> None:
         folder = self._get(self.config_init, "image_writer").folder
-        _say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")
+        say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")
 
     def _warn_of_fresh_weights(self) -> None:
         if self.config[self.subcommand].get("ckpt_path") is None:
-            _say("no --ckpt_path: the network has the weights that it was built with")
+            say("no --ckpt_path: the network has the weights that it was built with")
 
     def _warn_of_fresh_helpers(self) -> None:
         """Of the networks that a translator uses and does not train."""
         options = self.config[self.subcommand].model.init_args
         if options.get("deblur_network") and not options.get("deblur_weights"):
-            _say("no --model.deblur_weights: the deblurring network has the weights that it was built with")
+            say("no --model.deblur_weights: the deblurring network has the weights that it was built with")
         known_blur = options.get("known_blur") or {}
         if isinstance(self.model.known_blur, BlurTransfer) and not known_blur.get("init_args", {}).get("weights"):
-            _say("no weights of BlurTransfer: the known blur is made by the weights that its network was built with")
+            say("no weights of BlurTransfer: the known blur is made by the weights that its network was built with")
 
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
@@ -116,11 +132,6 @@ class _ReblurkitCLI(LightningCLI):
         if self.subcommand == "predict":
             # Predictions are written as they come; collecting them would fill the memory.
             options["return_predictions"] = False
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    print(f"reblurkit: {message}", file=sys.stderr)
 
 
 def run_lightning_cli(arguments: Sequence[str]) -> None:
@@ -135,23 +146,25 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
     """
     hide_advice()
     import_named_classes()
-    training = _Training()
+    training = Training()
     try:
-        _ReblurkitCLI(
-            L.LightningModule,
-            L.LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            parser_class=_Parser,
-            parser_kwargs={
-                name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in TRAINER_COMMANDS.items()
-            },
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [FiniteLoss(), training]},
-            auto_configure_optimizers=False,
-            args=list(arguments),
-        )
+        with training.watched():
+            _ReblurkitCLI(
+                L.LightningModule,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                seed_everything_default=0,
+                parser_class=_Parser,
+                parser_kwargs={
+                    name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in TRAINER_COMMANDS.items()
+                },
+                save_config_callback=SaveConfig,
+                save_config_kwargs={"training": training},
+                trainer_defaults={"callbacks": [FiniteLoss(), training]},
+                auto_configure_optimizers=False,
+                args=list(arguments),
+            )
         # A process group that is still alive when Python ends may abort the process.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -165,15 +178,6 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         if training.under_way:
             raise
         raise PluginError(_gist(error)) from error
-
-
-class _Training(L.Callback):
-    """Knows whether a training step has been made."""
-
-    under_way = False
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.under_way = True
 
 
 def _gist(error: Exception) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reblurkit.core.calls import finest_scale
 from reblurkit.errors import ArgumentError
-from reblurkit.models.weights import load_weights
+from reblurkit.models.starting_weights import start_from
 
 
 class LayerFeatures(nn.Module):
@@ -51,8 +51,7 @@ class LayerFeatures(nn.Module):
                 f"`layers` must name layers of {type(network).__name__}, but are {list(layers)}; it has: "
                 f"{', '.join(names[:30])}{', ...' if len(names) > 30 else ''}"
             )
-        if weights is not None:
-            load_weights(network, weights)
+        start_from(network, weights, trained=False)
         self.network = network
         self.layers = list(layers)
 

@@ -48,11 +48,7 @@ class NIQE(PerImageMetric):
 
     def __init__(self, pristine: PristineModel | str | os.PathLike[str] | None = None, luma: Luma = "grey") -> None:
         super().__init__()
-        if pristine is None:
-            pristine = PristineModel.official()
-        elif not isinstance(pristine, PristineModel):
-            pristine = PristineModel.load(pristine)
-        self.pristine = pristine
+        self.pristine = pristine if isinstance(pristine, PristineModel) else PristineModel.kept(pristine)
         self.luma = luma
 
     def update(self, preds: Tensor, target: Tensor | None = None) -> None:
@@ -61,6 +57,7 @@ class NIQE(PerImageMetric):
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
         """NIQE of each image."""
+        assert self.pristine is not None, "built for a checkpoint's networks only"
         features, _ = niqe_features(luma_of(preds, self.luma))
         return niqe_distance(features, self.pristine)
 

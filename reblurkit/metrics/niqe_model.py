@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reblurkit.core.checks import check_images, check_range
 from reblurkit.core.downloads import RemoteFile
+from reblurkit.core.kept_files import read_or_kept
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.metrics.niqe_features import Luma, luma_of, niqe_features
 
@@ -88,6 +89,24 @@ class PristineModel:
             DownloadError: If it is not there and cannot be downloaded, or has a wrong checksum.
         """
         return cls.load(OFFICIAL.fetch("pass `pristine=` a local .npz or .mat, or a model of fit_pristine"))
+
+    @classmethod
+    def kept(cls, path: str | os.PathLike[str] | None) -> PristineModel | None:
+        """The model in a file, or in the checkpoint that a metric is built for; None where neither is needed.
+
+        Args:
+            path: The file; None: the authors'.
+
+        Raises:
+            ReblurkitError: As :meth:`load` and :meth:`official`.
+        """
+
+        def read() -> dict[str, Tensor]:
+            model = cls.official() if path is None else cls.load(path)
+            return {"mean": model.mean, "covariance": model.covariance}
+
+        content = read_or_kept(f"{path or 'official model'} for NIQE", read)
+        return None if content is None else cls(content["mean"], content["covariance"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz that :meth:`load` and BasicSR's names read."""

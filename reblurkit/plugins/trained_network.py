@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import nn
 
 from reblurkit.core.calls import find_network
+from reblurkit.core.finite import first_broken_weight
+from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
 from reblurkit.models.weights import load_weights, read_lightning_checkpoint
@@ -127,8 +129,9 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
     import_named_classes()
 
     path = Path(checkpoint)
-    state = read_lightning_checkpoint(path)["state_dict"]
-    found = [Path(config)] if config else [folder / "config.yaml" for folder in path.absolute().parents[:2]]
+    saved = read_lightning_checkpoint(path)
+    state = saved["state_dict"]
+    found = [Path(config)] if config else _configurations(path, saved)
     existing = [each for each in found if each.is_file()]
     if not existing:
         raise ArgumentError(
@@ -141,17 +144,29 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
             raise ArgumentError(f"{existing[0]} is no configuration of a run: it has no `model`")
         parser = LightningArgumentParser(exit_on_error=False)
         parser.add_lightning_class_args(L.LightningModule, "model", subclass_mode=True)
-        module: L.LightningModule = parser.instantiate_classes(parser.parse_object({"model": loaded["model"]})).model
+        # of the module only what the checkpoint holds is used: files that it started from may be gone
+        with KeptFiles(kept_contents(saved), restoring=True, needed=False).in_use():
+            module: L.LightningModule = parser.instantiate_classes(
+                parser.parse_object({"model": loaded["model"]})
+            ).model
         module.load_state_dict(state)
-        broken = [name for name, value in state.items() if not value.isfinite().all()]
-        if broken:
-            raise WeightsError(f"{path} holds NaN or infinite weights, the first in {broken[0]}; take an earlier one")
+        broken = first_broken_weight(module)
+        if broken is not None:
+            raise WeightsError(f"{path} holds NaN or infinite weights, the first in {broken}; take an earlier one")
     except ReblurkitError:
         raise
     except Exception as error:  # whatever YAML, the parser or a constructor finds wrong
         reason = " ".join(str(error).split())
         raise ArgumentError(f"{existing[0]} and {path} do not make a network: {reason[:300]}") from error
     return module
+
+
+def _configurations(path: Path, saved: Mapping[str, Any]) -> list[Path]:
+    """Where a checkpoint's configuration may be: beside it or a folder higher, by the name that its run gave it."""
+    noted = saved.get("reblurkit")
+    name = noted.get("config") if isinstance(noted, Mapping) else None
+    names = dict.fromkeys([Path(str(name or "config.yaml")).name, "config.yaml"])
+    return [folder / each for each in names for folder in path.absolute().parents[:2]]
 
 
 def load_translator(checkpoint: str) -> nn.Module:

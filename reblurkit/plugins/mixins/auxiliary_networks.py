@@ -105,4 +105,4 @@ class AuxiliaryNetworks(_Module):
         """Note in the checkpoint where the user's network sits, for :func:`reblurkit.plugins.strip_reblur`."""
         super().on_save_checkpoint(checkpoint)
         if "_auxiliary" in self.__dict__:
-            checkpoint["reblurkit"] = {"network": next(iter(self._auxiliary_paths.values()))}
+            checkpoint.setdefault("reblurkit", {})["network"] = next(iter(self._auxiliary_paths.values()))

@@ -26,7 +26,7 @@ from reblurkit.models.composed import Composed
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.patchgan import PatchGAN
-from reblurkit.models.weights import load_weights
+from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.callbacks.translation_watch import TranslationWatch
 from reblurkit.plugins.tasks.translation_metrics import TranslationMetrics
 
@@ -84,7 +84,7 @@ class Blur2BlurTranslator(L.LightningModule):
         discriminator_lr: Learning rate of the discriminator; default the same. A higher one (Heusel et al., 2017) keeps
             the generator from running ahead of a discriminator that has learned nothing yet.
         deblur_network: The trained network for the known blur, to measure and show what comes of it; it is not
-            trained, nor saved with this module.
+            trained, nor part of this module's state.
         deblur_weights: File of its weights, see :func:`reblurkit.models.weights.load_weights`.
         score: A metric that needs no sharp image, of the deblurred images, for instance
             :class:`reblurkit.metrics.NIQE`; logged as ``val/score`` for ``EarlyStopping`` and ``ModelCheckpoint``.
@@ -147,8 +147,8 @@ class Blur2BlurTranslator(L.LightningModule):
         self.lr = lr
         self.discriminator_lr = discriminator_lr or lr
         self.seed = seed
-        if deblur_network is not None and deblur_weights is not None:
-            load_weights(deblur_network, deblur_weights)
+        if deblur_network is not None:
+            start_from(deblur_network, deblur_weights, trained=False)
         self._deblur = None if deblur_network is None else Frozen(deblur_network)
         self.metrics = nn.ModuleDict({stage: TranslationMetrics(score) for stage in ("val", "test")})
         self._sample: Tensor | None = None  # of known blur, to be seen beside the translated images

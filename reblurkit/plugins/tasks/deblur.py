@@ -14,7 +14,7 @@ from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness
 from reblurkit.losses.reconstruction import MultiScaleLoss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
-from reblurkit.models.weights import load_weights
+from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin
 from reblurkit.plugins.tasks.paired import Measure, PairedTask, deblurred_to_sharp, reblurred_to_blurry
@@ -94,8 +94,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(network, optimizer, scheduler)
-        if weights is not None:
-            load_weights(network, weights)
+        start_from(network, weights, trained=True)
         self.loss = loss or nn.L1Loss()
         extra_losses = extra_losses or {}
         _check_extra_losses(extra_losses)

@@ -13,7 +13,7 @@ from reblurkit.core.calls import check_two_networks
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, reblur_net_loss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
-from reblurkit.models.weights import load_weights
+from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.tasks.paired import (
     Measure,
     PairedTask,
@@ -82,8 +82,7 @@ class ReblurTask(PairedTask):
             raise ArgumentError(
                 f"`reblur_net` is what is trained, but {type(reblur_net).__name__} has nothing to train"
             )
-        if weights is not None:
-            load_weights(network, weights)
+        start_from(network, weights, trained=True)
         self.network = network.requires_grad_(False).eval()
         self.reblur = reblur_net
         self.weights = weights

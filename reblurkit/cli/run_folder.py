@@ -1,0 +1,119 @@
+"""What the command line leaves in the folder of a run: its configuration, and nothing where the run failed at once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.cli import SaveConfigCallback
+
+from reblurkit.cli.messages import say
+from reblurkit.core.kept_files import KeptFiles
+from reblurkit.errors import ArgumentError
+
+_NAME = "config.yaml"
+_LOGGERS_OWN = {"hparams.yaml", "metrics.csv"}
+_BEGUN = re.compile(r"config(-\d+)?\.yaml|hparams\.yaml|events\.out\.tfevents\..*")  # before anything is logged
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the run's whole configuration beside its log, over no file that is there.
+
+    The name, ``config.yaml`` or the next that is free, is kept in the run's checkpoints, and so is what has been read
+    from files of weights that these do not hold.
+    """
+
+    def __init__(self, *arguments: Any, training: Training, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._training = training
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the file, once."""
+        folder = trainer.log_dir  # all processes must ask: they agree on the answer
+        if self.already_saved or folder is None:
+            return
+        if trainer.is_global_zero:
+            self._check_given_files(trainer, folder)
+            text = self.parser.dump(self.config, skip_none=False).encode()
+            files = get_filesystem(folder)
+            files.makedirs(folder, exist_ok=True)
+            paths = ((name, os.path.join(folder, name)) for name in _names())
+            name, path = next(each for each in paths if not files.exists(each[1]) or files.cat_file(each[1]) == text)
+            files.pipe_file(path, text)
+            if name != _NAME:
+                say(f"{os.path.join(folder, _NAME)} is there already and stays; the configuration of this run: {path}")
+            self.config_filename = name
+        self.already_saved = True
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note what a checkpoint is used with."""
+        checkpoint.setdefault("reblurkit", {}).update(config=self.config_filename, files=self._training.kept.used)
+
+    def _check_given_files(self, trainer: L.Trainer, folder: str) -> None:
+        """Refuse a given file where a logger would write one of its own."""
+        given = {Path(str(path)).resolve() for path in self.config.get("config") or [] if path is not None}
+        for name in _LOGGERS_OWN if trainer.loggers else ():
+            path = Path(folder) / name
+            if path.resolve() in given:
+                raise ArgumentError(f"the logger would overwrite the configuration {path}: rename that file")
+
+
+def _names() -> Iterator[str]:
+    yield _NAME
+    for number in itertools.count(2):
+        yield f"config-{number}.yaml"
+
+
+class RunFolder:
+    """The folder of a run that is about to start.
+
+    Args:
+        folder: Its path, which need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._new = [path for path in (folder, *folder.parents) if not path.exists()]
+
+    def remove_if_nothing_happened(self) -> None:
+        """Remove what the run has made of folders, if nothing but its beginning is in them."""
+        if self._folder not in self._new or not self._folder.is_dir():
+            return
+        files = list(self._folder.iterdir())
+        if not all(path.is_file() and (_BEGUN.fullmatch(path.name) or not path.stat().st_size) for path in files):
+            return
+        for path in files:
+            path.unlink()
+        for made in self._new:
+            if made.is_dir() and not any(made.iterdir()):
+                made.rmdir()
+
+
+class Training(L.Callback):
+    """What is known of a run: whether a training step has been made, its folder, and files that it has read."""
+
+    def __init__(self) -> None:
+        self.under_way = False
+        self.folder: RunFolder | None = None
+        self.kept = KeptFiles()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Note that from here on there is something to lose."""
+        self.under_way = True
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Leave nothing of a run that fails in this block before its first step is done."""
+        try:
+            yield
+        except BaseException:
+            if self.folder is not None and not self.under_way:
+                self.folder.remove_if_nothing_happened()
+            raise

@@ -1,0 +1,140 @@
+"""What a run reads, writes and leaves: no given file is overwritten, and a checkpoint needs no other file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from reblurkit.cli import main
+from reblurkit.data import write_image
+from reblurkit.metrics import fit_pristine
+from reblurkit.models import UNet
+from tests.cli.test_blur2blur import configuration
+from tests.cli.test_blur2blur import project as camera  # noqa: F401  # a fixture
+
+NETWORK = {"class_path": "UNet", "init_args": {"widths": [4, 4, 4], "blocks": 0}}
+REBLUR = {"class_path": "ReblurNet", "init_args": {"width": 4}}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val", "test"):
+        for index in range(2):
+            for kind in ("blur", "sharp"):
+                write_image(torch.rand(3, 24, 24), tmp_path / "pairs" / split / kind / f"{index}.png")
+    configure(tmp_path / "config.yaml")
+    return tmp_path
+
+
+def configure(path, task="DeblurTask", trainer=None, **model):
+    config = {
+        "model": {"class_path": task, "init_args": {"network": NETWORK, "reblur_net": REBLUR, **model}},
+        "data": {
+            "class_path": "PairedDataModule",
+            "init_args": {"root": str(path.parent / "pairs"), "crop": 16, "batch_size": 2, "num_workers": 0},
+        },
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False,
+                    "logger": False, **(trainer or {})},
+    }  # fmt: skip
+    path.write_text("# mine\n" + yaml.safe_dump(config))
+
+
+def run(*words):
+    return main([*map(str, words)])
+
+
+LOGGERS = {
+    "none": {"logger": False},
+    "csv": {"logger": {"class_path": "CSVLogger", "init_args": {"save_dir": ".", "name": "", "version": ""}}},
+}
+
+
+@pytest.mark.parametrize("logger", LOGGERS)
+def test_a_given_configuration_is_never_overwritten(folder, capsys, logger):
+    configure(folder / "config.yaml", trainer=LOGGERS[logger])
+    given = (folder / "config.yaml").read_text()
+    assert run("fit", "--config", "config.yaml", "--model.network.blocks", 1) == 0
+    (checkpoint,) = folder.rglob("*.ckpt")
+    assert "config.yaml is there already and stays; the configuration of this run: " in capsys.readouterr().err
+    for command in ("validate", "test", "predict"):
+        assert run(command, "--config", "config.yaml", "--model.network.blocks", 1, "--ckpt_path", checkpoint) == 0
+        assert (folder / "config.yaml").read_text() == given
+    # the checkpoint knows which of the files is its own: that with the option of the command line
+    own = yaml.safe_load((folder / "config-2.yaml").read_text())["model"]["init_args"]["network"]
+    assert own["init_args"]["blocks"] == 1
+    assert run("deblur", "pairs/test/blur", "--output", "out", "--checkpoint", checkpoint, "--adapt", 1) == 0
+
+
+def test_a_configuration_that_a_logger_would_overwrite_is_refused(folder, capsys):
+    configure(folder / "hparams.yaml", trainer=LOGGERS["csv"])
+    given = (folder / "hparams.yaml").read_text()
+    assert run("fit", "--config", "hparams.yaml") == 2
+    assert "the logger would overwrite the configuration hparams.yaml: rename that file" in capsys.readouterr().err
+    assert (folder / "hparams.yaml").read_text() == given
+
+
+@pytest.mark.parametrize("task", ["DeblurTask", "ReblurTask"])
+def test_a_checkpoint_does_not_need_the_weights_that_training_started_from(folder, task, monkeypatch):
+    torch.save(UNet(0, (4, 4, 4)).state_dict(), folder / "start.pth")
+    configure(folder / "config.yaml", task, weights="start.pth")
+    assert run("fit", "--config", "config.yaml", "--trainer.default_root_dir", folder / "run") == 0
+    (checkpoint,) = folder.rglob("*.ckpt")
+    (folder / "start.pth").unlink()
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    words = ["--config", folder / "config.yaml", "--ckpt_path", checkpoint]
+    assert run("deblur", folder / "pairs" / "test" / "blur", "--output", "out", "--checkpoint", checkpoint) == 0
+    for command in ("validate", "test", "predict"):
+        assert run(command, *words) == 0
+    assert run("fit", *words, "--trainer.max_epochs", 2) == 0
+    assert run("fit", "--config", folder / "config.yaml") == 2  # a new training does need it
+
+
+def test_a_translators_checkpoint_needs_no_file_of_its_helpers(camera, capsys):  # noqa: F811
+    for name in ("trainA", "trainB", "trainC", "trainD", "testA", "testB"):
+        for index in range(1 if name.startswith("test") else 2):
+            write_image(torch.rand(3, 258, 263) * 0.5 + 0.25, camera / "data" / name / f"{index}.png")
+    fit_pristine(torch.rand(2, 3, 192, 192), sharpness=0.0).save(camera / "pristine.npz")
+    configuration(camera, score={"class_path": "NIQE", "init_args": {"pristine": "pristine.npz"}})
+    assert run("fit", "--config", "config.yaml") == 0
+    (checkpoint,) = camera.rglob("last.ckpt")
+    words = ["--config", "config.yaml", "--ckpt_path", checkpoint]
+    capsys.readouterr()
+    assert run("test", *words) == 0
+    before = capsys.readouterr().out
+    helpers = ["mine.pth", "wizard.pth", "pristine.npz"]
+    (camera / "away").mkdir()
+    for name in helpers:
+        shutil.move(camera / name, camera / "away" / name)
+    assert run("test", *words) == 0
+    assert capsys.readouterr().out == before
+    assert run("fit", *words, "--trainer.max_epochs", 2) == 0
+    deblur = ["deblur", "data/testA", "--network", "mine.MyNet", "--weights", "away/mine.pth", "--output", "out"]
+    assert run(*deblur, "--translator", checkpoint) == 0
+    # an old checkpoint, which keeps no files, translates as well; to measure, it needs them
+    saved = torch.load(checkpoint, weights_only=True)
+    del saved["reblurkit"]["files"]
+    torch.save(saved, checkpoint)
+    assert run(*deblur, "--translator", checkpoint, "--existing", "overwrite") == 0
+    assert run("test", *words) == 2
+    assert "mine.pth" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(folder, capsys):
+    before = sorted(folder.rglob("*"))
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "new/logs"]
+    for words in (["--data.root", "nowhere"], ["--data.crop", 999], ["--model.weights", "none.pth"]):
+        for command in ("fit", "test"):
+            if words[0] == "--data.crop" and command == "test":
+                continue
+            assert run(command, "--config", "config.yaml", *logger, *words) == 2
+            assert sorted(folder.rglob("*")) == before
+    (folder / "kept").mkdir()
+    Path("kept/notes.txt").write_text("mine")
+    assert run("fit", "--config", "config.yaml", "--trainer.default_root_dir", "kept", "--data.root", "nowhere") == 2
+    assert Path("kept/notes.txt").exists()
