@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from reblurkit.blur import BlurTransfer
 from reblurkit.cli.commands import TRAINER_COMMANDS
 from reblurkit.cli.messages import hide_advice, say
+from reblurkit.cli.resuming import Resuming, start_from_checkpoint
 from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
@@ -52,6 +53,8 @@ class _Parser(LightningArgumentParser):
 
 
 class _ReblurkitCLI(LightningCLI):
+    _start: Mapping[str, Any] | None = None
+
     @property
     def _training(self) -> Training:
         training: Training = self.trainer_defaults["callbacks"][-1]
@@ -63,7 +66,16 @@ class _ReblurkitCLI(LightningCLI):
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is not None and path not in {"best", "last", "hpc", "registry"}:
             checkpoint = read_lightning_checkpoint(path)  # before anything is built: a bad file is named as such
+            if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
+                raise ArgumentError(f"{path} holds weights only and cannot be resumed; give it by --start_from")
             self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
+        start = self.config[self.config.subcommand].get("start_from")
+        if start is not None:
+            if self.config.subcommand != "fit" or path is not None:
+                raise ArgumentError("--start_from begins a new `fit`; --ckpt_path names the checkpoint of the others")
+            checkpoint = read_lightning_checkpoint(start)
+            self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
+            self._start = checkpoint["state_dict"]
 
     def instantiate_classes(self) -> None:
         with self._training.kept.in_use():
@@ -72,6 +84,13 @@ class _ReblurkitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ImageLogger, "image_logger")
         parser.add_lightning_class_args(ImageWriter, "image_writer")
+        parser.add_argument(
+            "--start_from",
+            type=str | None,
+            default=None,
+            metavar="FILE",
+            help="fit: a checkpoint whose weights to begin with, those M_R and discriminator included; all else is new",
+        )
 
     def after_instantiate_classes(self) -> None:
         folder = self.trainer.log_dir
@@ -79,6 +98,8 @@ class _ReblurkitCLI(LightningCLI):
             self._training.folder = RunFolder(Path(folder))
 
     def before_fit(self) -> None:
+        if self._start is not None:
+            start_from_checkpoint(self.model, self.config.fit.start_from, self._start)
         if isinstance(self.model, ReblurTask):
             warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
             if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
@@ -161,7 +182,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
                 },
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"training": training},
-                trainer_defaults={"callbacks": [FiniteLoss(), training]},
+                trainer_defaults={"callbacks": [FiniteLoss(), Resuming(), training]},
                 auto_configure_optimizers=False,
                 args=list(arguments),
             )

@@ -138,3 +138,71 @@ def test_a_run_that_fails_at_once_leaves_nothing(folder, capsys):
     Path("kept/notes.txt").write_text("mine")
     assert run("fit", "--config", "config.yaml", "--trainer.default_root_dir", "kept", "--data.root", "nowhere") == 2
     assert Path("kept/notes.txt").exists()
+
+
+def last(folder):
+    (path,) = folder.rglob("*.ckpt")
+    return path, torch.load(path, weights_only=True)
+
+
+def rates(saved):
+    auxiliary = saved["callbacks"]["AuxiliaryOptimizer"]["reblur"]["optimizer"]
+    return [each["param_groups"][0]["lr"] for each in (saved["optimizer_states"][0], auxiliary)]
+
+
+def test_a_resumed_run_follows_what_is_asked_for_anew_and_says_so(folder, capsys):
+    def fit(name, *words):
+        status = run("fit", "--config", "config.yaml", "--trainer.default_root_dir", name, *words)
+        lines = capsys.readouterr().err.splitlines()
+        (line,) = [line for line in lines if line.startswith("reblurkit: resumed")] or [""]
+        return status, line
+
+    assert fit("short", "--trainer.max_epochs", 4) == (0, "")
+    path, saved = last(folder / "short")
+    assert rates(saved) == [1.25e-5] * 2
+    status, line = fit("long", "--trainer.max_epochs", 8, "--ckpt_path", path)
+    assert status == 0
+    assert line == (
+        f"reblurkit: resumed {path} at epoch 4, step 4; kept: weights, optimizers, place in schedules and data; "
+        "new: max_epochs 4 -> 8"
+    )
+    _, longer = last(folder / "long")
+    assert rates(longer) == [1.25e-5] * 2  # at the end; after the fifth of eight steps it was the half
+    assert longer["global_step"] == 8
+    # a new learning rate is the schedule's from there on: the fifth of eight steps is after one halving
+    status, line = fit("faster", "--trainer.max_epochs", 8, "--trainer.max_steps", 5, "--ckpt_path", path,
+                       "--model.optimizer=Adam", "--model.optimizer.lr=0.0004")  # fmt: skip
+    assert "new: max_epochs 4 -> 8, max_steps -1 -> 5, lr 0.0001 -> 0.0004" in line
+    assert rates(last(folder / "faster")[1]) == [5e-5] * 2  # three halvings of five steps
+    status, line = fit("other", "--trainer.max_epochs", 8, "--ckpt_path", path, "--model.optimizer=torch.optim.SGD",
+                       "--model.optimizer.lr=0.001", "--model.optimizer.momentum=0.9")  # fmt: skip
+    assert status == 0
+    assert "SGD, without moments, instead of Adam" in line
+    assert rates(last(folder / "other")[1]) == [1.25e-4] * 2
+
+
+def test_a_warm_start_takes_all_weights_and_nothing_else(folder, capsys):
+    fit = ["fit", "--config", "config.yaml"]
+    assert run(*fit, "--trainer.max_epochs", 2, "--trainer.default_root_dir", "first") == 0
+    path, saved = last(folder / "first")
+    still = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0", "--start_from", path]
+    capsys.readouterr()
+    assert run(*fit, *still, "--trainer.default_root_dir", "warm", "--model.discriminator=PatchGAN",
+               "--model.discriminator.width=4", "--model.discriminator.layers=1") == 0  # fmt: skip
+    line = (
+        f"started from the weights in {path}: network, reblur; new: discriminator; optimizers and schedules begin anew"
+    )
+    assert line in capsys.readouterr().err
+    _, warm = last(folder / "warm")
+    assert warm["global_step"] == 1
+    for name, value in saved["state_dict"].items():
+        assert torch.equal(warm["state_dict"][name], value), name
+    assert run(*fit, *still, "--model.network.blocks", 1) == 2
+    assert "does not fit the networks: network." in capsys.readouterr().err
+    assert run(*fit, *still, "--ckpt_path", path) == 2
+    assert run("test", "--config", "config.yaml", "--start_from", path) == 2
+    assert "--start_from begins a new `fit`" in capsys.readouterr().err
+    weights = {key: saved[key] for key in ("state_dict", "epoch", "global_step", "pytorch-lightning_version")}
+    torch.save(weights, "weights.ckpt")
+    assert run(*fit, "--ckpt_path", "weights.ckpt") == 2
+    assert "weights.ckpt holds weights only and cannot be resumed; give it by --start_from" in capsys.readouterr().err

@@ -62,6 +62,13 @@ def test_synthetic_pairs_are_the_same_for_any_workers_and_processes_and_after_re
     assert sorted(first["whole"] + second["whole"]) == sorted(alone["whole"])
 
 
+def test_metrics_do_not_depend_on_the_number_of_processes(tmp_path):
+    (alone,), ranks = train("measure.py", tmp_path, 1), train("measure.py", tmp_path, 2)
+    assert len(alone) > 40
+    for rank in ranks:
+        assert rank == pytest.approx(alone, rel=1e-6, nan_ok=True)
+
+
 def test_the_command_line_trains_validates_draws_and_predicts_with_two_processes(tmp_path):
     words = [
         "--model=DeblurTask",

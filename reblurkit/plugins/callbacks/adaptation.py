@@ -23,6 +23,7 @@ from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.models.full_size import FullSize
 from reblurkit.plugins.callbacks.progress import show_beside_bar
 from reblurkit.plugins.callbacks.replaced_forward import is_replaced, replace_forward
+from reblurkit.plugins.shares import counted_images
 
 _STAGES = (TrainerFn.TESTING, TrainerFn.VALIDATING, TrainerFn.PREDICTING)
 
@@ -136,16 +137,16 @@ class TestTimeAdaptCallback(L.Callback):
         self._start_batch()
 
     def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
         """Measure."""
-        self._measure(batch)
+        self._measure(pl_module, batch, place)
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
         """Measure."""
-        self._measure(batch)
+        self._measure(pl_module, batch, place)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the metrics."""
@@ -229,7 +230,7 @@ class TestTimeAdaptCallback(L.Callback):
         self._batches += 1
         self._calls.clear()
 
-    def _measure(self, batch: Any) -> None:
+    def _measure(self, pl_module: L.LightningModule, batch: Any, place: tuple[int, ...]) -> None:
         if not self._meters:
             return
         sharp = batch.get("sharp") if isinstance(batch, Mapping) else None
@@ -243,14 +244,17 @@ class TestTimeAdaptCallback(L.Callback):
                 f"gives its shape, but sharp is {tuple(sharp.shape) if isinstance(sharp, Tensor) else sharp!r} and the "
                 f"network gave {shapes}; measure in the module's own step instead"
             )
-        for meter, image in zip(self._meters.values(), self._calls[0], strict=True):
-            meter.update(image.clamp(0, 1), sharp)
+        if counted := counted_images(pl_module, len(sharp), *place):
+            for meter, image in zip(self._meters.values(), self._calls[0], strict=True):
+                meter.update(image[:counted].clamp(0, 1), sharp[:counted])
 
     def _log_metrics(self, pl_module: L.LightningModule, stage: str) -> None:
         for which, meter in self._meters.items():
             value = meter.compute()
             values = value if isinstance(value, dict) else {type(meter).__name__.lower(): value}
-            pl_module.log_dict({f"{stage}/{name}_{which}": number.float() for name, number in values.items()})
+            pl_module.log_dict(
+                {f"{stage}/{name}_{which}": number.float() for name, number in values.items()}, sync_dist=True
+            )
         self._meters = {}
 
     def _end(self, pl_module: L.LightningModule, step: str) -> None:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from reblurkit.errors import PluginError
+from reblurkit.plugins.resumed_optimizer import Options, optimizer_options, resumed_optimizer
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -30,6 +31,7 @@ class _Auxiliary:
     optimizer: Optimizer | None = None
     scheduler: LRScheduler | None = None
     leader: Optimizer | None = None
+    options: Options | None = None
     steps: int = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -37,6 +39,7 @@ class _Auxiliary:
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "steps": self.steps,
+            "options": self.options,
         }
 
 
@@ -62,6 +65,8 @@ class AuxiliaryOptimizer(L.Callback):
         self._restored: dict[str, dict[str, Any]] = {}
         self.attached = False
         """Whether a running ``fit`` calls this callback."""
+        self.changes: list[str] = []
+        """What a resumed ``fit`` has been asked for anew."""
 
     def add(
         self,
@@ -128,6 +133,7 @@ class AuxiliaryOptimizer(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Build the optimizers: the module is on its device, the user's optimizers exist, states are not loaded yet."""
         self.attached = True
+        self.changes = []
         if trainer.ckpt_path is None:
             self._restored = {}  # a checkpoint that `validate` or `test` has read is not resumed from
         for name, auxiliary in self._networks.items():
@@ -143,10 +149,13 @@ class AuxiliaryOptimizer(L.Callback):
                 raise PluginError(
                     f"{name}: the scheduler steps with the optimizer, so ReduceLROnPlateau cannot be used"
                 )
+            auxiliary.options = optimizer_options(auxiliary.optimizer)
             auxiliary.steps = 0
             state = self._restored.pop(name, None)
             if state is not None and state["optimizer"] is not None:
-                auxiliary.optimizer.load_state_dict(state["optimizer"])
+                resumed, news = resumed_optimizer(state["optimizer"], auxiliary.optimizer, state.get("options"))
+                auxiliary.optimizer.load_state_dict(resumed)
+                self.changes += news
                 if auxiliary.scheduler is not None and state["scheduler"] is not None:
                     auxiliary.scheduler.load_state_dict(state["scheduler"])
                 auxiliary.steps = state["steps"]

@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from reblurkit.core.calls import Frozen, check_two_networks, finest_scale
@@ -28,6 +27,8 @@ from reblurkit.models.full_size import FullSize
 from reblurkit.models.patchgan import PatchGAN
 from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.callbacks.translation_watch import TranslationWatch
+from reblurkit.plugins.schedules import OverTraining, constant_then_linear
+from reblurkit.plugins.shares import counted_images
 from reblurkit.plugins.tasks.translation_metrics import TranslationMetrics
 
 
@@ -189,11 +190,11 @@ class Blur2BlurTranslator(L.LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Measure a batch; returns ``pictures`` for :class:`reblurkit.plugins.ImageLogger`."""
-        return self._measure(batch, "val")
+        return self._measure(batch, batch_idx, "val")
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Measure a batch; returns ``pictures``."""
-        return self._measure(batch, "test")
+        return self._measure(batch, batch_idx, "test")
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Deblur a batch: ``translated``, ``deblurred`` (as translated, without a ``deblur_network``), ``name``."""
@@ -225,7 +226,7 @@ class Blur2BlurTranslator(L.LightningModule):
             batches = min(batches, self.trainer.max_steps // 2)  # both optimizers count
         if math.isinf(batches):
             raise PluginError("the learning rate falls over the length of the training: set max_epochs or max_steps")
-        return optimizers, [LambdaLR(optimizer, _Fall(int(batches))) for optimizer in optimizers]
+        return optimizers, [OverTraining(each, int(batches), constant_then_linear) for each in optimizers]
 
     def configure_callbacks(self) -> list[L.Callback]:
         """Adds the watch that warns when a training goes wrong."""
@@ -261,7 +262,7 @@ class Blur2BlurTranslator(L.LightningModule):
         generator_step.zero_grad()
         self.manual_backward(adversarial + self.perceptual_weight * perceptual)
         generator_step.step()
-        for scheduler in cast("list[LambdaLR]", self.lr_schedulers()):
+        for scheduler in cast("list[OverTraining]", self.lr_schedulers()):
             scheduler.step()
 
         self._sample = real[0]
@@ -323,7 +324,7 @@ class Blur2BlurTranslator(L.LightningModule):
         deblurred: Tensor = FullSize(self._deblur.on(image))(image)
         return deblurred.clamp(0, 1)
 
-    def _measure(self, batch: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: str) -> dict[str, Any]:
         self._check(batch, ["blurry"])
         blurry, sharp = batch["blurry"], batch.get("sharp")
         translated = self(blurry).clamp(0, 1)
@@ -334,14 +335,16 @@ class Blur2BlurTranslator(L.LightningModule):
         if self._deblur is not None:
             alone, deblurred = self._deblurred(blurry), self._deblurred(translated)
             pictures |= {"deblurred alone": alone, "translated, deblurred": deblurred}
-        self._stage_metrics(stage).update(blurry, translated, deblurred, alone, sharp)
+        counted = counted_images(self, len(blurry), batch_idx)
+        extra = (None if image is None else image[:counted] for image in (deblurred, alone, sharp))
+        self._stage_metrics(stage).update(blurry[:counted], translated[:counted], *extra)
         if sharp is not None:
             pictures["sharp"] = sharp
         return {"pictures": pictures}
 
     def _report(self, stage: str) -> None:
         for name, value in self._stage_metrics(stage).compute():
-            self.log(f"{stage}/{name}", value, prog_bar=name in ("psnr", "score"))
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("psnr", "score"), sync_dist=True)
 
     def _stage_metrics(self, stage: str) -> TranslationMetrics:
         return cast(TranslationMetrics, self.metrics[stage])
@@ -361,16 +364,6 @@ class Blur2BlurTranslator(L.LightningModule):
         for key, image in images.items():  # crops of A and B may differ in size
             check_images(**{key: image})
         self._check_range(**images)
-
-
-class _Fall:
-    """Factor of the learning rate: 1 for a third of the training, then linear to 0."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def __call__(self, step: int) -> float:
-        return min(1.0, max(0.0, (self.steps - step) / max(self.steps - self.steps // 3, 1)))
 
 
 def _pyramid(image: Tensor, outputs: list[Tensor]) -> list[Tensor]:

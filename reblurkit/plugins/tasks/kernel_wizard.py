@@ -8,7 +8,6 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError
@@ -16,6 +15,8 @@ from reblurkit.losses.reconstruction import CharbonnierLoss
 from reblurkit.metrics import PSNR
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.kernel_wizard import KernelWizard
+from reblurkit.plugins.schedules import OverTraining, cosine
+from reblurkit.plugins.shares import counted_images
 
 
 class KernelWizardTask(L.LightningModule):
@@ -40,6 +41,8 @@ class KernelWizardTask(L.LightningModule):
 
     Example:
         >>> from reblurkit.models.kernel_wizard import KernelWizard
+    from reblurkit.plugins.schedules import OverTraining, cosine
+    from reblurkit.plugins.shares import counted_images
         >>> task = KernelWizardTask(KernelWizard(width=4, code_width=8, front_blocks=1, back_blocks=1))
         >>> sum(parameter.numel() for parameter in task.parameters())
         81103
@@ -73,11 +76,11 @@ class KernelWizardTask(L.LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Measure a batch."""
-        self._measure(batch, "val")
+        self._measure(batch, batch_idx, "val")
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
         """Measure a batch."""
-        self._measure(batch, "test")
+        self._measure(batch, batch_idx, "test")
 
     def configure_optimizers(self) -> Any:
         """Adam, with a learning rate that falls along a cosine to zero."""
@@ -85,9 +88,11 @@ class KernelWizardTask(L.LightningModule):
         if steps == float("inf"):
             raise PluginError("the learning rate falls over the length of the training: set max_epochs or max_steps")
         optimizer = torch.optim.Adam(self.network.parameters(), self.lr, betas=(0.9, 0.99))
-        return [optimizer], [{"scheduler": CosineAnnealingLR(optimizer, int(steps)), "interval": "step"}]
+        return [optimizer], [{"scheduler": OverTraining(optimizer, int(steps), cosine), "interval": "step"}]
 
-    def _measure(self, batch: Mapping[str, Any], stage: str) -> None:
+    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: str) -> None:
         blurry, sharp = batch["blurry"], batch["sharp"]
-        self.psnr.update(FullSize(self.network)(sharp, blurry).clamp(0, 1), blurry)
+        if counted := counted_images(self, len(blurry), batch_idx):
+            back = FullSize(self.network)(sharp, blurry).clamp(0, 1)
+            self.psnr.update(back[:counted], blurry[:counted])
         self.log(f"{stage}/psnr", self.psnr, prog_bar=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -11,13 +11,15 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.models.full_size import FullSize
+from reblurkit.plugins.schedules import OverTraining, halved
+from reblurkit.plugins.shares import counted_images
 
 
 class Images(NamedTuple):
@@ -100,11 +102,11 @@ class PairedTask(L.LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Measure a batch; returns the deblurred images for loggers."""
-        return self._measure(batch, "val")
+        return self._measure(batch, batch_idx, "val")
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Measure a batch; returns the deblurred images."""
-        return self._measure(batch, "test")
+        return self._measure(batch, batch_idx, "test")
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Deblur a batch; returns ``deblurred`` in [0, 1] and ``name``."""
@@ -133,7 +135,7 @@ class PairedTask(L.LightningModule):
             raise PluginError(
                 "the learning rate's schedule needs the length of the training: set max_epochs or max_steps"
             )
-        return MultiStepLR(optimizer, [int(share * steps) for share in (0.5, 0.75, 0.9)], gamma=0.5)
+        return OverTraining(optimizer, int(steps), halved)
 
     def _images(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         if not isinstance(batch, Mapping) or not {"blurry", "sharp"} <= batch.keys():
@@ -156,16 +158,22 @@ class PairedTask(L.LightningModule):
             )
         return deblurred
 
-    def _measure(self, batch: Mapping[str, Any], stage: Literal["val", "test"]) -> dict[str, Tensor]:
+    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: Literal["val", "test"]) -> dict[str, Tensor]:
         blurry, sharp = self._images(batch)
         deblurred = self._deblur(blurry).clamp(0, 1)
+        if counted := counted_images(self, len(blurry), batch_idx):
+            self._update(stage, deblurred[:counted], sharp[:counted], blurry[:counted], batch.get("name", ["an image"]))
+        return {"deblurred": deblurred}
+
+    def _update(
+        self, stage: Literal["val", "test"], deblurred: Tensor, sharp: Tensor, blurry: Tensor, names: Sequence[str]
+    ) -> None:
         images = Images(deblurred, sharp, blurry, lambda image: finest_scale(FullSize(self.reblur)(image)))
         try:
             for name, metric in self._stage_metrics(stage).items():
                 metric.update(*self._pairs[stage][name](images))
         except ShapeError as error:
-            raise ShapeError(f"{', '.join(batch.get('name', ['an image']))}: {error}") from error
-        return {"deblurred": deblurred}
+            raise ShapeError(f"{', '.join(names)}: {error}") from error
 
     def _report(self, stage: Literal["val", "test"]) -> None:
         metrics = self._stage_metrics(stage)
@@ -173,7 +181,8 @@ class PairedTask(L.LightningModule):
             value = metric.compute()
             values = value if isinstance(value, dict) else {name: value}
             logged = {f"{stage}/{key}": number.float() for key, number in values.items()}
-            self.log_dict(logged, prog_bar=name == next(iter(metrics)))
+            # every process has the same value; Lightning warns where it is not told to agree on it
+            self.log_dict(logged, prog_bar=name == next(iter(metrics)), sync_dist=True)
             metric.reset()
 
     def _stage_metrics(self, stage: Literal["val", "test"]) -> dict[str, Metric]:

@@ -27,6 +27,7 @@ class TranslationMetrics(nn.Module):
         if score is not None:
             metrics["score"] = copy.deepcopy(score)
         self.metrics = nn.ModuleDict(metrics)
+        self._measured: set[str] = set()
 
     def update(
         self,
@@ -60,9 +61,12 @@ class TranslationMetrics(nn.Module):
         """Names and values of what was measured; starts anew."""
         for name, module in self.metrics.items():
             metric = cast(Metric, module)
-            if metric.update_called:
+            if name in self._measured:
                 yield name, metric.compute().float()
                 metric.reset()
+        self._measured.clear()
 
     def _update(self, name: str, *images: Tensor) -> None:
-        cast(Metric, self.metrics[name]).update(*images)
+        self._measured.add(name)  # also where nothing counts: all processes must compute the same metrics
+        if len(images[0]):
+            cast(Metric, self.metrics[name]).update(*images)

@@ -57,7 +57,7 @@ def tasks():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", tasks())
+@pytest.mark.parametrize("make", list(tasks()))
 def test_fit_validate_test_and_predict_take_every_size(tmp_path, make):
     task, odd = make(), batches(SIZES)
     trainer(tmp_path, num_sanity_val_steps=1).fit(task, batches([(48, 48)]), odd)

@@ -1,0 +1,101 @@
+"""How ``fit --ckpt_path`` goes on, and how ``fit --start_from`` begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
+
+from reblurkit.cli.messages import say
+from reblurkit.errors import ArgumentError
+from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer
+from reblurkit.plugins.resumed_optimizer import (
+    Options,
+    optimizer_options,
+    resumed_optimizer,
+    resumed_schedule,
+    schedule_options,
+)
+
+
+class Resuming(L.Callback):
+    """Lets a resumed training follow options that are asked for anew, and says in one line what is kept and new."""
+
+    def __init__(self) -> None:
+        self._now: Options = {}
+        self._checkpoint: dict[str, Any] | None = None
+        self._changes: list[str] = []
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep it: the optimizers do not exist yet."""
+        self._checkpoint = checkpoint
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note what this run asks for, and change accordingly what Lightning will restore next."""
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        self._now = {
+            "length": {name: repr(getattr(trainer, name)) for name in ("max_epochs", "max_steps")},
+            "optimizers": [optimizer_options(optimizer) for optimizer in trainer.optimizers],
+            "schedulers": [schedule_options(scheduler) for scheduler in schedulers],
+        }
+        checkpoint = self._checkpoint if trainer.ckpt_path is not None else None
+        if checkpoint is None:
+            return
+        before: Options = checkpoint.get("reblurkit", {}).get("training", {})
+        length = before.get("length", {})
+        self._changes = [f"{name} {length[name]} -> {now}" for name, now in self._now["length"].items()
+                         if length.get(name, now) != now]  # fmt: skip
+        states = checkpoint["optimizer_states"]
+        for place, (optimizer, asked) in enumerate(_beside(trainer.optimizers, before.get("optimizers"), states)):
+            states[place], news = resumed_optimizer(states[place], optimizer, asked)
+            self._changes += news
+        states = checkpoint["lr_schedulers"]
+        for place, (scheduler, asked) in enumerate(_beside(schedulers, before.get("schedulers"), states)):
+            states[place], news = resumed_schedule(states[place], scheduler, asked)
+            self._changes += news
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say it."""
+        if self._checkpoint is None or trainer.ckpt_path is None:
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set where mypy does not look
+            if isinstance(callback, AuxiliaryOptimizer):
+                self._changes += callback.changes
+        new = ", ".join(dict.fromkeys(self._changes)) or "nothing"
+        say(
+            f"resumed {trainer.ckpt_path} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, "
+            f"optimizers, place in schedules and data; new: {new}"
+        )
+        self._checkpoint = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note what this run asks for."""
+        checkpoint.setdefault("reblurkit", {})["training"] = self._now
+
+
+def _beside(objects: list[Any], asked: list[Options] | None, states: list[Any]) -> list[tuple[Any, Options | None]]:
+    """Each object that has a state in a checkpoint, with what was asked of it, if that is known."""
+    known = [*(asked or []), *[None] * len(objects)]
+    return list(zip(objects, known, strict=False))[: len(states)]
+
+
+def start_from_checkpoint(module: L.LightningModule, path: str, state: Mapping[str, Any]) -> None:
+    """Give a module all weights of a checkpoint, for a training that begins anew.
+
+    Networks that the module has and the checkpoint has not, or the other way round, are named.
+
+    Raises:
+        ArgumentError: If a network of both does not fit.
+    """
+    own = module.state_dict()
+    mine, theirs = ({name.split(".")[0] for name in names} for names in (own, state))
+    shared = mine & theirs
+    wrong = [name for name in sorted(own.keys() ^ state.keys()) if name.split(".")[0] in shared]
+    wrong += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    if wrong or not shared:
+        raise ArgumentError(f"{path} does not fit the networks: {wrong[0] if wrong else 'they have no name in common'}")
+    module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    news = {"new": sorted(mine - theirs), "not used": sorted(theirs - mine)}
+    rest = "".join(f"; {kind}: {', '.join(names)}" for kind, names in news.items() if names)
+    say(f"started from the weights in {path}: {', '.join(sorted(shared))}{rest}; optimizers and schedules begin anew")
