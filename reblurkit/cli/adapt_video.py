@@ -17,7 +17,7 @@ from reblurkit.cli.finetune_options import FinetuneOptions
 from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.video_finetuning import VideoFinetuning
 from reblurkit.core.calls import evaluating, stack_length
-from reblurkit.core.files import check_new_folder, whole_file
+from reblurkit.core.files import check_new_folder, nothing_left_of_failures, whole_file
 from reblurkit.data.frames import Frames
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
@@ -78,7 +78,8 @@ def run_adapt_video(
     L.seed_everything(options.seed, verbose=False)
     examples = {name: _middle(video) for name, video in list(videos.items())[:_ROWS]}
     before = _deblurred(network, tile, examples)
-    finetuning.run(folder)
+    with nothing_left_of_failures(folder):
+        finetuning.run(folder)
     with whole_file(folder / "network.pt") as file:
         torch.save(network.state_dict(), file)
     if saliency is not None:

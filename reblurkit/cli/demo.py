@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.cli.messages import hide_advice
-from reblurkit.core.files import check_new_folder
+from reblurkit.core.files import check_new_folder, nothing_left_of_failures
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import write_image
 from reblurkit.errors import ArgumentError, ReblurkitError
@@ -98,6 +98,13 @@ def run_demo(output: str | None = None, *, steps: int | None = None, seed: int =
     if steps < 1 or seed < 0:
         raise ArgumentError(f"`steps` must be at least 1 and `seed` at least 0, but are {steps} and {seed}")
     folder = _new_folder(output)
+    with nothing_left_of_failures(folder):
+        _run_demo(folder, steps, seed)
+    return folder
+
+
+def _run_demo(folder: Path, steps: int, seed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     console = Console()
     hide_advice()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -136,7 +143,6 @@ def run_demo(output: str | None = None, *, steps: int | None = None, seed: int =
         highlight=False,
         soft_wrap=True,
     )
-    return folder
 
 
 def _new_folder(output: str | None) -> Path:
@@ -147,7 +153,6 @@ def _new_folder(output: str | None) -> Path:
     else:
         folder = Path(output)
         check_new_folder(folder, "run folder")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from reblurkit.cli.commands import TRAINER_COMMANDS, command_parser
 from reblurkit.cli.failures import last_cause, with_options
+from reblurkit.cli.missing_files import check_inputs, check_named_files
 from reblurkit.errors import ReblurkitError
 
 
@@ -32,12 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, os.getcwd())  # users' own classes, as `python -m` would find them
     options: argparse.Namespace | None = None
     try:
+        check_named_files(words)
         if words and words[0] in TRAINER_COMMANDS:
             from reblurkit.cli.trainer import run_lightning_cli
 
             run_lightning_cli(words)
             return 0
         options = command_parser(words).parse_args(words)
+        check_inputs(options)
         return options.run(options) or 0
     except KeyboardInterrupt:
         if debug:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,21 @@ def whole_file(path: Path, *, make_folders: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+@contextmanager
+def nothing_left_of_failures(folder: Path) -> Iterator[None]:
+    """A folder that is new or empty, and is so again where the block fails or is interrupted."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with suppress(OSError):  # something else has come into a parent
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def check_new_folder(folder: Path, what: str) -> None:

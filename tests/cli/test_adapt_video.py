@@ -15,6 +15,7 @@ from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.cli import main
 from reblurkit.cli.video_finetuning import _Draws, _same_length
 from reblurkit.data import read_image
+from reblurkit.errors import NonFiniteLossError
 from reblurkit.inference import Deblurrer
 from reblurkit.models import FullSize, UNet, create_model
 from reblurkit.plugins.trained_network import load_networks
@@ -155,8 +156,8 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
         ({"network": ["--network", "reblurkit.models.UNet", "--network-args", '{"a": 1}']}, "cannot be built with"),
         ({"network": ["--network", "builtins.dict"]}, "must be a class of torch.nn.Module"),
         ({"network": ["--checkpoint", "none.ckpt"]}, "none.ckpt cannot be read"),
-        ({"network": ["--checkpoint", "a.ckpt", "--weights", "unet.pt"]}, "brings its own weights"),
-        ({"clips": ["nowhere"]}, "no folder of video nowhere"),
+        ({"network": ["--checkpoint", "unet.pt", "--weights", "unet.pt"]}, "brings its own weights"),
+        ({"clips": ["nowhere"]}, "no file or folder nowhere"),
         ({"clips": ["clip", "clip"]}, "the name 'clip' is taken"),
         ({"output": "pairs"}, "the output folder pairs must be new or empty"),
     ],
@@ -176,12 +177,23 @@ def test_bad_use(work, capsys, options, expected):
         (["--weight", "-1"], "--weight must be at least 0"),
         (["--weight", "nan"], "--weight must be at least 0"),
         (["--lr", "inf"], "--lr must be above 0"),
-        (["--config", "config.yaml"], "--config says what the network of a --checkpoint is"),
+        (["--config", "config.txt"], "--config says what the network of a --checkpoint is"),
     ],
 )
 def test_bad_options(work, capsys, words, expected):
     assert expected in fails(capsys, *words)
     assert not Path("out").exists()
+
+
+def test_a_training_that_fails_leaves_nothing_and_the_next_runs(work, capsys, monkeypatch):
+    def fail(*_):
+        raise NonFiniteLossError("the loss is nan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FlowReblurFinetuneCallback, "on_train_start", fail)
+        assert "the loss is nan" in fails(capsys)
+    assert not (work / "out").exists()
+    assert adapt() == 0
 
 
 def test_clips_that_are_too_short_or_of_several_sizes(work, capsys):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 import yaml
 
 from reblurkit.cli import main
+from reblurkit.core.files import nothing_left_of_failures
 from reblurkit.data import write_image
 from reblurkit.metrics import fit_pristine
 from reblurkit.models import UNet
@@ -206,3 +210,48 @@ def test_a_warm_start_takes_all_weights_and_nothing_else(folder, capsys):
     torch.save(weights, "weights.ckpt")
     assert run(*fit, "--ckpt_path", "weights.ckpt") == 2
     assert "weights.ckpt holds weights only and cannot be resumed; give it by --start_from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "--config", "none.yaml"], "--config none.yaml: there is no such file"),
+        (["test", "--config=none.yaml"], "--config none.yaml: there is no such file"),
+        (["fit", "--ckpt_path", "none.ckpt"], "none.ckpt cannot be read as a file of weights: No such file"),
+        (["fit", "--start_from=none.ckpt"], "none.ckpt cannot be read as a file of weights: No such file"),
+        (["deblur", "a.png", "b.png", "--output", "out"], "no file or folder a.png (and 1 more failed)"),
+        (["deblur", ".", "--output", "out", "--checkpoint", "none.ckpt"], "none.ckpt cannot be read"),
+        (["deblur", ".", "--output", "out", "--translator", "none.ckpt"], "none.ckpt cannot be read"),
+        (["adapt-video", "none.mp4", "--output", "out"], "no file or folder none.mp4"),
+    ],
+)
+def test_missing_files_are_named_before_torch_is_imported(tmp_path, words, expected):
+    code = f"import sys; from reblurkit.cli import main; status = main({words}); print(status, 'torch' in sys.modules)"
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert expected in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_is_as_it_was_where_work_in_it_fails(tmp_path, error, is_there):
+    folder = tmp_path / "new" / "out"
+    if is_there:
+        folder.mkdir(parents=True)
+
+    def work():
+        (folder / "log").mkdir(parents=True)
+        (folder / "log" / "metrics.csv").write_text("x")
+        (folder / "network.pt").write_text("x")
+        raise error
+
+    with pytest.raises(error), nothing_left_of_failures(folder):
+        work()
+    assert sorted(tmp_path.rglob("*")) == ([tmp_path / "new", folder] if is_there else [])
+    with nothing_left_of_failures(folder):
+        write_image(torch.rand(3, 4, 4), folder / "image.png")
+    assert (folder / "image.png").exists()

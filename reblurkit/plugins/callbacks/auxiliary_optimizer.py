@@ -15,7 +15,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from reblurkit.errors import PluginError
-from reblurkit.plugins.resumed_optimizer import Options, optimizer_options, resumed_optimizer
+from reblurkit.plugins.resumed_optimizer import (
+    Options,
+    optimizer_options,
+    resumed_optimizer,
+    resumed_schedule,
+    schedule_options,
+)
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -32,6 +38,7 @@ class _Auxiliary:
     scheduler: LRScheduler | None = None
     leader: Optimizer | None = None
     options: Options | None = None
+    schedule_options: Options | None = None
     steps: int = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -40,6 +47,7 @@ class _Auxiliary:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "steps": self.steps,
             "options": self.options,
+            "schedule_options": self.schedule_options,
         }
 
 
@@ -150,6 +158,8 @@ class AuxiliaryOptimizer(L.Callback):
                     f"{name}: the scheduler steps with the optimizer, so ReduceLROnPlateau cannot be used"
                 )
             auxiliary.options = optimizer_options(auxiliary.optimizer)
+            if auxiliary.scheduler is not None:
+                auxiliary.schedule_options = schedule_options(auxiliary.scheduler)
             auxiliary.steps = 0
             state = self._restored.pop(name, None)
             if state is not None and state["optimizer"] is not None:
@@ -157,7 +167,10 @@ class AuxiliaryOptimizer(L.Callback):
                 auxiliary.optimizer.load_state_dict(resumed)
                 self.changes += news
                 if auxiliary.scheduler is not None and state["scheduler"] is not None:
-                    auxiliary.scheduler.load_state_dict(state["scheduler"])
+                    asked = state.get("schedule_options")
+                    resumed, news = resumed_schedule(state["scheduler"], auxiliary.scheduler, asked)
+                    auxiliary.scheduler.load_state_dict(resumed)
+                    self.changes += news
                 auxiliary.steps = state["steps"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

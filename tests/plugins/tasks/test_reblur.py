@@ -154,7 +154,7 @@ def test_a_network_that_changes_the_size_is_refused():
         def forward(self, image):
             return super().forward(image)[..., ::2]
 
-    with pytest.raises(ShapeError, match="Shrinking must keep the shape"):
+    with pytest.raises(ShapeError, match="Shrinking must keep the size of its input"):
         ReblurTask(Shrinking(), ReblurNet(width=6)).training_step(next(iter(loader())), 0)
 
 

@@ -1,0 +1,49 @@
+"""Files that are not there are named before anything is imported that takes seconds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, WeightsError
+
+_CONFIGURATIONS = ("--config", "-c")
+_WEIGHTS = ("--ckpt_path", "--start_from", "--checkpoint", "--translator", "--weights")
+_WORDS_OF_LIGHTNING = {"best", "last", "hpc", "registry"}
+
+
+def check_named_files(words: Sequence[str]) -> None:
+    """Check the files that options name.
+
+    Raises:
+        WeightsError: If one of weights is not there.
+        ArgumentError: If a configuration is not there.
+    """
+    for name, value in _options(words):
+        if "://" in value or value.startswith("registry:") or Path(value).exists():
+            continue
+        if name in _WEIGHTS and value not in _WORDS_OF_LIGHTNING:
+            raise WeightsError(f"{value} cannot be read as a file of weights: No such file or directory")
+        # a configuration may also be written out on the command line
+        if name in _CONFIGURATIONS and Path(value).suffix in (".yaml", ".yml", ".json"):
+            raise ArgumentError(f"{name} {value}: there is no such file")
+
+
+def check_inputs(options: argparse.Namespace) -> None:
+    """Check that there is something to work on; some of several inputs may be missing.
+
+    Raises:
+        DatasetNotFoundError: If none is there.
+    """
+    inputs = getattr(options, "inputs", None) or getattr(options, "clips", None) or []
+    if inputs and "" not in inputs and not any(Path(path).exists() for path in inputs):
+        more = f" (and {len(inputs) - 1} more failed)" if len(inputs) > 1 else ""
+        raise DatasetNotFoundError(f"no file or folder {inputs[0]}{more}")
+
+
+def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in (*_CONFIGURATIONS, *_WEIGHTS) and (equals or following):
+            yield name, value if equals else following
