@@ -6,6 +6,7 @@ import lightning.pytorch as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from reblurkit import ReblurLossMixin
@@ -189,33 +190,29 @@ def test_a_user_who_mends_gradients_is_left_alone(tmp_path):
     assert first_broken_weight(module) is None
 
 
-class Scaler:
-    """As torch's on a GPU, which this needs to stand for: steps of infinite gradients are skipped, the scale halved."""
-
-    def __init__(self, scale):
-        self.value = scale
-
-    def get_scale(self):
-        return self.value
+def half(scale):
+    """``16-mixed``, on a CPU: steps of infinite gradients are skipped and the scale halved."""
+    return MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=scale))
 
 
-@pytest.mark.parametrize(("scale", "skipped"), [(65536.0, True), (0.5, False)])
-def test_scaled_gradients_that_overflow_are_the_scalers_until_no_scale_is_left(tmp_path, scale, skipped):
-    module = Module(1.0)
-    trainer = fit(tmp_path, module, enable_checkpointing=False)
-    trainer.precision_plugin.scaler = Scaler(scale)
-    finite = next(callback for callback in trainer.callbacks if isinstance(callback, FiniteLoss))
-    finite.on_before_backward(trainer, module, torch.tensor(math.inf, dtype=torch.float16))
-    module.network.body[0].weight.grad = torch.full_like(module.network.body[0].weight, math.inf)
-    optimizer = torch.optim.SGD(module.network.parameters(), 0.1)
-    if skipped:
-        finite.on_before_optimizer_step(trainer, module, optimizer)
-    else:
-        with pytest.raises(NonFiniteLossError, match="no loss scale is small enough"):
-            finite.on_before_optimizer_step(trainer, module, optimizer)
-    finite.on_before_backward(trainer, module, torch.tensor(math.nan, dtype=torch.float16))
-    with pytest.raises(NonFiniteLossError, match="the loss is nan"):
-        finite.on_before_optimizer_step(trainer, module, optimizer)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_steps_whose_scaled_gradients_overflow_are_skipped_as_usual(tmp_path, value):
+    module, precision = Module(value), half(2.0**16)
+    trainer = fit(tmp_path, module, plugins=[precision])
+    assert precision.scaler.get_scale() <= 2.0**15
+    assert trainer.global_step == 4
+    assert first_broken_weight(module) is None
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 1
+
+
+def test_training_stops_where_no_scale_is_small_enough(tmp_path):
+    message = stops(tmp_path, Module(), greys=[0.9] * 4, epochs=2, plugins=[half(2.0)])
+    assert "no loss scale is small enough for half precision: train with precision='bf16-mixed' or 32" in message
+
+
+def test_a_loss_that_is_nan_stops_half_precision_too(tmp_path):
+    message = stops(tmp_path, Module(where="loss"), plugins=[half(2.0**16)])
+    assert message.startswith("the loss is nan in epoch 0, step 3; files of the batch: 0.9.png")
 
 
 def test_numbers_whose_squares_overflow_are_finite():
