@@ -59,6 +59,12 @@ def is_restoring() -> bool:
     return kept is not None and kept.restoring
 
 
+def files_are_needed() -> bool:
+    """Whether an object that is being built will be used: not where a checkpoint's networks are all that is wanted."""
+    kept = _in_use.get()
+    return kept is None or kept.needed
+
+
 def read_or_kept(key: str, read: Callable[[], Content]) -> Content | None:
     """The content of a file; None where it is not there and not needed.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reblurkit.core.downloads import RemoteFile
+from reblurkit.core.kept_files import files_are_needed
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
 from reblurkit.metrics.per_image import PerImageMetric
 from reblurkit.models.vgg import VGG_WEIGHTS
@@ -67,11 +68,14 @@ class LPIPS(PerImageMetric):
         super().__init__()
         if net not in BACKBONES:
             raise ArgumentError(f"`net` must be one of {', '.join(map(repr, BACKBONES))}, but is {net!r}")
-        if weights is None:
-            weights = BACKBONES[net].fetch(f"pass `weights=` the path of a copy, or leave out LPIPS({net!r})")
         self.net = net
         # In a tuple, torch does not see it: a frozen backbone belongs neither into checkpoints nor into the
         # parameters that are counted, averaged or turned to bfloat16.
+        self._distance: tuple[nn.Module, ...] = ()
+        if not files_are_needed():
+            return
+        if weights is None:
+            weights = BACKBONES[net].fetch(f"pass `weights=` the path of a copy, or leave out LPIPS({net!r})")
         self._distance = (_load(net, Path(weights)),)
 
     def per_image(self, preds: Tensor, target: Tensor) -> Tensor:
