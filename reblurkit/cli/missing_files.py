@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, WeightsError
@@ -43,7 +44,7 @@ def check_inputs(options: argparse.Namespace) -> None:
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         name, equals, value = word.partition("=")
         if name in (*_CONFIGURATIONS, *_WEIGHTS) and (equals or following):
             yield name, value if equals else following

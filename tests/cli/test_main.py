@@ -388,7 +388,7 @@ def test_bad_networks(project, capsys):
         (["--data.batch_size", "0"], "`batch_size` must be at least 1"),
         (["--data.crop", "-1"], "`crop` must be at least 1 pixel"),
         (["--nope", "3"], "unrecognized arguments: --nope 3"),
-        (["--config", "none.yaml"], "config: File does not exist"),
+        (["--config", "none.yaml"], "--config none.yaml: there is no such file"),
         (["--data.layout", "gopr"], "unknown layout 'gopr'; known layouts: folders, input-target, gopro"),
         (["--trainer.accelerator", "gpu"], "No supported gpu backend found!"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt cannot be read as a file of weights: No such file"),
