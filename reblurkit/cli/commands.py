@@ -101,6 +101,7 @@ def _deblur_arguments(parser: _Parser) -> None:
     add("--tile", type=int, metavar="N", help="side of the tiles in which large images are processed")
     existing = ("refuse", "skip", "overwrite")
     add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
+    add("--strip", action="store_true", help="write no alpha, date, place, resolution or colour profile")
     add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
 
 
@@ -152,6 +153,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _deblur(options: argparse.Namespace) -> int:
     from reblurkit.cli.deblur import deblur_files
+    from reblurkit.data.unread import unread_line
     from reblurkit.inference import Deblurrer
     from reblurkit.plugins.trained_network import load_translator
 
@@ -172,7 +174,11 @@ def _deblur(options: argparse.Namespace) -> int:
         tile=options.tile,
         device=options.device,
     )
-    written, skipped, failed = deblur_files(options.inputs, options.output, deblurrer, existing=options.existing)
+    written, skipped, failed, unread = deblur_files(
+        options.inputs, options.output, deblurrer, existing=options.existing, strip=options.strip
+    )
+    if unread:
+        print(f"reblurkit: {unread_line(unread)}", file=sys.stderr)
     list_failures(failed, options)
     if deblurrer.not_adapted:
         print(f"reblurkit: images not adapted, because the loss became NaN: {deblurrer.not_adapted}", file=sys.stderr)

@@ -17,6 +17,7 @@ from reblurkit.data.augmentation import WHOLE, Place
 from reblurkit.data.cache import CacheFolder, reader
 from reblurkit.data.images import SUFFIXES, ImageKind, image_kind, image_size, to_image
 from reblurkit.data.patterns import walk_files
+from reblurkit.data.unread import warn_unread
 from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
@@ -207,6 +208,7 @@ def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
         raise DatasetNotFoundError(f"no folder of video {root}")
     videos: list[Frames] = []
     found = sorted(walk_files(root), key=lambda path: (path.parent, path.name))
+    warn_unread(found)
     for folder, grouped in itertools.groupby(found, lambda path: path.parent):
         name = folder.relative_to(root).as_posix()
         files = sorted(grouped, key=lambda path: natural_order(path.name))

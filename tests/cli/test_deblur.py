@@ -17,7 +17,7 @@ from reblurkit import Blur2BlurTranslator
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
 from reblurkit.data import read_image
-from reblurkit.data.images import image_kind
+from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model
 from reblurkit.plugins import DeblurTask
 
@@ -160,10 +160,10 @@ def test_16_bits_orientation_and_colour_profile_survive(work):
     assert deblur(inputs=["kinds"], by=("--network", "torch.nn.Identity")) == 0
     out = work / "out"
     torch.testing.assert_close(read_image(out / "deep.png"), read_image(work / "kinds" / "deep.tif"), rtol=0, atol=0)
-    assert image_kind(out / "deep.png") == (16, profile)
-    assert image_kind(out / "profile.png") == (8, profile)
+    assert image_kind(out / "deep.png")[:2] == (16, profile)
+    assert image_kind(out / "profile.png") == ImageKind(8, profile)
     assert Image.open(out / "deep.png").info["icc_profile"] == profile
-    assert image_kind(out / "phone.png") == (8, None)
+    assert image_kind(out / "phone.png") == ImageKind()
     assert read_image(out / "phone.png").shape == (3, 41, 33)
     torch.testing.assert_close(read_image(out / "phone.png"), read_image(work / "kinds" / "phone.jpg"))
 
@@ -355,9 +355,59 @@ def test_links_names_with_brackets_and_folders_that_contain_themselves(work):
 
 
 def test_two_images_that_would_become_one_file(work, capsys):
-    photo(work / "photos" / "a.jpg")
-    assert "photos/a.jpg and photos/a.png would both be written to out/a.png; rename one" in fails(capsys)
+    photo(work / "other" / "a.png")
+    line = fails(capsys, inputs=["photos/a.png", "other/a.png"])
+    assert "photos/a.png and other/a.png would both be written to out/a.png; rename one" in line
     assert not (work / "out").exists()
+
+
+def test_names_that_differ_in_the_suffix_alone_keep_it(work):
+    photo(work / "photos" / "a.jpg")
+    photo(work / "photos" / "a.JPG")
+    photo(work / "photos" / "a.b.jpg")
+    assert deblur() == 0
+    assert written(work / "out") == ["a.JPG.png", "a.b.png", "a.jpg.png", "a.png", "deep/b.png"]
+    assert deblur("--existing", "skip") == 0
+    assert deblur(inputs=["photos/a.png", "photos/a.jpg"], output="out2") == 0
+    assert written(work / "out2") == ["a.jpg.png", "a.png"]
+
+
+def test_pictures_that_are_not_read_are_named_in_one_line(work, capsys):
+    for name in ("c.gif", "deep/d.CR2", ".hidden.gif", "notes.txt"):
+        (work / "photos" / name).write_bytes(b"")
+    assert deblur() == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert "photos/c.gif, photos/deep/d.CR2; convert them" in line
+    (work / "photos" / "only").mkdir()
+    (work / "photos" / "only" / "x.jxl").touch()
+    assert "left out, because files of these kinds are not read: photos/only/x.jxl" in fails(
+        capsys, inputs=["photos/only"], output="out2"
+    )
+
+
+def test_alpha_and_the_scene_are_kept_unless_stripped(work):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[271] = 6, "Camera"
+    exif.get_ifd(0x8825)[1] = "N"
+    (work / "in").mkdir()
+    layers = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    Image.fromarray(layers).save(work / "in" / "a.webp", lossless=True, exact=True, exif=exif, icc_profile=profile)
+    photo(work / "in" / "b.jpg", exif=exif, dpi=(300, 300), icc_profile=profile)
+    identity = ("--network", "torch.nn.Identity")
+    assert deblur(inputs=["in"], by=identity) == 0
+    assert deblur("--strip", inputs=["in"], by=identity, output="plain") == 0
+    for name in ("a", "b"):
+        with Image.open(work / "out" / f"{name}.png") as kept, Image.open(work / "plain" / f"{name}.png") as plain:
+            assert (kept.mode, plain.mode) == ("RGBA" if name == "a" else "RGB", "RGB")
+            assert (kept.getexif()[271], kept.getexif().get_ifd(0x8825)[1]) == ("Camera", "N")
+            assert kept.info["icc_profile"] == profile
+            assert kept.size == plain.size
+            assert not {"icc_profile", "exif", "dpi"} & plain.info.keys()
+            if name == "a":
+                assert np.array_equal(np.asarray(kept), np.rot90(layers, -1))  # turned once
+            else:
+                assert kept.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
 @pytest.mark.parametrize(

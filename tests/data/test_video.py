@@ -94,6 +94,14 @@ def test_crops_are_the_same_in_all_frames_and_a_function_of_the_draw(tmp_path):
     torch.testing.assert_close(later[2] - later[1], torch.full((3, 5, 5), 51 / 255))
 
 
+def test_what_is_not_read_is_named(tmp_path):
+    folder_of_frames(tmp_path / "v", 3)
+    (tmp_path / "v" / "a.CR3").touch()
+    (tmp_path / "clip.wmv").touch()
+    with pytest.warns(UserWarning, match=r"are not read: .*clip\.wmv, .*a\.CR3; convert them"):
+        assert len(VideoFolder(tmp_path)) == 1
+
+
 @pytest.fixture
 def video_file(tmp_path):
     """Eleven frames of one grey level each, with key frames four apart and frames that refer to later ones."""
