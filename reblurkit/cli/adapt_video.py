@@ -18,9 +18,10 @@ from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.video_finetuning import VideoFinetuning
 from reblurkit.core.calls import evaluating, stack_length
 from reblurkit.core.files import check_new_folder, whole_file
-from reblurkit.data.frames import Frames
+from reblurkit.data.frames import Frames, VideoFile
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
+from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, ReblurkitError
 from reblurkit.inference import Deblurrer, frame_stacks
 from reblurkit.models.full_size import FullSize
@@ -39,6 +40,7 @@ def run_adapt_video(
     *,
     tile: int | None = None,
     saliency: Patch | None = None,
+    video: bool = False,
 ) -> list[str]:
     """Adapt a network to clips, one or a group (Table 4 of Reblur2Deblur), and deblur them with it.
 
@@ -53,9 +55,12 @@ def run_adapt_video(
         tile: Side of the tiles in which frames are deblurred, see :class:`reblurkit.models.FullSize`; None: whole.
         saliency: Top, left, height and width of a patch in the middle frame of the first clip: ``saliency.png`` shows
             what it depends on, before and after (Figure 5).
+        video: Write a video beside the frames of each video file, see
+            :func:`reblurkit.data.video_writing.write_video`.
 
     Returns:
-        The clips that could not be read, each with the reason; the others have been adapted to.
+        The clips that could not be read, and those that are damaged, each with the reason; the others, and what can be
+        read of the damaged ones, have been adapted to.
 
     Raises:
         ArgumentError: If two clips have one name, the folder holds files, the tile does not fit the network, the patch
@@ -76,7 +81,7 @@ def run_adapt_video(
     hide_advice()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(options.seed, verbose=False)
-    examples = {name: _middle(video) for name, video in list(videos.items())[:_ROWS]}
+    examples = {name: _middle(frames) for name, frames in list(videos.items())[:_ROWS]}
     before = _deblurred(network, tile, examples)
     finetuning.run(folder)
     with whole_file(folder / "network.pt") as file:
@@ -86,15 +91,18 @@ def run_adapt_video(
     after = _deblurred(network, tile, examples)
     comparison_grid(
         [
-            {"blurry": video.read(middle[0], middle[0] + 1)[0], "before": before[name], "after": after[name]}
-            for name, (video, middle) in examples.items()
+            {"blurry": frames.read(middle[0], middle[0] + 1)[0], "before": before[name], "after": after[name]}
+            for name, (frames, middle) in examples.items()
         ]
     ).save(folder / "comparison.png")
     deblurrer = Deblurrer(network, tile=tile)
-    for name, video in videos.items():
-        frames = deblurrer.each_frame(video, range(len(video)))
-        for index, image in track(frames, f"Deblurring {name}", len(video), console=Console(stderr=True)):
-            write_image(image, folder / name / f"{video.frame_name(index)}.png")
+    for name, frames in videos.items():
+        targets = [folder / name / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
+        deblurred = deblurrer.each_frame(frames, range(len(frames)))
+        for index, image in track(deblurred, f"Deblurring {name}", len(frames), console=Console(stderr=True)):
+            write_image(image, targets[index])
+        if video and isinstance(frames, VideoFile):
+            write_video(targets, frames, folder / f"{name}{video_suffix(frames)}")
     return failed
 
 
@@ -120,6 +128,7 @@ def _open(clips: Sequence[str], length: int, options: FinetuneOptions) -> tuple[
             failed.append(f"{clip}: {error}")
         else:
             opened.append(source)
+            failed += [f"{clip}: {video.damage}" for video in source.videos if video.damage is not None]
     if first is not None and not opened:
         raise first
     return opened, failed

@@ -102,6 +102,7 @@ def _deblur_arguments(parser: _Parser) -> None:
     existing = ("refuse", "skip", "overwrite")
     add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
     add("--strip", action="store_true", help="write no alpha, date, place, resolution or colour profile")
+    add("--video", action="store_true", help="write a video beside the frames of each video file, with its sound")
     add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
 
 
@@ -141,6 +142,7 @@ def _adapt_video_arguments(parser: _Parser) -> None:
     add("--tile", type=int, metavar="N", help="side of the tiles in which large frames are deblurred")
     patch = ("TOP", "LEFT", "HEIGHT", "WIDTH")
     add("--saliency", type=int, nargs=4, metavar=patch, help="draw what a patch of the first clip's middle frame needs")
+    add("--video", action="store_true", help="write a video beside the frames of each video file, with its sound")
     add("--workers", type=int, default=defaults.workers, help="processes that read (default: %(default)s)")
     add("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
 
@@ -175,7 +177,7 @@ def _deblur(options: argparse.Namespace) -> int:
         device=options.device,
     )
     written, skipped, failed, unread = deblur_files(
-        options.inputs, options.output, deblurrer, existing=options.existing, strip=options.strip
+        options.inputs, options.output, deblurrer, existing=options.existing, strip=options.strip, video=options.video
     )
     if unread:
         print(f"reblurkit: {unread_line(unread)}", file=sys.stderr)
@@ -225,6 +227,7 @@ def _adapt_video(options: argparse.Namespace) -> int:
         finetune_options,
         tile=options.tile,
         saliency=saliency,
+        video=options.video,
     )
     list_failures(failed, options)
     print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)

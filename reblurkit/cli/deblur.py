@@ -18,7 +18,8 @@ from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile,
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image
 from reblurkit.data.patterns import walk_files
 from reblurkit.data.unread import unread_files, unread_line
-from reblurkit.errors import ArgumentError, DatasetNotFoundError, ReblurkitError
+from reblurkit.data.video_writing import video_suffix, write_video
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
 from reblurkit.inference import Deblurrer
 
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -47,6 +48,7 @@ def deblur_files(
     *,
     existing: Existing = "refuse",
     strip: bool = False,
+    video: bool = False,
 ) -> Outcome:
     """Deblur image files, folders of them, and videos.
 
@@ -63,6 +65,8 @@ def deblur_files(
         existing: What to do about files that exist already: ``"refuse"`` before anything is computed, ``"skip"`` them
             to go on with an interrupted run, or ``"overwrite"`` them. Inputs are never overwritten.
         strip: Write plain RGB values and nothing beside them.
+        video: Write a video beside the frames of each video file, with its times and its sound, see
+            :func:`reblurkit.data.video_writing.write_video`.
 
     Returns:
         What was done. Inputs that cannot be read or processed, or whose result cannot be written, are listed, and
@@ -77,7 +81,7 @@ def deblur_files(
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"`output` must be a folder, but {folder} is a file")
-    sources, failures, found = _open(inputs, folder, deblurrer.frames)
+    sources, failures, found = _open(inputs, folder, deblurrer.frames, video)
     _check_targets(sources, found, existing)
     folders = [path for path in map(Path, inputs) if path.is_dir()]
     unread = unread_files(file for path in folders for file in _visible(path, folder))
@@ -96,8 +100,13 @@ def deblur_files(
                     write_image(image, source.targets[index], ImageKind(kind.bits) if strip else kind)
                     written += 1
                     progress.advance(task)
+                if source.video is not None and not (existing == "skip" and source.video.exists()):
+                    assert isinstance(source.frames, VideoFile)
+                    write_video(source.targets, source.frames, source.video)
             except ReblurkitError as error:
                 failures.append(_Failure(source.origin, error))
+            if source.frames.damage is not None:
+                failures.append(_Failure(source.origin, ImageFileError(source.frames.damage)))
     if failures and not written and not skipped:
         raise _first(failures)
     return Outcome(written, skipped, [str(failure) for failure in failures], unread)
@@ -128,9 +137,12 @@ class _Source(NamedTuple):
     origin: Path
     frames: Frames
     targets: list[Path]  # of each frame
+    video: Path | None = None  # of all frames together
 
 
-def _open(inputs: Sequence[str], output: Path, length: int) -> tuple[list[_Source], list[_Failure], list[Path]]:
+def _open(
+    inputs: Sequence[str], output: Path, length: int, video: bool
+) -> tuple[list[_Source], list[_Failure], list[Path]]:
     """The inputs that can be read, the others, and all files that were found, none of which may be overwritten."""
     sources: dict[str, _Source] = {}  # an input given twice is one
     failures: list[_Failure] = []
@@ -147,7 +159,7 @@ def _open(inputs: Sequence[str], output: Path, length: int) -> tuple[list[_Sourc
     for path in files:
         for group in _groups(files[path], together=length > 1 and path.is_dir()):
             try:
-                source = _source(_frames(group), path if path.is_dir() else path.parent, output, alike)
+                source = _source(_frames(group), path if path.is_dir() else path.parent, output, alike, video)
                 sources.setdefault(os.path.abspath(source.origin), source)
             except ReblurkitError as error:
                 failures.append(_Failure(group[0] if len(group) == 1 else group[0].parent, error))
@@ -210,7 +222,7 @@ def _frames(paths: list[Path]) -> Frames:
     return VideoFile(paths[0].stem, paths[0]) if is_video else FrameFiles(paths[0].stem, paths)
 
 
-def _source(frames: Frames, root: Path, output: Path, alike: Mapping[Path, int]) -> _Source:
+def _source(frames: Frames, root: Path, output: Path, alike: Mapping[Path, int], video: bool) -> _Source:
     """A video and where its deblurred frames go, by its place below a folder."""
 
     def place(path: Path) -> Path:
@@ -224,6 +236,9 @@ def _source(frames: Frames, root: Path, output: Path, alike: Mapping[Path, int])
         assert isinstance(frames, VideoFile)
         origin = frames.path
         targets = [place(origin) / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
+        if video:
+            film = place(origin).with_name(f"{place(origin).name}{video_suffix(frames)}")
+            return _Source(origin, frames, targets, film)
     return _Source(origin, frames, targets)
 
 
@@ -231,7 +246,7 @@ def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: 
     inputs = {path.resolve() for path in found}
     taken: dict[Path, Path] = {}
     for source in sources:
-        for target in source.targets:
+        for target in (*source.targets, *([source.video] if source.video else [])):
             if (other := taken.setdefault(target, source.origin)) is not source.origin:
                 advice = "rename one, deblur them into two folders, or give the folder that holds both"
                 raise ArgumentError(f"{other} and {source.origin} would both be written to {target}; {advice}")

@@ -17,7 +17,7 @@ from reblurkit.errors import BackendError
 # Of all that Pillow reads; others may start programs, as PostScript does.
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
-_ORIENTATION = 0x0112  # tags of EXIF and TIFF
+_ORIENTATION, _RESOLUTION = 274, 282  # tags of EXIF and TIFF
 _EXIF_PART, _GPS_PART = 0x8769, 0x8825
 # Texts, camera, date, artist, copyright; not where a TIFF file keeps its pixels.
 _KEPT = {270, 271, 272, 305, 306, 315, 33432, *range(0x9C9B, 0x9CA0)}
@@ -67,6 +67,9 @@ def read_header(path: Path) -> Header:
         exif = Image.Image.getexif(image)  # a PNG file's own method reads all pixels
         orientation = int(exif.get(_ORIENTATION, 1))
         width, height = image.size
+        is_said = (
+            image.format != "JPEG" or image.info.get("jfif_unit") or _RESOLUTION in exif
+        )  # else Pillow makes it up
         return Header(
             kind=str(image.format),
             size=(width, height) if orientation >= 5 else (height, width),
@@ -74,7 +77,7 @@ def read_header(path: Path) -> Header:
             orientation=orientation,
             has_alpha=image.has_transparency_data,
             profile=image.info.get("icc_profile"),
-            dpi=_dpi(image.info.get("dpi")),
+            dpi=_dpi(image.info.get("dpi")) if is_said else None,
             exif=_scene(exif),
         )
 
@@ -158,9 +161,11 @@ def _tiff_header(file: BinaryIO) -> Header:
     tags: Any = ImageFileDirectory_v2(start)
     file.seek(tags.next)
     tags.load(file)
-    width, height, orientation = (int(tags.get(tag, default)) for tag, default in ((256, 0), (257, 0), (274, 1)))
+    width, height, orientation = (
+        int(tags.get(tag, default)) for tag, default in ((256, 0), (257, 0), (_ORIENTATION, 1))
+    )
     profile = tags.get(34675)
-    per_unit = tags.get(282), tags.get(283)
+    per_unit = tags.get(_RESOLUTION), tags.get(_RESOLUTION + 1)
     unit = {2: 1.0, 3: 2.54}.get(tags.get(296, 2))
     exif = None
     if len(start) == 8:

@@ -256,6 +256,33 @@ def test_a_video_file_goes_to_a_folder_of_its_name(work):
     assert written(work / "out") == [f"clip/{index:06}.png" for index in range(11)]
 
 
+def test_a_video_beside_its_frames(work, capsys):
+    av = pytest.importorskip("av")
+    with av.open(str(work / "clip.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for index in range(30):
+            noise = np.random.default_rng(index).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    assert deblur("--video", inputs=["clip.mkv", "photos"]) == 0
+    assert (work / "out" / "clip.mp4").exists()
+    assert len(written(work / "out")) == 30 + 1 + 2
+    before = (work / "out" / "clip.mp4").read_bytes()
+    assert "out/clip/000000.png exists already" in fails(capsys, "--video", inputs=["clip.mkv"])
+    assert deblur("--video", "--existing", "skip", inputs=["clip.mkv"]) == 0
+    assert (work / "out" / "clip.mp4").read_bytes() == before
+    (work / "out" / "clip.mp4").unlink()
+    assert deblur("--video", "--existing", "skip", inputs=["clip.mkv"]) == 0
+    assert (work / "out" / "clip.mp4").exists()
+
+    (work / "clip.mkv").write_bytes((work / "clip.mkv").read_bytes()[:-20000])
+    capsys.readouterr()
+    assert deblur(inputs=["clip.mkv"], output="cut") == 1
+    assert "failed: video clip.mkv has" in capsys.readouterr().err
+    assert 0 < len(written(work / "cut")) < 30
+
+
 def test_files_that_fail_are_listed_and_the_others_go_on(work, capsys):
     (work / "photos" / "broken.png").write_bytes(b"no image")
     (work / "photos" / "cut.jpg").write_bytes((work / "photos" / "deep" / "b.jpg").read_bytes()[:400])
