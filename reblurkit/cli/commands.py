@@ -165,7 +165,8 @@ def _deblur(options: argparse.Namespace) -> int:
     if options.adapt > 0 and reblur_net is None:
         raise ArgumentError(
             "--adapt needs a --checkpoint that holds a reblurring network too: of DeblurTask with a reblur_net, or of "
-            "ReblurTask, which trains one beside a network that is trained already"
+            "ReblurTask, which trains one beside a network that is trained already; or --network and as --weights the "
+            "checkpoint of a module with ReblurLossMixin and a ReblurNet"
         )
     deblurrer = Deblurrer(
         network,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from skimage.data import astronaut, chelsea
 from tifffile import imwrite
 
 import reblurkit.inference
-from reblurkit import Blur2BlurTranslator
+from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
 from reblurkit.data import read_image
@@ -183,6 +184,54 @@ def test_adaptation_is_that_of_the_library_for_every_image(work, tile):
         torch.testing.assert_close(result, levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
 
 
+class Foreign(ReblurLossMixin, L.LightningModule):
+    """A user's own module, with a network at a path of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.deblurrer = network()
+        self.configure_reblur(ReblurNet(blocks=2, width=4), network="deblurrer")
+
+
+def test_the_checkpoint_of_any_module_brings_its_reblurring_network(work, capsys):
+    module = Foreign()
+    torch.save({"state_dict": module.state_dict(), "pytorch-lightning_version": "2.6.0"}, "own.ckpt")
+    by = ("--network", "reblurkit.models.UNet", "--network-args", '{"blocks": 1, "widths": [4, 4, 4]}')
+    words = ("--adapt", "2", "--adapt-lr", "0.01")
+    assert deblur(*words, inputs=["photos/a.png"], by=(*by, "--weights", "own.ckpt")) == 0
+    blurry = read_image(work / "photos" / "a.png")[None]
+    adapted = adapt(FullSize(module.deblurrer).eval(), FullSize(module.reblur), blurry, steps=2, lr=0.01)
+    assert (adapted.image - adapted.plain).abs().max() > 0.01
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
+    line = fails(capsys, *words, by=(*by, "--weights", "unet.pt"), output="out2")
+    assert "or --network and as --weights the checkpoint of a module with ReblurLossMixin" in line
+
+
+def test_averaged_weights_are_named(work, capsys):
+    averaged = network()
+    raw = {name: torch.zeros_like(value) for name, value in averaged.state_dict().items()}
+    torch.save({"ema": averaged.state_dict(), "model": raw}, "both.pt")
+    assert deblur(by=(*UNET[:-1], "both.pt")) == 0
+    assert "reblurkit: both.pt: the weights 'ema' were taken, not model" in capsys.readouterr().err
+    with torch.no_grad():
+        expected = FullSize(averaged)(read_image(work / "photos" / "a.png")[None])[0]
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(expected), rtol=0, atol=1e-6)
+
+
+def test_checkpoints_of_compiled_networks_and_with_slashes_in_their_names(work):
+    task, path = reblur_run(work)
+    saved = torch.load(path, weights_only=True)
+    compiled = {name.replace("network.", "network._orig_mod."): value for name, value in saved["state_dict"].items()}
+    assert set(compiled) != set(saved["state_dict"])
+    (work / "run" / "checkpoints" / "epoch=1" / "val").mkdir(parents=True)
+    deep = str(work / "run" / "checkpoints" / "epoch=1" / "val" / "psnr=30.ckpt")
+    torch.save(saved | {"state_dict": compiled}, deep)
+    assert deblur(by=("--checkpoint", deep)) == 0
+    with torch.no_grad():
+        expected = FullSize(task.network)(read_image(work / "photos" / "a.png")[None])[0]
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(expected), rtol=0, atol=1e-6)
+
+
 def test_an_image_whose_adaptation_becomes_nan_is_counted_and_keeps_the_plain_output(work, capsys):
     _, path = reblur_run(work)
     words = ["--adapt", "3", "--adapt-lr", "1e30"]
@@ -301,7 +350,7 @@ def test_files_that_fail_are_listed_and_the_others_go_on(work, capsys):
     assert deblur(inputs=["photos/a.png"], by=("--network", "owned.Lost"), output="out4") == 2
     line = capsys.readouterr().err
     assert "error: photos/a.png: cannot process 41 x 33 pixels: KeyError" in line
-    assert "owned.py must be an image or a video, by a name that ends in one of .avi" in text
+    assert "owned.py must be an image or a video, by a name that ends in one of .3gp" in text
 
 
 def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):

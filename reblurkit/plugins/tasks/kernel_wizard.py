@@ -16,9 +16,10 @@ from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.losses.reconstruction import CharbonnierLoss
 from reblurkit.metrics import PSNR
 from reblurkit.models.kernel_wizard import KernelWizard
+from reblurkit.plugins.mixins.own_names import OwnNames
 
 
-class KernelWizardTask(L.LightningModule):
+class KernelWizardTask(OwnNames, L.LightningModule):
     """Trains KernelWizard on pairs, for :class:`reblurkit.blur.BlurTransfer`.
 
     Tran et al., *Explore Image Deblurring via Encoded Blur Kernel Space* (2021): the code of a pair's blur, put on the

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.plugins.mixins.own_names import OwnNames
 
 
 class Images(NamedTuple):
@@ -50,7 +51,7 @@ def preserved_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
     return images.reblur(images.sharp).clamp(0, 1), images.sharp
 
 
-class PairedTask(L.LightningModule):
+class PairedTask(OwnNames, L.LightningModule):
     """Base of the tasks: reads and checks batches, deblurs, measures, and has the optimizer of the paper's recipe.
 
     A subclass names the network that it trains and its metrics, sets ``reblur`` if a metric reblurs, and brings the
