@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as L
 import torch
@@ -38,7 +39,7 @@ def run_adapt_video(
     network: nn.Module,
     options: FinetuneOptions,
     *,
-    tile: int | None = None,
+    tile: int | Literal["auto"] | None = None,
     saliency: Patch | None = None,
     video: bool = False,
 ) -> list[str]:
@@ -52,7 +53,7 @@ def run_adapt_video(
         output: Folder, new or empty.
         network: The trained network.
         options: How to adapt.
-        tile: Side of the tiles in which frames are deblurred, see :class:`reblurkit.models.FullSize`; None: whole.
+        tile: Side of the tiles in which frames are deblurred, see :class:`reblurkit.inference.Deblurrer`; None: whole.
         saliency: Top, left, height and width of a patch in the middle frame of the first clip: ``saliency.png`` shows
             what it depends on, before and after (Figure 5).
         video: Write a video beside the frames of each video file, see
@@ -67,7 +68,7 @@ def run_adapt_video(
             leaves the frame, or the network has no ReLUs whose saliency could be shown.
         ReblurkitError: If no clip can be read.
     """
-    full_size = FullSize(network, tile=tile)
+    full_size = FullSize(network, tile=None if tile == "auto" else tile)
     folder = Path(output)
     check_new_folder(folder, "output folder")
     length = _clip_length(network, options.frames)
@@ -158,7 +159,7 @@ def _middle(video: Frames) -> tuple[Frames, list[int]]:
 
 
 def _deblurred(
-    network: nn.Module, tile: int | None, examples: Mapping[str, tuple[Frames, list[int]]]
+    network: nn.Module, tile: int | Literal["auto"] | None, examples: Mapping[str, tuple[Frames, list[int]]]
 ) -> dict[str, Tensor]:
     """The frames that are shown, deblurred; the network keeps its mode, in which it may have to train."""
     with evaluating(network):

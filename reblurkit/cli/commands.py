@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs: ``reblurkit --help`` must answe
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -86,6 +87,12 @@ def _add_network(parser: _Parser) -> None:
     add("--weights", metavar="FILE", help="weights of model or class")
 
 
+def _tile(text: str) -> int | str:
+    if text != "auto" and not re.fullmatch(r"-?\d+", text):
+        raise argparse.ArgumentTypeError(f"must be a number of pixels or auto, but is {text!r}")
+    return text if text == "auto" else int(text)
+
+
 def _deblur_arguments(parser: _Parser) -> None:
     parser.description = (
         "Deblur images of any size with a trained network, and write them as PNG files of the same name; those of a "
@@ -98,7 +105,7 @@ def _deblur_arguments(parser: _Parser) -> None:
     add("--adapt", type=int, default=0, metavar="STEPS", help="adapt to each image first; 5 in the paper (default: 0)")
     add("--adapt-lr", type=float, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
-    add("--tile", type=int, metavar="N", help="side of the tiles in which large images are processed")
+    add("--tile", type=_tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits")
     existing = ("refuse", "skip", "overwrite")
     add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
     add("--strip", action="store_true", help="write no alpha, date, place, resolution or colour profile")
@@ -139,7 +146,7 @@ def _adapt_video_arguments(parser: _Parser) -> None:
         default=defaults.batch_size,
         help="crops in a step, of either kind (default: %(default)s)",
     )
-    add("--tile", type=int, metavar="N", help="side of the tiles in which large frames are deblurred")
+    add("--tile", type=_tile, metavar="N", help="side of the tiles for large frames; auto: the largest that fits")
     patch = ("TOP", "LEFT", "HEIGHT", "WIDTH")
     add("--saliency", type=int, nargs=4, metavar=patch, help="draw what a patch of the first clip's middle frame needs")
     add("--video", action="store_true", help="write a video beside the frames of each video file, with its sound")

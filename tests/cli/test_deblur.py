@@ -62,6 +62,11 @@ class Unbuilt(nn.Module):
 class Hungry(nn.Module):
     def forward(self, image):
         raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+class Starving(nn.Module):
+    def forward(self, image):
+        return torch.empty(1 << 50)
 """
 
 
@@ -368,8 +373,11 @@ def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):
     assert "owned.Unbuilt cannot be built with {}: ValueError: no width" in line
     (work / "wrong.py").write_text("def")
     assert "wrong.Net: SyntaxError" in fails(capsys, by=("--network", "wrong.Net"), output="out2")
-    line = fails(capsys, by=("--network", "owned.Hungry"), output="out2")
-    assert "cannot process 41 x 33 pixels: there is not enough memory; --tile 512 needs less" in line
+    for name in ("Hungry", "Starving"):
+        line = fails(capsys, by=("--network", f"owned.{name}"), output="out2")
+        assert "cannot process 41 x 33 pixels: there is not enough memory; --tile 512 needs less" in line
+        line = fails(capsys, "--tile", "64", by=("--network", f"owned.{name}"), output="out2")
+        assert "there is not enough memory; tiles of 64 are too large, smaller ones need less" in line
 
 
 def test_existing_files_are_kept_unless_told_otherwise(work, capsys):
@@ -494,6 +502,7 @@ def test_alpha_and_the_scene_are_kept_unless_stripped(work):
         (("--adapt", "x"), "argument --adapt: invalid int value: 'x'"),
         (("--adapt-lr", "0"), "`lr` must be above 0"),
         (("--tile", "30"), "--tile must divide by 4"),
+        (("--tile", "all"), "argument --tile: must be a number of pixels or auto, but is 'all'"),
         (("--tile", "0"), "--tile must be a number of pixels, at least 1"),
         (("--existing", "append"), "argument --existing: invalid choice: 'append' (choose from"),
         (("--device", "meta"), "the device must be one that torch has here"),
