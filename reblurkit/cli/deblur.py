@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.progress import Progress
 
 from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image
-from reblurkit.data.patterns import walk_files
+from reblurkit.data.patterns import result_names, walk_files
 from reblurkit.data.unread import unread_files, unread_line
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
@@ -155,11 +154,11 @@ def _open(
             failures.append(_Failure(path, error))
             continue
         found += files[path]
-    alike = Counter(path.with_suffix("") for path in set(found))
+    names = result_names(found)
     for path in files:
         for group in _groups(files[path], together=length > 1 and path.is_dir()):
             try:
-                source = _source(_frames(group), path if path.is_dir() else path.parent, output, alike, video)
+                source = _source(_frames(group), path if path.is_dir() else path.parent, output, names, video)
                 sources.setdefault(os.path.abspath(source.origin), source)
             except ReblurkitError as error:
                 failures.append(_Failure(group[0] if len(group) == 1 else group[0].parent, error))
@@ -222,24 +221,20 @@ def _frames(paths: list[Path]) -> Frames:
     return VideoFile(paths[0].stem, paths[0]) if is_video else FrameFiles(paths[0].stem, paths)
 
 
-def _source(frames: Frames, root: Path, output: Path, alike: Mapping[Path, int], video: bool) -> _Source:
+def _source(frames: Frames, root: Path, output: Path, names: Mapping[Path, Path], video: bool) -> _Source:
     """A video and where its deblurred frames go, by its place below a folder."""
 
-    def place(path: Path) -> Path:
-        """Without the suffix, where that names no other file."""
-        return output / (path if alike[path.with_suffix("")] > 1 else path.with_suffix("")).relative_to(root)
+    def place(path: Path, suffix: str = "") -> Path:
+        name = names[path]
+        return output / name.with_name(f"{name.name}{suffix}").relative_to(root)
 
     if isinstance(frames, FrameFiles):
         origin = frames.paths[0] if len(frames) == 1 else frames.paths[0].parent
-        targets = [place(path).with_name(f"{place(path).name.removesuffix('.png')}.png") for path in frames.paths]
-    else:
-        assert isinstance(frames, VideoFile)
-        origin = frames.path
-        targets = [place(origin) / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
-        if video:
-            film = place(origin).with_name(f"{place(origin).name}{video_suffix(frames)}")
-            return _Source(origin, frames, targets, film)
-    return _Source(origin, frames, targets)
+        return _Source(origin, frames, [place(path, ".png") for path in frames.paths])
+    assert isinstance(frames, VideoFile)
+    origin = frames.path
+    targets = [place(origin) / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
+    return _Source(origin, frames, targets, place(origin, video_suffix(frames)) if video else None)
 
 
 def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: Existing) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from reblurkit.data.augmentation import WHOLE, Place
 from reblurkit.data.cache import CacheFolder, reader
 from reblurkit.data.images import SUFFIXES, ImageKind, image_kind, image_size, to_image
-from reblurkit.data.patterns import walk_files
+from reblurkit.data.patterns import result_names, walk_files
 from reblurkit.data.unread import warn_unread
 from reblurkit.errors import BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
@@ -278,6 +278,8 @@ def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
     videos: list[Frames] = []
     found = sorted(walk_files(root), key=lambda path: (path.parent, path.name))
     warn_unread(found)
+    names = result_names(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
+    folders = {path.parent for path in found if path.suffix.lower() in SUFFIXES}
     for folder, grouped in itertools.groupby(found, lambda path: path.parent):
         name = folder.relative_to(root).as_posix()
         files = sorted(grouped, key=lambda path: natural_order(path.name))
@@ -287,7 +289,8 @@ def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
             videos.append(FrameFiles(root.name if name == "." else name, images, cache))
         for path in files:
             if path.suffix.lower() in VIDEO_SUFFIXES:
-                video = VideoFile(path.relative_to(root).with_suffix("").as_posix(), path)
+                own_name = path if names[path] in folders else names[path]
+                video = VideoFile(own_name.relative_to(root).as_posix(), path)
                 videos.append(_complete(video))
     if not videos:
         raise DatasetNotFoundError(

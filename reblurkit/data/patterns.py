@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -115,6 +116,23 @@ def image_files(folder: Path) -> list[Path]:
     if not files:
         raise DatasetNotFoundError(f"no images in the folder {folder}")
     return files
+
+
+def result_names(files: Iterable[Path]) -> dict[Path, Path]:
+    """What the results of files are called, without suffix; files that differ in nothing else keep it, except ``.png``.
+
+    Example:
+        >>> sorted(map(str, result_names(map(Path, ["a.png", "a.jpg", "b.jpg"])).values()))
+        ['a', 'a.jpg', 'b']
+    """
+    files = set(files)
+    alike = Counter(path.with_suffix("") for path in files)
+
+    def name(path: Path) -> Path:
+        is_alone = alike[path.with_suffix("")] == 1
+        return path.with_suffix("") if is_alone else path.with_name(path.name.removesuffix(".png"))
+
+    return {path: name(path) for path in files}
 
 
 def walk_files(folder: Path) -> list[Path]:

@@ -213,6 +213,13 @@ def test_a_video_that_is_cut_off_says_so(tmp_path, suffix, codec):
     assert 10 < len(video) < 30
 
 
+def test_files_of_one_name_keep_their_suffixes(tmp_path):
+    for name in ("a.mp4", "a.mkv", "b.mp4"):
+        encoded(tmp_path / name, "libx264", greys(3))
+    folder_of_frames(tmp_path / "b", 3)
+    assert sorted(video.name for video in find_videos(tmp_path)) == ["a.mkv", "a.mp4", "b", "b.mp4"]
+
+
 def test_times_may_be_uneven(tmp_path):
     stamps = [0, 40, 300, 310, 900]
     video = VideoFile("a", encoded(tmp_path / "a.mkv", "libx264", greys(5), stamps))
