@@ -37,7 +37,6 @@ class Header(NamedTuple):
         has_alpha: Whether it has a channel of transparency.
         profile: ICC profile.
         dpi: Pixels per inch, horizontal and vertical.
-        exif: What describes the scene: camera, date, place, texts.
     """
 
     kind: str
@@ -47,7 +46,6 @@ class Header(NamedTuple):
     has_alpha: bool
     profile: bytes | None
     dpi: tuple[float, float] | None
-    exif: bytes | None
 
 
 def read_header(path: Path) -> Header:
@@ -62,9 +60,7 @@ def read_header(path: Path) -> Header:
             return _tiff_header(file)
     with open_picture(path) as image:
         bits = png_layout(path).bits if image.format == "PNG" else 8
-        if image.format == "PNG" and "exif" not in image.info:
-            image.info["exif"] = _late_exif(path)
-        exif = Image.Image.getexif(image)  # a PNG file's own method reads all pixels
+        exif = _exif(image, path)
         orientation = int(exif.get(_ORIENTATION, 1))
         width, height = image.size
         is_said = (
@@ -78,8 +74,26 @@ def read_header(path: Path) -> Header:
             has_alpha=image.has_transparency_data,
             profile=image.info.get("icc_profile"),
             dpi=_dpi(image.info.get("dpi")) if is_said else None,
-            exif=_scene(exif),
         )
+
+
+def read_scene(path: Path) -> bytes | None:
+    """What a file's EXIF says of the scene, and holds for another image of it too: camera, date, place, texts.
+
+    Raises:
+        Exception: Of any kind, if it is no image.
+    """
+    with path.open("rb") as file:
+        start = _tiff_start(file)
+        if start is not None and len(start) == 8:
+            file.seek(0)
+            exif = Image.Exif()
+            exif.load_from_fp(file)
+            return _scene(exif)
+    if start is not None:  # with numbers of 64 bits, which Pillow's EXIF does not know
+        return None
+    with open_picture(path) as image:
+        return _scene(_exif(image, path))
 
 
 @contextmanager
@@ -134,6 +148,12 @@ def png_layout(path: Path) -> PngLayout:
         return PngLayout(*file.read(26)[24:])
 
 
+def _exif(image: Image.Image, path: Path) -> Image.Exif:
+    if image.format == "PNG" and "exif" not in image.info:
+        image.info["exif"] = _late_exif(path)
+    return Image.Image.getexif(image)  # a PNG file's own method reads all pixels
+
+
 def _late_exif(path: Path) -> bytes | None:
     """The EXIF chunk of a PNG file, which may stand behind the pixels."""
     with path.open("rb") as file:
@@ -167,11 +187,6 @@ def _tiff_header(file: BinaryIO) -> Header:
     profile = tags.get(34675)
     per_unit = tags.get(_RESOLUTION), tags.get(_RESOLUTION + 1)
     unit = {2: 1.0, 3: 2.54}.get(tags.get(296, 2))
-    exif = None
-    if len(start) == 8:
-        file.seek(0)
-        exif = Image.Exif()
-        exif.load_from_fp(file)
     return Header(
         kind="TIFF",
         size=(width, height) if orientation >= 5 else (height, width),
@@ -180,7 +195,6 @@ def _tiff_header(file: BinaryIO) -> Header:
         has_alpha=any(extra in (1, 2) for extra in tags.get(338, ())),
         profile=profile if isinstance(profile, bytes) else None,
         dpi=None if unit is None or None in per_unit else _dpi([float(each) * unit for each in per_unit]),
-        exif=None if exif is None else _scene(exif),
     )
 
 

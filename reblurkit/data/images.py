@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reblurkit.core.files import whole_file
 from reblurkit.data.decoding import decode
-from reblurkit.data.headers import Header, read_header
+from reblurkit.data.headers import Header, read_header, read_scene
 from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, ShapeError
 
 Levels = NDArray[np.uint8 | np.uint16]
@@ -119,7 +119,9 @@ def image_kind(path: str | os.PathLike[str]) -> ImageKind:
     if header.has_alpha:
         array = _decoded(path)
         alpha = array[..., -1] if array.ndim == 3 and array.shape[2] in (2, 4) else None
-    return ImageKind(16 if header.bits == 16 else 8, profile if is_rgb else None, header.exif, header.dpi, alpha)
+    with _named(path):
+        exif = read_scene(path)
+    return ImageKind(16 if header.bits == 16 else 8, profile if is_rgb else None, exif, header.dpi, alpha)
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
