@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +14,15 @@ from torch import Tensor, nn
 from reblurkit.adaptation.batch import adapt_call, chosen_parameters
 from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
+from reblurkit.core.memory import free_memory, is_out_of_memory, peak_memory
 from reblurkit.data.frames import Frames
 from reblurkit.errors import ArgumentError, ReblurkitError, ShapeError
 from reblurkit.models.full_size import FullSize
 
 _CHUNK = 8  # frames of a video that are read together
+_PROBE = 256  # side of the image that shows what a pixel takes
+_IMAGES = 60  # bytes that a pixel takes outside tiles: of the image, its result, and sums of tiles
+_SHARE = 0.7  # of free memory that is used: what is measured is no promise
 
 
 class Deblurrer:
@@ -31,7 +38,7 @@ class Deblurrer:
             image.
         lr: Learning rate of the adaptation.
         tile: Side of the tiles in which images are processed, and gradients taken, see
-            :class:`reblurkit.models.FullSize`; None: whole.
+            :class:`reblurkit.models.FullSize`; None: whole; ``"auto"``: whole, or the largest tiles that memory holds.
         device: Where to compute; default a GPU where there is one.
 
     Attributes:
@@ -56,9 +63,11 @@ class Deblurrer:
         reblur_net: nn.Module | None = None,
         steps: int = 0,
         lr: float = AdaptOptions.lr,
-        tile: int | None = None,
+        tile: int | Literal["auto"] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
+        self._finds_tile = tile == "auto"
+        tile = None if tile == "auto" else tile
         self.options = AdaptOptions(steps=steps, lr=lr, tile=tile)
         self.device = _device(device)
         self.network = network
@@ -76,6 +85,8 @@ class Deblurrer:
         self._deblur = self._ready(FullSize(network, tile=tile))
         self._translator = None if translator is None else self._ready(FullSize(translator, tile=tile))
         self._reblur_net = None if reblur_net is None else self._ready(FullSize(reblur_net))
+        self._networks = [self._deblur, *([] if self._translator is None else [self._translator])]
+        self._cost: float | None = None  # bytes that a pixel of a tile takes
 
     def __call__(self, blurry: Tensor) -> Tensor:
         """Deblur images ``(B, 3, H, W)``, or stacks of frames ``(B, T, 3, H, W)``, to ``(B, 3, H, W)`` in [0, 1].
@@ -90,6 +101,9 @@ class Deblurrer:
             ShapeError: If a network cannot process the size.
             ArgumentError: If the network makes anything but finite floating point values.
         """
+        return self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
+
+    def _deblurred(self, blurry: Tensor) -> Tensor:
         with torch.inference_mode():
             image = blurry.to(self.device)
             if self._translator is not None:
@@ -110,6 +124,59 @@ class Deblurrer:
         call = adapt_call(self._deblur, self._reblur_net, (image,), {}, self.options)
         self.not_adapted += int((~call.losses.isfinite().all(1)).sum())
         return finest_scale(call.output)
+
+    def _in_largest_tiles(self, blurry: Tensor) -> Tensor:
+        for tile in self._tiles(blurry):
+            self._use_tile(tile)
+            try:
+                return self._deblurred(blurry)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+        raise MemoryError
+
+    def _tiles(self, blurry: Tensor) -> Iterator[int | None]:
+        """Sides of tiles, from the largest that should fit; None: whole."""
+        multiple = math.lcm(*(network.multiple for network in self._networks))
+        shortest = max(max(network.overlap + multiple, network.smallest) for network in self._networks)
+        shortest += -shortest % multiple
+        height, width = blurry.shape[-2:]
+        if self._cost is None and max(height, width) > max(_PROBE, shortest):
+            self._cost = self._measured(blurry[:1, ..., : max(_PROBE, shortest), : max(_PROBE, shortest)])
+        free = free_memory(self.device)
+        if free is None or self._cost is None:
+            yield None
+            largest = max(height, width) // 2
+        else:
+            usable = _SHARE * free
+            if self._cost * height * width * len(blurry) <= usable:
+                yield None
+            spare = (usable / len(blurry) - _IMAGES * height * width) / self._cost
+            largest = min(math.isqrt(max(int(spare), 0)), max(height, width))
+        tile = largest - largest % multiple
+        while tile > shortest:
+            yield tile
+            tile = tile * 3 // 4 - tile * 3 // 4 % multiple
+        yield shortest
+
+    def _measured(self, probe: Tensor) -> float | None:
+        """Bytes that a pixel of a tile takes; None if the system does not say, or the probe is too large already."""
+        counted = self.not_adapted
+        self._use_tile(None)
+        try:
+            with peak_memory(self.device) as peak:
+                self._deblurred(probe)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        self.not_adapted = counted
+        return None if peak.taken is None else max(peak.taken, 1) / math.prod(probe.shape[-2:])
+
+    def _use_tile(self, tile: int | None) -> None:
+        self.options = replace(self.options, tile=tile)
+        for network in self._networks:
+            network.tile = tile
 
     def each_frame(self, video: Frames, wanted: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """Deblur frames of a video, or an image as a video of one frame, reading as few at a time as will do.
@@ -133,8 +200,17 @@ class Deblurrer:
                 except ReblurkitError:
                     raise
                 except Exception as error:  # whatever a network raises
-                    raise _explained(error, video) from error
+                    raise self._explained(error, video) from error
                 yield index, image
+
+    def _explained(self, error: Exception, frames: Frames) -> ReblurkitError:
+        height, width = frames.size
+        tile = self.options.tile
+        what = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            less = "`tile` 512 needs less" if tile is None else f"tiles of {tile} are too large, smaller ones need less"
+            what = f"there is not enough memory; {less}"
+        return ArgumentError(f"cannot process {width} x {height} pixels: {what}")
 
     def _ready(self, network: FullSize) -> FullSize:
         return network.to(self.device).eval()
@@ -155,13 +231,6 @@ def frame_stacks(network: nn.Module, video: Frames, indices: Sequence[int]) -> l
     first, last = max(indices[0] - reach, 0), min(indices[-1] + reach, len(video) - 1)
     frames = video.read(first, last + 1)[None]
     return [frame_inputs(network, frames, [index - first]) for index in indices]
-
-
-def _explained(error: Exception, frames: Frames) -> ReblurkitError:
-    height, width = frames.size
-    scarce = isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
-    what = "there is not enough memory; `tile` 512 needs less" if scarce else f"{type(error).__name__}: {error}"
-    return ArgumentError(f"cannot process {width} x {height} pixels: {what}")
 
 
 def _device(name: str | torch.device | None) -> torch.device:

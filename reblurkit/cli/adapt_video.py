@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as L
 import torch
@@ -18,9 +19,10 @@ from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.video_finetuning import VideoFinetuning
 from reblurkit.core.calls import evaluating, stack_length
 from reblurkit.core.files import check_new_folder, nothing_left_of_failures, whole_file
-from reblurkit.data.frames import Frames
+from reblurkit.data.frames import Frames, VideoFile
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
+from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, ReblurkitError
 from reblurkit.inference import Deblurrer, frame_stacks
 from reblurkit.models.full_size import FullSize
@@ -37,8 +39,9 @@ def run_adapt_video(
     network: nn.Module,
     options: FinetuneOptions,
     *,
-    tile: int | None = None,
+    tile: int | Literal["auto"] | None = None,
     saliency: Patch | None = None,
+    video: bool = False,
 ) -> list[str]:
     """Adapt a network to clips, one or a group (Table 4 of Reblur2Deblur), and deblur them with it.
 
@@ -50,19 +53,22 @@ def run_adapt_video(
         output: Folder, new or empty.
         network: The trained network.
         options: How to adapt.
-        tile: Side of the tiles in which frames are deblurred, see :class:`reblurkit.models.FullSize`; None: whole.
+        tile: Side of the tiles in which frames are deblurred, see :class:`reblurkit.inference.Deblurrer`; None: whole.
         saliency: Top, left, height and width of a patch in the middle frame of the first clip: ``saliency.png`` shows
             what it depends on, before and after (Figure 5).
+        video: Write a video beside the frames of each video file, see
+            :func:`reblurkit.data.video_writing.write_video`.
 
     Returns:
-        The clips that could not be read, each with the reason; the others have been adapted to.
+        The clips that could not be read, and those that are damaged, each with the reason; the others, and what can be
+        read of the damaged ones, have been adapted to.
 
     Raises:
         ArgumentError: If two clips have one name, the folder holds files, the tile does not fit the network, the patch
             leaves the frame, or the network has no ReLUs whose saliency could be shown.
         ReblurkitError: If no clip can be read.
     """
-    full_size = FullSize(network, tile=tile)
+    full_size = FullSize(network, tile=None if tile == "auto" else tile)
     folder = Path(output)
     check_new_folder(folder, "output folder")
     length = _clip_length(network, options.frames)
@@ -76,7 +82,7 @@ def run_adapt_video(
     hide_advice()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(options.seed, verbose=False)
-    examples = {name: _middle(video) for name, video in list(videos.items())[:_ROWS]}
+    examples = {name: _middle(frames) for name, frames in list(videos.items())[:_ROWS]}
     before = _deblurred(network, tile, examples)
     with nothing_left_of_failures(folder):
         finetuning.run(folder)
@@ -87,15 +93,18 @@ def run_adapt_video(
     after = _deblurred(network, tile, examples)
     comparison_grid(
         [
-            {"blurry": video.read(middle[0], middle[0] + 1)[0], "before": before[name], "after": after[name]}
-            for name, (video, middle) in examples.items()
+            {"blurry": frames.read(middle[0], middle[0] + 1)[0], "before": before[name], "after": after[name]}
+            for name, (frames, middle) in examples.items()
         ]
     ).save(folder / "comparison.png")
     deblurrer = Deblurrer(network, tile=tile)
-    for name, video in videos.items():
-        frames = deblurrer.each_frame(video, range(len(video)))
-        for index, image in track(frames, f"Deblurring {name}", len(video), console=Console(stderr=True)):
-            write_image(image, folder / name / f"{video.frame_name(index)}.png")
+    for name, frames in videos.items():
+        targets = [folder / name / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
+        deblurred = deblurrer.each_frame(frames, range(len(frames)))
+        for index, image in track(deblurred, f"Deblurring {name}", len(frames), console=Console(stderr=True)):
+            write_image(image, targets[index])
+        if video and isinstance(frames, VideoFile):
+            write_video(targets, frames, folder / f"{name}{video_suffix(frames)}")
     return failed
 
 
@@ -121,6 +130,7 @@ def _open(clips: Sequence[str], length: int, options: FinetuneOptions) -> tuple[
             failed.append(f"{clip}: {error}")
         else:
             opened.append(source)
+            failed += [f"{clip}: {video.damage}" for video in source.videos if video.damage is not None]
     if first is not None and not opened:
         raise first
     return opened, failed
@@ -150,7 +160,7 @@ def _middle(video: Frames) -> tuple[Frames, list[int]]:
 
 
 def _deblurred(
-    network: nn.Module, tile: int | None, examples: Mapping[str, tuple[Frames, list[int]]]
+    network: nn.Module, tile: int | Literal["auto"] | None, examples: Mapping[str, tuple[Frames, list[int]]]
 ) -> dict[str, Tensor]:
     """The frames that are shown, deblurred; the network keeps its mode, in which it may have to train."""
     with evaluating(network):

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs: ``reblurkit --help`` must answe
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -86,6 +87,12 @@ def _add_network(parser: _Parser) -> None:
     add("--weights", metavar="FILE", help="weights of model or class")
 
 
+def _tile(text: str) -> int | str:
+    if text != "auto" and not re.fullmatch(r"-?\d+", text):
+        raise argparse.ArgumentTypeError(f"must be a number of pixels or auto, but is {text!r}")
+    return text if text == "auto" else int(text)
+
+
 def _deblur_arguments(parser: _Parser) -> None:
     parser.description = (
         "Deblur images of any size with a trained network, and write them as PNG files of the same name; those of a "
@@ -98,9 +105,11 @@ def _deblur_arguments(parser: _Parser) -> None:
     add("--adapt", type=int, default=0, metavar="STEPS", help="adapt to each image first; 5 in the paper (default: 0)")
     add("--adapt-lr", type=float, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
-    add("--tile", type=int, metavar="N", help="side of the tiles in which large images are processed")
+    add("--tile", type=_tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits")
     existing = ("refuse", "skip", "overwrite")
     add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
+    add("--strip", action="store_true", help="write no alpha, date, place, resolution or colour profile")
+    add("--video", action="store_true", help="write a video beside the frames of each video file, with its sound")
     add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
 
 
@@ -137,9 +146,10 @@ def _adapt_video_arguments(parser: _Parser) -> None:
         default=defaults.batch_size,
         help="crops in a step, of either kind (default: %(default)s)",
     )
-    add("--tile", type=int, metavar="N", help="side of the tiles in which large frames are deblurred")
+    add("--tile", type=_tile, metavar="N", help="side of the tiles for large frames; auto: the largest that fits")
     patch = ("TOP", "LEFT", "HEIGHT", "WIDTH")
     add("--saliency", type=int, nargs=4, metavar=patch, help="draw what a patch of the first clip's middle frame needs")
+    add("--video", action="store_true", help="write a video beside the frames of each video file, with its sound")
     add("--workers", type=int, default=defaults.workers, help="processes that read (default: %(default)s)")
     add("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
 
@@ -152,6 +162,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _deblur(options: argparse.Namespace) -> int:
     from reblurkit.cli.deblur import deblur_files
+    from reblurkit.data.unread import unread_line
     from reblurkit.inference import Deblurrer
     from reblurkit.plugins.trained_network import load_translator
 
@@ -161,7 +172,8 @@ def _deblur(options: argparse.Namespace) -> int:
     if options.adapt > 0 and reblur_net is None:
         raise ArgumentError(
             "--adapt needs a --checkpoint that holds a reblurring network too: of DeblurTask with a reblur_net, or of "
-            "ReblurTask, which trains one beside a network that is trained already"
+            "ReblurTask, which trains one beside a network that is trained already; or --network and as --weights the "
+            "checkpoint of a module with ReblurLossMixin and a ReblurNet"
         )
     deblurrer = Deblurrer(
         network,
@@ -172,7 +184,11 @@ def _deblur(options: argparse.Namespace) -> int:
         tile=options.tile,
         device=options.device,
     )
-    written, skipped, failed = deblur_files(options.inputs, options.output, deblurrer, existing=options.existing)
+    written, skipped, failed, unread = deblur_files(
+        options.inputs, options.output, deblurrer, existing=options.existing, strip=options.strip, video=options.video
+    )
+    if unread:
+        print(f"reblurkit: {unread_line(unread)}", file=sys.stderr)
     list_failures(failed, options)
     if deblurrer.not_adapted:
         print(f"reblurkit: images not adapted, because the loss became NaN: {deblurrer.not_adapted}", file=sys.stderr)
@@ -219,6 +235,7 @@ def _adapt_video(options: argparse.Namespace) -> int:
         finetune_options,
         tile=options.tile,
         saliency=saliency,
+        video=options.video,
     )
     list_failures(failed, options)
     print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)

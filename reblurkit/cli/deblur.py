@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -14,29 +14,48 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
-from reblurkit.data.images import SUFFIXES, write_image
-from reblurkit.data.patterns import walk_files
-from reblurkit.errors import ArgumentError, DatasetNotFoundError, ReblurkitError
+from reblurkit.data.images import SUFFIXES, ImageKind, write_image
+from reblurkit.data.patterns import result_names, walk_files
+from reblurkit.data.unread import unread_files, unread_line
+from reblurkit.data.video_writing import video_suffix, write_video
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
 from reblurkit.inference import Deblurrer
 
 Existing = Literal["refuse", "skip", "overwrite"]
 
 
 class Outcome(NamedTuple):
-    """How many images :func:`deblur_files` wrote and left out because they existed, and what failed, and why."""
+    """What :func:`deblur_files` did.
+
+    Attributes:
+        written: Number of images.
+        skipped: Number of images that existed already.
+        failed: What failed, each with the reason.
+        unread: Pictures and videos in the folders whose kinds are not read.
+    """
 
     written: int
     skipped: int
     failed: list[str]
+    unread: list[Path]
 
 
-def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, existing: Existing = "refuse") -> Outcome:
+def deblur_files(
+    inputs: Sequence[str],
+    output: str,
+    deblurrer: Deblurrer,
+    *,
+    existing: Existing = "refuse",
+    strip: bool = False,
+    video: bool = False,
+) -> Outcome:
     """Deblur image files, folders of them, and videos.
 
     Images become PNG files of the same name; those of a folder keep their place below it, and those of a video go to a
-    folder of the video's name. Files of 16 bits stay at 16 bits, and a colour profile is carried over; the EXIF
-    orientation is applied, other metadata and an alpha channel are dropped. For a network of several frames a folder of
-    images is a video, whose first and last frame are repeated beyond its ends.
+    folder of the video's name. Names that differ in nothing but the suffix keep it: ``a.jpg.png``. Files of 16 bits
+    stay at 16 bits. The EXIF orientation is applied; alpha, colour profile, resolution, and what EXIF says of the
+    scene, such as date and place, are carried over. For a network of several frames a folder of images is a video,
+    whose first and last frame are repeated beyond its ends.
 
     Args:
         inputs: Image files, video files (extra ``[video]``), and folders that hold any of them at any depth.
@@ -44,6 +63,9 @@ def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, ex
         deblurrer: The networks.
         existing: What to do about files that exist already: ``"refuse"`` before anything is computed, ``"skip"`` them
             to go on with an interrupted run, or ``"overwrite"`` them. Inputs are never overwritten.
+        strip: Write plain RGB values and nothing beside them.
+        video: Write a video beside the frames of each video file, with its times and its sound, see
+            :func:`reblurkit.data.video_writing.write_video`.
 
     Returns:
         What was done. Inputs that cannot be read or processed, or whose result cannot be written, are listed, and
@@ -58,8 +80,10 @@ def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, ex
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"`output` must be a folder, but {folder} is a file")
-    sources, failures, found = _open(inputs, folder, deblurrer.frames)
+    sources, failures, found = _open(inputs, folder, deblurrer.frames, video)
     _check_targets(sources, found, existing)
+    folders = [path for path in map(Path, inputs) if path.is_dir()]
+    unread = unread_files(file for path in folders for file in _visible(path, folder))
     written = skipped = 0
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -71,14 +95,20 @@ def deblur_files(inputs: Sequence[str], output: str, deblurrer: Deblurrer, *, ex
             progress.update(task, description=f"Deblurring {escape(str(source.origin))}", advance=left_out)
             try:
                 for index, image in deblurrer.each_frame(source.frames, wanted):
-                    write_image(image, source.targets[index], source.frames.kind(index))
+                    kind = source.frames.kind(index)
+                    write_image(image, source.targets[index], ImageKind(kind.bits) if strip else kind)
                     written += 1
                     progress.advance(task)
+                if source.video is not None and not (existing == "skip" and source.video.exists()):
+                    assert isinstance(source.frames, VideoFile)
+                    write_video(source.targets, source.frames, source.video)
             except ReblurkitError as error:
                 failures.append(_Failure(source.origin, error))
+            if source.frames.damage is not None:
+                failures.append(_Failure(source.origin, ImageFileError(source.frames.damage)))
     if failures and not written and not skipped:
         raise _first(failures)
-    return Outcome(written, skipped, [str(failure) for failure in failures])
+    return Outcome(written, skipped, [str(failure) for failure in failures], unread)
 
 
 class _Failure(NamedTuple):
@@ -106,23 +136,29 @@ class _Source(NamedTuple):
     origin: Path
     frames: Frames
     targets: list[Path]  # of each frame
+    video: Path | None = None  # of all frames together
 
 
-def _open(inputs: Sequence[str], output: Path, length: int) -> tuple[list[_Source], list[_Failure], list[Path]]:
+def _open(
+    inputs: Sequence[str], output: Path, length: int, video: bool
+) -> tuple[list[_Source], list[_Failure], list[Path]]:
     """The inputs that can be read, the others, and all files that were found, none of which may be overwritten."""
     sources: dict[str, _Source] = {}  # an input given twice is one
     failures: list[_Failure] = []
     found: list[Path] = []
+    files: dict[Path, list[Path]] = {}
     for path in map(Path, inputs):
         try:
-            files = _files(path, output)
+            files[path] = _files(path, output)
         except ReblurkitError as error:
             failures.append(_Failure(path, error))
             continue
-        found += files
-        for group in _groups(files, together=length > 1 and path.is_dir()):
+        found += files[path]
+    names = result_names(found)
+    for path in files:
+        for group in _groups(files[path], together=length > 1 and path.is_dir()):
             try:
-                source = _source(_frames(group), path if path.is_dir() else path.parent, output)
+                source = _source(_frames(group), path if path.is_dir() else path.parent, output, names, video)
                 sources.setdefault(os.path.abspath(source.origin), source)
             except ReblurkitError as error:
                 failures.append(_Failure(group[0] if len(group) == 1 else group[0].parent, error))
@@ -144,17 +180,25 @@ def _files(path: Path, output: Path) -> list[Path]:
         raise DatasetNotFoundError(f"no file or folder {path}")
     if output.resolve() == path.resolve():
         raise ArgumentError(f"the folder {path} is both input and `output`; choose another `output`")
-    files = [
+    files = [file for file in _visible(path, output) if file.suffix.lower() in suffixes]
+    if not files:
+        unread = unread_files(_visible(path, output))
+        raise DatasetNotFoundError(
+            f"no image or video in {path}: looked for {', '.join(sorted(suffixes))} files"
+            + (f"; {unread_line(unread)}" if unread else "")
+        )
+    return files
+
+
+def _visible(folder: Path, output: Path) -> list[Path]:
+    """The files below a folder that are not hidden, and are no results of an earlier run."""
+    return [
         file
-        for file in walk_files(path)
-        if file.suffix.lower() in suffixes
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        and _is_outside(file, path, output)
+        for file in walk_files(folder)
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and _is_outside(file, folder, output)
         and not file.is_fifo()
     ]
-    if not files:
-        raise DatasetNotFoundError(f"no image or video in {path}: looked for {', '.join(sorted(suffixes))} files")
-    return files
 
 
 def _groups(files: Sequence[Path], *, together: bool) -> Iterator[list[Path]]:
@@ -177,27 +221,29 @@ def _frames(paths: list[Path]) -> Frames:
     return VideoFile(paths[0].stem, paths[0]) if is_video else FrameFiles(paths[0].stem, paths)
 
 
-def _source(frames: Frames, root: Path, output: Path) -> _Source:
+def _source(frames: Frames, root: Path, output: Path, names: Mapping[Path, Path], video: bool) -> _Source:
     """A video and where its deblurred frames go, by its place below a folder."""
+
+    def place(path: Path, suffix: str = "") -> Path:
+        name = names[path]
+        return output / name.with_name(f"{name.name}{suffix}").relative_to(root)
+
     if isinstance(frames, FrameFiles):
         origin = frames.paths[0] if len(frames) == 1 else frames.paths[0].parent
-        targets = [output / path.relative_to(root).with_suffix(".png") for path in frames.paths]
-    else:
-        assert isinstance(frames, VideoFile)
-        origin = frames.path
-        place = output / origin.relative_to(root).with_suffix("")
-        targets = [place / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
-    return _Source(origin, frames, targets)
+        return _Source(origin, frames, [place(path, ".png") for path in frames.paths])
+    assert isinstance(frames, VideoFile)
+    origin = frames.path
+    targets = [place(origin) / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
+    return _Source(origin, frames, targets, place(origin, video_suffix(frames)) if video else None)
 
 
 def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: Existing) -> None:
     inputs = {path.resolve() for path in found}
     taken: dict[Path, Path] = {}
     for source in sources:
-        for target in source.targets:
+        for target in (*source.targets, *([source.video] if source.video else [])):
             if (other := taken.setdefault(target, source.origin)) is not source.origin:
-                beside = other.parent == source.origin.parent
-                advice = "rename one" if beside else "deblur them into two folders, or give the folder that holds both"
+                advice = "rename one, deblur them into two folders, or give the folder that holds both"
                 raise ArgumentError(f"{other} and {source.origin} would both be written to {target}; {advice}")
             if target.resolve() in inputs:
                 raise ArgumentError(f"the input {target} would be overwritten; choose another `output`")

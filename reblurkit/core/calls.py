@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -23,16 +24,24 @@ def finest_scale(output: Tensor | Sequence[Tensor]) -> Tensor:
         output: What the network returned: an image, or a list of images from coarse to fine.
 
     Returns:
-        The image itself, or the last of the list.
+        The image itself, or the last of the list, with a warning if others are as large.
 
     Raises:
         ArgumentError: If the output is neither.
     """
-    image = output[-1] if isinstance(output, list | tuple) and output else output
+    scales = output if isinstance(output, list | tuple) and output else [output]
+    image = scales[-1]
     if not isinstance(image, Tensor):
         raise ArgumentError(
             "a deblurring network must return an image tensor or a list of them, coarse to fine, "
             f"but it returned {type(output).__name__}"
+        )
+    if any(isinstance(scale, Tensor) and scale.shape == image.shape for scale in scales[:-1]):
+        warnings.warn(
+            f"of the {len(scales)} images that the network returned several have full size; the last is used, as of "
+            "networks that go from coarse to fine. If another is the final one, of MPRNet the first, wrap the network "
+            "in a module that returns it alone",
+            stacklevel=2,
         )
     return image
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from reblurkit.core.files import whole_file
-from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ShapeError
+from reblurkit.data.decoding import decode
+from reblurkit.data.headers import Header, read_header, read_scene
+from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, ShapeError
 
 Levels = NDArray[np.uint8 | np.uint16]
 """An image as files hold it, ``(H, W, 3)``."""
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-_COLOUR = frozenset({"RGB", "RGBA"})
-_ORIENTATION = 0x0112  # tags of EXIF and TIFF
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR = 258, 262, 284
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif"}
+)
+_ONLY_READ = frozenset({".heic", ".heif"})
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -35,14 +38,16 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     orientation of camera files is applied.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF or WebP file; of several pages the first.
+        path: PNG, JPEG, BMP, TIFF, WebP, AVIF or HEIC (extra ``[heic]``) file; of several pages the first. Of AVIF and
+            HEIC files 8 bits are read.
 
     Returns:
         ``(3, H, W)`` float32 in [0, 1].
 
     Raises:
         DatasetNotFoundError: If there is no such file.
-        ImageFileError: If the file is empty, truncated, or no image.
+        ImageFileError: If the file is empty, truncated, no image, or larger than memory.
+        BackendError: If it is a HEIC file and pillow-heif is not installed.
     """
     return to_image(read_levels(path))
 
@@ -58,13 +63,7 @@ def read_levels(path: str | os.PathLike[str]) -> Levels:
         ImageFileError: If the file is empty, truncated, or no image.
     """
     path = Path(path)
-    try:
-        array = _decode(path)
-    except FileNotFoundError:
-        raise DatasetNotFoundError(f"no image file {path}") from None
-    except Exception as error:  # decoders of broken files raise whatever their parser ran into
-        raise ImageFileError(f"cannot read image {path}: {_reason(path, error)}") from error
-    return _rgb(array, path)
+    return _rgb(_decoded(path), path)
 
 
 def to_image(levels: Levels) -> Tensor:
@@ -85,36 +84,44 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageFileError: If the file is empty or no image.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # Orientations 5 to 8 lie on their side; of TIFF files Pillow gives the size of the upright image.
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5 and image.format != "TIFF"
-    except Exception as error:  # as above
-        raise ImageFileError(f"cannot read image {path}: {_reason(Path(path), error)}") from error
-    return (width, height) if turned else (height, width)
+    return _header(Path(path)).size
 
 
 class ImageKind(NamedTuple):
-    """How a file stores an image: ``bits`` of a value, 8 or 16, and the ICC ``profile`` of its RGB values, if any."""
+    """How a file stores an image, and what it holds beside RGB values.
+
+    Attributes:
+        bits: Of a value, 8 or 16.
+        profile: ICC profile of RGB values.
+        exif: What describes the scene, such as date and place.
+        dpi: Pixels per inch, horizontal and vertical.
+        alpha: Transparency, ``(H, W)``, of as many bits.
+    """
 
     bits: int = 8
     profile: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    alpha: NDArray[np.generic] | None = None
 
 
 def image_kind(path: str | os.PathLike[str]) -> ImageKind:
-    """How a file stores its image, from its header, for :func:`write_image` to store another the same way.
+    """How a file stores its image, for :func:`write_image` to store another the same way.
 
     Raises:
         ImageFileError: If the file is empty or no image.
     """
-    try:
-        with Image.open(path) as image:
-            profile = image.info.get("icc_profile") or b""
-            is_rgb = profile[16:20] == b"RGB "  # read_image makes RGB of everything, for which others are wrong
-            return ImageKind(16 if _is_deep(image, Path(path)) else 8, profile if is_rgb else None)
-    except Exception as error:  # as above
-        raise ImageFileError(f"cannot read image {path}: {_reason(Path(path), error)}") from error
+    path = Path(path)
+    header = _header(path)
+    profile = header.profile or b""
+    is_rgb = profile[16:20] == b"RGB "  # read_image makes RGB of everything, for which others are wrong
+    alpha = None
+    if header.has_alpha:
+        array = _decoded(path)
+        alpha = array[..., -1] if array.ndim == 3 and array.shape[2] in (2, 4) else None
+    with _named(path):
+        exif = read_scene(path)
+    return ImageKind(16 if header.bits == 16 else 8, profile if is_rgb else None, exif, header.dpi, alpha)
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
@@ -129,8 +136,8 @@ def write_image(image: Tensor, path: str | os.PathLike[str], kind: ImageKind | N
 
     Args:
         image: The image.
-        path: A name with the suffix of an image file.
-        kind: Bits of a value, of which 16 are for PNG only, and ICC profile; default 8 bits and none.
+        path: A name with the suffix of an image file, other than HEIC.
+        kind: Bits of a value, of which 16 are for PNG only, and what is stored beside them; default 8 bits and nothing.
 
     Raises:
         ShapeError: If the tensor is not one RGB image.
@@ -138,19 +145,22 @@ def write_image(image: Tensor, path: str | os.PathLike[str], kind: ImageKind | N
         ImageFileError: If the file cannot be written.
     """
     path, kind = Path(path), kind or ImageKind()
-    if path.suffix.lower() not in SUFFIXES:
-        raise ArgumentError(f"cannot write {path}: expected a suffix of {', '.join(sorted(SUFFIXES))}")
+    if path.suffix.lower() not in SUFFIXES - _ONLY_READ:
+        raise ArgumentError(f"cannot write {path}: expected a suffix of {', '.join(sorted(SUFFIXES - _ONLY_READ))}")
     if kind.bits not in (8, 16) or (kind.bits == 16 and path.suffix.lower() != ".png"):
         raise ArgumentError(f"cannot write {path}: expected 8 bits, or 16 in a .png file, but came {kind.bits}")
     if image.isnan().any():
         raise ArgumentError(f"cannot write {path}: the image holds NaN")
     array = _levels(image, kind.bits)
+    if kind.alpha is not None:
+        array = np.concatenate([array, kind.alpha[..., None]], axis=-1)
     try:
         with whole_file(path) as partial:
             if kind.bits == 8:
-                Image.fromarray(array).save(partial, icc_profile=kind.profile)
+                beside: dict[str, Any] = {"icc_profile": kind.profile, "exif": kind.exif, "dpi": kind.dpi}
+                Image.fromarray(array).save(partial, **{name: value for name, value in beside.items() if value})
             else:
-                _write_deep_png(array, partial, kind.profile)
+                _write_deep_png(array, partial, kind)
     except OSError as error:
         raise ImageFileError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -163,66 +173,48 @@ def _levels(image: Tensor, bits: int) -> NDArray[np.generic]:
     return array
 
 
-def _write_deep_png(array: NDArray[np.generic], path: Path, profile: bytes | None) -> None:
-    """Pillow writes no 16-bit colour, and kornia_rs no profile: its chunk goes in front of the pixels."""
+def _write_deep_png(array: NDArray[np.generic], path: Path, kind: ImageKind) -> None:
+    """Pillow writes no 16-bit colour, and kornia_rs nothing beside it: chunks go in front of the pixels."""
     from kornia_rs.io import write_image_png_u16
 
-    write_image_png_u16(str(path), np.ascontiguousarray(array), "rgb")
-    if profile is None:
-        return
-    data = b"ICC profile\0\0" + zlib.compress(profile)
-    chunk = struct.pack(">I", len(data)) + b"iCCP" + data + struct.pack(">I", zlib.crc32(b"iCCP" + data))
+    write_image_png_u16(str(path), np.ascontiguousarray(array), "rgb" if array.shape[2] == 3 else "rgba")
+    chunks = b""
+    if kind.profile is not None:
+        chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(kind.profile))
+    if kind.dpi is not None:
+        chunks += _chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in kind.dpi), 1))
+    if kind.exif is not None:
+        chunks += _chunk(b"eXIf", kind.exif.removeprefix(b"Exif\0\0"))
     content = path.read_bytes()
     header = 33  # signature and IHDR
-    path.write_bytes(content[:header] + chunk + content[header:])
+    path.write_bytes(content[:header] + chunks + content[header:])
 
 
-def _decode(path: Path) -> NDArray[np.generic]:
-    with Image.open(path) as image:
-        if image.mode in _COLOUR and _is_deep(image, path):  # of which Pillow keeps only 8 bits
-            if image.format == "PNG":
-                from kornia_rs.io import read_image as read_png
-
-                array = np.asarray(read_png(str(path)))
-            else:
-                from tifffile import imread
-
-                array = np.asarray(imread(path, key=0))
-                if cast("TiffImageFile", image).tag_v2.get(_PLANAR) == 2:  # one plane after the other
-                    array = array.transpose(1, 2, 0)
-        elif image.mode.startswith("I;16") or image.mode in {"I", "F"}:
-            array = np.asarray(image)
-            array = array.astype(array.dtype.newbyteorder("="), copy=False)
-            if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == 0:  # 0 is white
-                array = np.invert(array) if array.dtype == np.uint16 else array
-        else:
-            array = np.asarray(image.convert("RGB"))
-        return _upright(array, image.getexif().get(_ORIENTATION, 1))
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def _is_deep(image: Image.Image, path: Path) -> bool:
-    """Whether an opened file has 16 bits per value."""
-    if image.mode not in _COLOUR:
-        return image.mode == "I" or image.mode.startswith("I;16")
-    if image.format == "PNG":
-        return _png_depth(path) == 16
-    return isinstance(image, TiffImageFile) and 16 in image.tag_v2.get(_BITS_PER_SAMPLE, ())
+def _header(path: Path) -> Header:
+    with _named(path):
+        return read_header(path)
 
 
-def _png_depth(path: Path) -> int:
-    with path.open("rb") as file:
-        return file.read(25)[24]  # bit depth in the IHDR chunk
+def _decoded(path: Path) -> NDArray[np.generic]:
+    with _named(path):
+        return decode(path)
 
 
-def _upright(array: NDArray[np.generic], orientation: int) -> NDArray[np.generic]:
-    """Undo the camera's orientation, EXIF values 1 to 8."""
-    if orientation in {5, 6, 7, 8}:
-        array = array.swapaxes(0, 1)
-    if orientation in {3, 4, 7, 8}:
-        array = array[::-1]
-    if orientation in {2, 3, 6, 7}:
-        array = array[:, ::-1]
-    return array
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file it was that cannot be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DatasetNotFoundError(f"no image file {path}") from None
+    except BackendError as error:
+        raise BackendError(f"cannot read image {path}: {error}") from error
+    except Exception as error:  # decoders of broken files raise whatever their parser ran into
+        raise ImageFileError(f"cannot read image {path}: {_reason(path, error)}") from error
 
 
 def _rgb(array: NDArray[np.generic], path: Path) -> Levels:

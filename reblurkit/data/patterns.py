@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reblurkit.data.images import SUFFIXES
+from reblurkit.data.unread import warn_unread
 from reblurkit.errors import DatasetNotFoundError, PairingError
 
 _WILDCARD = re.compile(r"(\*\*/|\*|<[a-z]\w*/?>)")
@@ -61,12 +63,17 @@ class Pattern:
         """What the wildcards stand for in a relative path; None if it is no image or does not match."""
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             return None
-        match = self._expression.fullmatch((path.with_suffix("") if self._any_suffix else path).as_posix())
+        match = self._expression.fullmatch(self._name(path))
         return match.groupdict() if match else None
+
+    def _name(self, path: Path) -> str:
+        return (path.with_suffix("") if self._any_suffix else path).as_posix()
 
     def files(self, root: Path) -> list[tuple[Path, dict[str, str]]]:
         """The images below a folder that match, sorted, each with what the wildcards stand for."""
-        candidates = ((path, self.match(path.relative_to(root))) for path in walk_files(root / self.folder))
+        found = walk_files(root / self.folder)
+        warn_unread(path for path in found if self._expression.fullmatch(self._name(path.relative_to(root))))
+        candidates = ((path, self.match(path.relative_to(root))) for path in found)
         return [(path, captured) for path, captured in candidates if captured is not None]
 
 
@@ -109,6 +116,23 @@ def image_files(folder: Path) -> list[Path]:
     if not files:
         raise DatasetNotFoundError(f"no images in the folder {folder}")
     return files
+
+
+def result_names(files: Iterable[Path]) -> dict[Path, Path]:
+    """What the results of files are called, without suffix; files that differ in nothing else keep it, except ``.png``.
+
+    Example:
+        >>> sorted(map(str, result_names(map(Path, ["a.png", "a.jpg", "b.jpg"])).values()))
+        ['a', 'a.jpg', 'b']
+    """
+    files = set(files)
+    alike = Counter(path.with_suffix("") for path in files)
+
+    def name(path: Path) -> Path:
+        is_alone = alike[path.with_suffix("")] == 1
+        return path.with_suffix("") if is_alone else path.with_name(path.name.removesuffix(".png"))
+
+    return {path: name(path) for path in files}
 
 
 def walk_files(folder: Path) -> list[Path]:

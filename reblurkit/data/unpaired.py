@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from reblurkit.data.augmentation import random_crop, random_place
 from reblurkit.data.cache import CacheFolder, reader
 from reblurkit.data.images import image_size, to_image
-from reblurkit.data.patterns import image_files
+from reblurkit.data.patterns import image_files, result_names
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError, ShapeError
 
@@ -201,6 +201,7 @@ class BlurryFolder(Dataset[BlurryItem]):
     def __init__(self, root: str | os.PathLike[str], *, cache: CacheFolder = None) -> None:
         self.root = Path(root)
         self.files = image_files(self.root)
+        self._names = result_names(self.files)
         self.read = reader(cache)
 
     def __len__(self) -> int:
@@ -208,7 +209,7 @@ class BlurryFolder(Dataset[BlurryItem]):
 
     def __getitem__(self, index: int) -> BlurryItem:
         path = self.files[index]
-        return {"blurry": to_image(self.read(path)), "name": path.relative_to(self.root).with_suffix("").as_posix()}
+        return {"blurry": to_image(self.read(path)), "name": self._names[path].relative_to(self.root).as_posix()}
 
 
 def _check_folders(root: Path, **folders: str | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reblurkit.core.calls import finest_scale, needs_of
+from reblurkit.core.memory import is_out_of_memory
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -135,7 +136,7 @@ class FullSize(nn.Module):
         try:
             output: Tensor | Sequence[Tensor] = self.network(*tiles)
         except RuntimeError as error:
-            if self._knows_needs or isinstance(error, torch.OutOfMemoryError):
+            if self._knows_needs or is_out_of_memory(error):
                 raise
             raise ShapeError(f"{name} failed on {size[0]} x {size[1]} pixels: {error}{advice}") from error
         result = finest_scale(output)

@@ -6,38 +6,69 @@ import errno
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from reblurkit.errors import WeightsError
+from reblurkit.errors import ArgumentError, WeightsError
 
 T = TypeVar("T")
 
+Prefer = Literal["ema", "raw"]
+_COMPILED = "_orig_mod."  # in names, where torch.compile wraps a network
+
 # Where training programs put a network's weights in their checkpoints, in order of preference.
-_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "weights", "generator", "G", "net")
+_WRAPPERS = ("params", "state_dict", "model_state_dict", "model", "weights", "generator", "G", "net", "shadow")
+_AVERAGED = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)", re.IGNORECASE)  # such as params_ema, state_dict_ema, ema
+
+
+class PublishedWeights(NamedTuple):
+    """The tensors of a file of weights by name.
+
+    Attributes:
+        state: The tensors.
+        taken: Where in the file they were, ``"ema"`` or ``"checkpoint.model"`` for instance; ``""``: at the top.
+        left: Other weights of the same network that are in the file, raw ones beside averaged ones or the reverse.
+    """
+
+    state: dict[str, Tensor]
+    taken: str
+    left: tuple[str, ...]
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of :func:`read_weights`."""
+    return read_weights(path).state
+
+
+def read_weights(path: str | os.PathLike[str], prefer: Prefer = "ema") -> PublishedWeights:
     """The tensors of a file of weights by name, on the CPU, out of whatever a training program has wrapped around.
 
     Args:
         path: A file that ``torch.save`` wrote, on any device and with any version, under any name; or a
             ``.safetensors`` file; or an ``.npz`` file of arrays.
+        prefer: Which to take where the file holds averaged and raw weights.
 
     Raises:
+        ArgumentError: If ``prefer`` is neither.
         WeightsError: If the file is missing, damaged, holds code or objects, or no tensors.
     """
+    if prefer not in get_args(Prefer):
+        raise ArgumentError(f"`prefer` must be 'ema' or 'raw', but is {prefer!r}")
     content = read_file(path)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {type(content).__name__}")
     opened: set[int] = set()
-    while wrapped := [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]:
+    taken: list[str] = []
+    left: tuple[str, ...] = ()
+    while wrapped := _wrapped(content, prefer):
+        taken.append(shown(wrapped[0]))
+        left = left or tuple(shown(name) for name in wrapped[1:] if _is_averaged(name) != _is_averaged(wrapped[0]))
         content = content[wrapped[0]]
         if id(content) in opened:
             raise WeightsError(f"{path} must hold a dictionary of tensors, but holds one that contains itself")
@@ -50,7 +81,45 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             kind = "quantized" if value.is_quantized else "without memory" if value.is_meta else "sparse"
             raise WeightsError(f"{path} must hold plain tensors, but {shown(name)} is {kind}; save it dense, in floats")
-    return without_wrappers(state)
+    return PublishedWeights(without_wrappers(state), ".".join(taken), left)
+
+
+def _wrapped(content: Mapping[Any, Any], prefer: Prefer) -> list[str]:
+    """The names under which a dictionary holds weights, the one to take first."""
+    raw = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+    averaged = [
+        name
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Mapping) and _is_averaged(name) and _holds_tensors(value)
+    ]
+    return averaged + raw if prefer == "ema" else raw + averaged
+
+
+def _is_averaged(name: str) -> bool:
+    return _AVERAGED.search(name) is not None
+
+
+def _holds_tensors(content: Mapping[Any, Any], depth: int = 3) -> bool:
+    """Whether there are tensors in it, or a little deeper; averages often have counters of their own beside them."""
+    values = content.values()
+    return any(isinstance(value, Tensor) and value.ndim for value in values) or (
+        depth > 0 and any(isinstance(value, Mapping) and _holds_tensors(value, depth - 1) for value in values)
+    )
+
+
+def renamed_for(names: Iterable[str], state: Mapping[str, T]) -> dict[str, T]:
+    """Tensors by the names of a module in which other networks are compiled than were when they were saved.
+
+    Args:
+        names: Those of the module's own tensors.
+        state: The tensors; what the module has not keeps its name.
+
+    Example:
+        >>> renamed_for(["network._orig_mod.weight"], {"network.weight": 1, "reblur.weight": 2})
+        {'network._orig_mod.weight': 1, 'reblur.weight': 2}
+    """
+    own = {name.replace(_COMPILED, ""): name for name in names}
+    return {own.get(name.replace(_COMPILED, ""), name): value for name, value in state.items()}
 
 
 def read_file(path: str | os.PathLike[str]) -> Any:
@@ -69,7 +138,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
 
 def without_wrappers(named: Mapping[str, T]) -> dict[str, T]:
     """Take off what ``torch.compile`` and DataParallel, sometimes twice, have added to the names of tensors."""
-    plain = {name.replace("_orig_mod.", ""): value for name, value in named.items()}
+    plain = {name.replace(_COMPILED, ""): value for name, value in named.items()}
     while plain and all(name.startswith("module.") for name in plain):
         plain = {name.removeprefix("module."): value for name, value in plain.items()}
     return plain

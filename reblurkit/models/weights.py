@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from reblurkit.core.files import whole_file
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.registry import create_model, list_models
-from reblurkit.models.weight_files import read_file, read_state, shown, without_wrappers
+from reblurkit.models.weight_files import Prefer, PublishedWeights, read_file, read_weights, shown, without_wrappers
 
+_COUNTERS = {"total_ops", "total_params"}  # that thop leaves in every layer that it has measured
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
 
 
@@ -34,12 +35,21 @@ class LoadReport:
         missing: Names of the model's tensors that the file lacks.
         unexpected: Names in the file that the model has not.
         misshaped: The shape in the file and the shape in the model, by name; these are not loaded.
+        taken: Where in the file the weights were, such as ``"ema"``; ``""``: at the top.
+        left: What else the file holds, raw weights beside averaged ones or the reverse.
     """
 
     loaded: int
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     misshaped: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    taken: str = ""
+    left: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> str:
+        """What was taken of averaged and raw weights, in words; nothing where there was no choice."""
+        return f"the weights {self.taken!r} were taken, not {_few(self.left)}" if self.left else ""
 
     @property
     def complete(self) -> bool:
@@ -55,7 +65,8 @@ class LoadReport:
         shapes = [f"{shown(name)} {there} instead of {here}" for name, (there, here) in self.misshaped.items()]
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": shapes}
         rest = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
-        return ", ".join([f"{self.loaded} tensors fit", *rest])
+        text = ", ".join([f"{self.loaded} tensors fit", *rest])
+        return f"{text}; {self.choice}" if self.choice else text
 
 
 def load_weights(
@@ -64,15 +75,16 @@ def load_weights(
     strict: bool = True,
     *,
     network: str | None = None,
+    prefer: Prefer = "ema",
 ) -> LoadReport:
     """Load weights in any layout that deblurring programs publish; a refused file leaves the model as it was.
 
     Read are files of ``torch.save``, whatever their name and the device they were saved on, safetensors, and arrays
-    (``.npz``). The weights are found inside ``params_ema``, ``params``, ``state_dict``, ``model_state_dict``,
-    ``model``, ``weights``, ``generator``, ``G`` or ``net``, in this order, also one inside the other; ``module.`` of
-    DataParallel and ``_orig_mod.`` of ``torch.compile`` are taken off; of a Lightning checkpoint the submodule is taken
-    that fits the model. Old running statistics of InstanceNorm layers that keep none are left out. Files are untrusted:
-    code in them is refused and never run.
+    (``.npz``). The weights are found inside averages, named ``ema`` or with it (``params_ema``, ``state_dict_ema``),
+    ``params``, ``state_dict``, ``model_state_dict``, ``model``, ``weights``, ``generator``, ``G`` or ``net``, in this
+    order, also one inside the other; ``module.`` of DataParallel and ``_orig_mod.`` of ``torch.compile`` are taken off;
+    of a Lightning checkpoint the submodule is taken that fits the model. Old running statistics of InstanceNorm layers
+    that keep none, and the counters of thop, are left out. Files are untrusted: code in them is refused and never run.
 
     A model whose published weights have other names defines ``convert_state_dict(state) -> state``. It is called with
     the tensors by their names in the file, returns them by the model's own names, leaves alone what it does not
@@ -85,9 +97,10 @@ def load_weights(
             downloaded once.
         strict: Refuse files that lack a tensor or have others. Otherwise all that fits is loaded, at least one.
         network: Dotted path of the network in the LightningModule that was saved; needed if several fit.
+        prefer: ``"ema"`` or ``"raw"``: which to take where the file holds averaged and raw weights.
 
     Returns:
-        What was loaded, and what does not fit.
+        What was loaded, from where in the file, and what does not fit.
 
     Raises:
         WeightsError: If the file is missing, damaged, holds code or weights that are NaN, or does not fit; the
@@ -107,13 +120,14 @@ def load_weights(
     if isinstance(model, FullSize):
         model = model.network
     path = _local(path)
-    published = _read_folder(path) if path.is_dir() else read_state(path)
+    published, taken, left = _read_folder(path, prefer) if path.is_dir() else read_weights(path, prefer)
     if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
         raise ArgumentError(f"{type(model).__name__} has no memory yet; call `model.to_empty(device='cpu')` first")
     try:
         fitting, report = _fit(model, published, network)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
+    report = replace(report, taken=taken, left=left)
     if not fitting or (strict and not report.complete):
         raise WeightsError(f"{path} does not fit {type(model).__name__}: {report}{_likeness(published, report)}")
     _check_numbers(model, fitting, path)
@@ -190,11 +204,13 @@ def _local(path: str | os.PathLike[str] | RemoteFile) -> Path:
     return path.fetch("pass the path of a copy") if isinstance(path, RemoteFile) else Path(path)
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
+def _read_folder(folder: Path, prefer: Prefer) -> PublishedWeights:
     parts = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _PART_SUFFIXES}
     if not parts:
         raise WeightsError(f"the folder {folder} holds no file of weights ({', '.join(sorted(_PART_SUFFIXES))})")
-    return {f"{stem}.{name}": value for stem, path in parts.items() for name, value in read_state(path).items()}
+    read = {stem: read_weights(path, prefer) for stem, path in parts.items()}
+    state = {f"{stem}.{name}": value for stem, part in read.items() for name, value in part.state.items()}
+    return PublishedWeights(state, *next(iter(read.values()))[1:])
 
 
 def _fit(
@@ -207,8 +223,8 @@ def _fit(
     tensors = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
     own = without_wrappers({name: (name, value) for name, value in tensors.items()})
     state = _submodule(published, {name: value.shape for name, (_, value) in own.items()}, network)
-    stale = _stale_statistics(model) - own.keys()
-    state = {name: value for name, value in state.items() if name not in stale}
+    stale = _stale_statistics(model) | {name for name in state if name.rpartition(".")[2] in _COUNTERS}
+    state = {name: value for name, value in state.items() if name not in stale - own.keys()}
     fitting = {name: value for name, value in state.items() if name in own and own[name][1].shape == value.shape}
     set_along = {id(own[name][1]) for name in fitting}
     report = LoadReport(

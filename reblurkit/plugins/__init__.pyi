@@ -19,3 +19,5 @@ from reblurkit.plugins.tasks.deblur import DeblurTask as DeblurTask
 from reblurkit.plugins.tasks.deblur import WeightedLoss as WeightedLoss
 from reblurkit.plugins.tasks.kernel_wizard import KernelWizardTask as KernelWizardTask
 from reblurkit.plugins.tasks.reblur import ReblurTask as ReblurTask
+from reblurkit.plugins.trained_network import TrainedNetworks as TrainedNetworks
+from reblurkit.plugins.trained_network import load_networks as load_networks

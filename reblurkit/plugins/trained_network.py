@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,10 +20,14 @@ from reblurkit.core.finite import first_broken_weight
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
+from reblurkit.models.reblur_net import ReblurNet
+from reblurkit.models.weight_files import read_state, renamed_for
 from reblurkit.models.weights import load_weights, read_lightning_checkpoint
 from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.short_names import import_named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
+
+_ABOVE = 4  # folders in which a checkpoint's configuration may be: names such as epoch=1/val/psnr=30 hold slashes
 
 
 class TrainedNetworks(NamedTuple):
@@ -41,7 +46,7 @@ def load_networks(
     network_args: str | None = None,
     weights: str | None = None,
 ) -> TrainedNetworks:
-    """The trained network that a command line asks for, in exactly one of three ways.
+    """A trained network, and the reblurring network that was trained with it, in exactly one of three ways.
 
     Args:
         checkpoint: A checkpoint of ``reblurkit fit``; its ``network`` is taken, and ``reblur`` where it has one.
@@ -49,7 +54,8 @@ def load_networks(
         model: A name that ``create_model`` knows; needs weights.
         network: Dotted path of a class.
         network_args: The arguments of model or class as JSON.
-        weights: A file of weights.
+        weights: A file of weights; of a checkpoint of any module with :class:`reblurkit.ReblurLossMixin` the reblurring
+            network is taken too, if it is a :class:`reblurkit.models.ReblurNet`.
 
     Raises:
         ArgumentError: If the ways are mixed, or a class, a file or an argument is not what it should be.
@@ -71,12 +77,31 @@ def load_networks(
         return TrainedNetworks(find_network(module, "network"), dict(module.named_children()).get("reblur"))
     built = _build(model, network, network_args)
     if weights is not None:
-        load_weights(built, weights)
-    elif model is not None:
+        report = load_weights(built, weights)
+        if report.choice:
+            print(f"reblurkit: {weights}: {report.choice}", file=sys.stderr)
+        return TrainedNetworks(built, _reblur_net(weights))
+    if model is not None:
         raise ArgumentError(f"`model` {model} has random weights; give its trained ones by `weights`")
-    else:
-        print(f"reblurkit: no --weights: {network} has the weights that it was built with", file=sys.stderr)
+    print(f"reblurkit: no --weights: {network} has the weights that it was built with", file=sys.stderr)
     return TrainedNetworks(built)
+
+
+def _reblur_net(weights: str) -> ReblurNet | None:
+    """The reblurring network in the checkpoint of a module that trained one, at ``reblur``; None if there is none."""
+    if not Path(weights).is_file():  # a folder of parts, or an address
+        return None
+    prefix = "reblur."
+    state = {name.removeprefix(prefix): value for name, value in read_state(weights).items() if name.startswith(prefix)}
+    layers = [int(found[1]) for name in state if (found := re.match(r"layers\.(\d+)\.", name))]
+    if "layers.0.weight" not in state or max(layers) < 1:
+        return None
+    reblur_net = ReblurNet(blocks=max(layers) - 1, width=len(state["layers.0.weight"]))
+    try:
+        load_weights(reblur_net, weights, network="reblur")
+    except WeightsError:  # of a class of the user's own
+        return None
+    return reblur_net
 
 
 def _build(model: str | None, network: str | None, network_args: str | None) -> nn.Module:
@@ -149,7 +174,7 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
             module: L.LightningModule = parser.instantiate_classes(
                 parser.parse_object({"model": loaded["model"]})
             ).model
-        module.load_state_dict(state)
+        module.load_state_dict(renamed_for(module.state_dict(), state))
         broken = first_broken_weight(module)
         if broken is not None:
             raise WeightsError(f"{path} holds NaN or infinite weights, the first in {broken}; take an earlier one")
@@ -162,11 +187,11 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
 
 
 def _configurations(path: Path, saved: Mapping[str, Any]) -> list[Path]:
-    """Where a checkpoint's configuration may be: beside it or a folder higher, by the name that its run gave it."""
+    """Where a checkpoint's configuration may be: beside it or in a folder above, by the name that its run gave it."""
     noted = saved.get("reblurkit")
     name = noted.get("config") if isinstance(noted, Mapping) else None
     names = dict.fromkeys([Path(str(name or "config.yaml")).name, "config.yaml"])
-    return [folder / each for each in names for folder in path.absolute().parents[:2]]
+    return [folder / each for each in names for folder in path.absolute().parents[:_ABOVE]]
 
 
 def load_translator(checkpoint: str) -> nn.Module:

@@ -301,6 +301,27 @@ def test_a_damaged_frame_leaves_the_other_clips(work, capsys):
     assert not (work / "out" / "damaged").exists()
 
 
+def test_a_video_beside_its_frames_and_a_file_that_is_cut_off(work, capsys):
+    av = pytest.importorskip("av")
+    with av.open("film.mkv", "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
+        for index in range(30):
+            noise = np.random.default_rng(index).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    content = Path("film.mkv").read_bytes()
+    Path("film.mkv").write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match="film.mkv has"):
+        assert adapt("--video", clips=("film.mkv", "clip"), output="out") == 1
+    assert "failed: film.mkv: video film.mkv has" in capsys.readouterr().err
+    count = len(list(Path("out/film").iterdir()))
+    assert 8 < count < 25
+    with av.open("out/film.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) == count
+    assert not Path("out/clip.mp4").exists(), "frames say no times"
+
+
 def test_the_folder_one_is_in_is_a_clip_with_a_name(work, monkeypatch):
     monkeypatch.chdir(work / "clip")
     network = [*UNET[:-1], "../unet.pt"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import lightning.pytorch as L
 import numpy as np
 import pytest
 import torch
@@ -13,11 +14,11 @@ from skimage.data import astronaut, chelsea
 from tifffile import imwrite
 
 import reblurkit.inference
-from reblurkit import Blur2BlurTranslator
+from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
 from reblurkit.data import read_image
-from reblurkit.data.images import image_kind
+from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model
 from reblurkit.plugins import DeblurTask
 
@@ -61,6 +62,11 @@ class Unbuilt(nn.Module):
 class Hungry(nn.Module):
     def forward(self, image):
         raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+class Starving(nn.Module):
+    def forward(self, image):
+        return torch.empty(1 << 50)
 """
 
 
@@ -160,10 +166,10 @@ def test_16_bits_orientation_and_colour_profile_survive(work):
     assert deblur(inputs=["kinds"], by=("--network", "torch.nn.Identity")) == 0
     out = work / "out"
     torch.testing.assert_close(read_image(out / "deep.png"), read_image(work / "kinds" / "deep.tif"), rtol=0, atol=0)
-    assert image_kind(out / "deep.png") == (16, profile)
-    assert image_kind(out / "profile.png") == (8, profile)
+    assert image_kind(out / "deep.png")[:2] == (16, profile)
+    assert image_kind(out / "profile.png") == ImageKind(8, profile)
     assert Image.open(out / "deep.png").info["icc_profile"] == profile
-    assert image_kind(out / "phone.png") == (8, None)
+    assert image_kind(out / "phone.png") == ImageKind()
     assert read_image(out / "phone.png").shape == (3, 41, 33)
     torch.testing.assert_close(read_image(out / "phone.png"), read_image(work / "kinds" / "phone.jpg"))
 
@@ -181,6 +187,54 @@ def test_adaptation_is_that_of_the_library_for_every_image(work, tile):
         assert (adapted.image - adapted.plain).abs().max() > 0.01
         result = read_image(work / "out" / target)
         torch.testing.assert_close(result, levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
+
+
+class Foreign(ReblurLossMixin, L.LightningModule):
+    """A user's own module, with a network at a path of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.deblurrer = network()
+        self.configure_reblur(ReblurNet(blocks=2, width=4), network="deblurrer")
+
+
+def test_the_checkpoint_of_any_module_brings_its_reblurring_network(work, capsys):
+    module = Foreign()
+    torch.save({"state_dict": module.state_dict(), "pytorch-lightning_version": "2.6.0"}, "own.ckpt")
+    by = ("--network", "reblurkit.models.UNet", "--network-args", '{"blocks": 1, "widths": [4, 4, 4]}')
+    words = ("--adapt", "2", "--adapt-lr", "0.01")
+    assert deblur(*words, inputs=["photos/a.png"], by=(*by, "--weights", "own.ckpt")) == 0
+    blurry = read_image(work / "photos" / "a.png")[None]
+    adapted = adapt(FullSize(module.deblurrer).eval(), FullSize(module.reblur), blurry, steps=2, lr=0.01)
+    assert (adapted.image - adapted.plain).abs().max() > 0.01
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
+    line = fails(capsys, *words, by=(*by, "--weights", "unet.pt"), output="out2")
+    assert "or --network and as --weights the checkpoint of a module with ReblurLossMixin" in line
+
+
+def test_averaged_weights_are_named(work, capsys):
+    averaged = network()
+    raw = {name: torch.zeros_like(value) for name, value in averaged.state_dict().items()}
+    torch.save({"ema": averaged.state_dict(), "model": raw}, "both.pt")
+    assert deblur(by=(*UNET[:-1], "both.pt")) == 0
+    assert "reblurkit: both.pt: the weights 'ema' were taken, not model" in capsys.readouterr().err
+    with torch.no_grad():
+        expected = FullSize(averaged)(read_image(work / "photos" / "a.png")[None])[0]
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(expected), rtol=0, atol=1e-6)
+
+
+def test_checkpoints_of_compiled_networks_and_with_slashes_in_their_names(work):
+    task, path = reblur_run(work)
+    saved = torch.load(path, weights_only=True)
+    compiled = {name.replace("network.", "network._orig_mod."): value for name, value in saved["state_dict"].items()}
+    assert set(compiled) != set(saved["state_dict"])
+    (work / "run" / "checkpoints" / "epoch=1" / "val").mkdir(parents=True)
+    deep = str(work / "run" / "checkpoints" / "epoch=1" / "val" / "psnr=30.ckpt")
+    torch.save(saved | {"state_dict": compiled}, deep)
+    assert deblur(by=("--checkpoint", deep)) == 0
+    with torch.no_grad():
+        expected = FullSize(task.network)(read_image(work / "photos" / "a.png")[None])[0]
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(expected), rtol=0, atol=1e-6)
 
 
 def test_an_image_whose_adaptation_becomes_nan_is_counted_and_keeps_the_plain_output(work, capsys):
@@ -256,6 +310,33 @@ def test_a_video_file_goes_to_a_folder_of_its_name(work):
     assert written(work / "out") == [f"clip/{index:06}.png" for index in range(11)]
 
 
+def test_a_video_beside_its_frames(work, capsys):
+    av = pytest.importorskip("av")
+    with av.open(str(work / "clip.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for index in range(30):
+            noise = np.random.default_rng(index).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        container.mux(stream.encode())
+    assert deblur("--video", inputs=["clip.mkv", "photos"]) == 0
+    assert (work / "out" / "clip.mp4").exists()
+    assert len(written(work / "out")) == 30 + 1 + 2
+    before = (work / "out" / "clip.mp4").read_bytes()
+    assert "out/clip/000000.png exists already" in fails(capsys, "--video", inputs=["clip.mkv"])
+    assert deblur("--video", "--existing", "skip", inputs=["clip.mkv"]) == 0
+    assert (work / "out" / "clip.mp4").read_bytes() == before
+    (work / "out" / "clip.mp4").unlink()
+    assert deblur("--video", "--existing", "skip", inputs=["clip.mkv"]) == 0
+    assert (work / "out" / "clip.mp4").exists()
+
+    (work / "clip.mkv").write_bytes((work / "clip.mkv").read_bytes()[:-20000])
+    capsys.readouterr()
+    assert deblur(inputs=["clip.mkv"], output="cut") == 1
+    assert "failed: video clip.mkv has" in capsys.readouterr().err
+    assert 0 < len(written(work / "cut")) < 30
+
+
 def test_files_that_fail_are_listed_and_the_others_go_on(work, capsys):
     (work / "photos" / "broken.png").write_bytes(b"no image")
     (work / "photos" / "cut.jpg").write_bytes((work / "photos" / "deep" / "b.jpg").read_bytes()[:400])
@@ -274,7 +355,7 @@ def test_files_that_fail_are_listed_and_the_others_go_on(work, capsys):
     assert deblur(inputs=["photos/a.png"], by=("--network", "owned.Lost"), output="out4") == 2
     line = capsys.readouterr().err
     assert "error: photos/a.png: cannot process 41 x 33 pixels: KeyError" in line
-    assert "owned.py must be an image or a video, by a name that ends in one of .avi" in text
+    assert "owned.py must be an image or a video, by a name that ends in one of .3gp" in text
 
 
 def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):
@@ -292,8 +373,11 @@ def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):
     assert "owned.Unbuilt cannot be built with {}: ValueError: no width" in line
     (work / "wrong.py").write_text("def")
     assert "wrong.Net: SyntaxError" in fails(capsys, by=("--network", "wrong.Net"), output="out2")
-    line = fails(capsys, by=("--network", "owned.Hungry"), output="out2")
-    assert "cannot process 41 x 33 pixels: there is not enough memory; --tile 512 needs less" in line
+    for name in ("Hungry", "Starving"):
+        line = fails(capsys, by=("--network", f"owned.{name}"), output="out2")
+        assert "cannot process 41 x 33 pixels: there is not enough memory; --tile 512 needs less" in line
+        line = fails(capsys, "--tile", "64", by=("--network", f"owned.{name}"), output="out2")
+        assert "there is not enough memory; tiles of 64 are too large, smaller ones need less" in line
 
 
 def test_existing_files_are_kept_unless_told_otherwise(work, capsys):
@@ -355,9 +439,59 @@ def test_links_names_with_brackets_and_folders_that_contain_themselves(work):
 
 
 def test_two_images_that_would_become_one_file(work, capsys):
-    photo(work / "photos" / "a.jpg")
-    assert "photos/a.jpg and photos/a.png would both be written to out/a.png; rename one" in fails(capsys)
+    photo(work / "other" / "a.png")
+    line = fails(capsys, inputs=["photos/a.png", "other/a.png"])
+    assert "photos/a.png and other/a.png would both be written to out/a.png; rename one" in line
     assert not (work / "out").exists()
+
+
+def test_names_that_differ_in_the_suffix_alone_keep_it(work):
+    photo(work / "photos" / "a.jpg")
+    photo(work / "photos" / "a.JPG")
+    photo(work / "photos" / "a.b.jpg")
+    assert deblur() == 0
+    assert written(work / "out") == ["a.JPG.png", "a.b.png", "a.jpg.png", "a.png", "deep/b.png"]
+    assert deblur("--existing", "skip") == 0
+    assert deblur(inputs=["photos/a.png", "photos/a.jpg"], output="out2") == 0
+    assert written(work / "out2") == ["a.jpg.png", "a.png"]
+
+
+def test_pictures_that_are_not_read_are_named_in_one_line(work, capsys):
+    for name in ("c.gif", "deep/d.CR2", ".hidden.gif", "notes.txt"):
+        (work / "photos" / name).write_bytes(b"")
+    assert deblur() == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert "photos/c.gif, photos/deep/d.CR2; convert them" in line
+    (work / "photos" / "only").mkdir()
+    (work / "photos" / "only" / "x.jxl").touch()
+    assert "left out, because files of these kinds are not read: photos/only/x.jxl" in fails(
+        capsys, inputs=["photos/only"], output="out2"
+    )
+
+
+def test_alpha_and_the_scene_are_kept_unless_stripped(work):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[271] = 6, "Camera"
+    exif.get_ifd(0x8825)[1] = "N"
+    (work / "in").mkdir()
+    layers = np.random.default_rng(0).integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    Image.fromarray(layers).save(work / "in" / "a.webp", lossless=True, exact=True, exif=exif, icc_profile=profile)
+    photo(work / "in" / "b.jpg", exif=exif, dpi=(300, 300), icc_profile=profile)
+    identity = ("--network", "torch.nn.Identity")
+    assert deblur(inputs=["in"], by=identity) == 0
+    assert deblur("--strip", inputs=["in"], by=identity, output="plain") == 0
+    for name in ("a", "b"):
+        with Image.open(work / "out" / f"{name}.png") as kept, Image.open(work / "plain" / f"{name}.png") as plain:
+            assert (kept.mode, plain.mode) == ("RGBA" if name == "a" else "RGB", "RGB")
+            assert (kept.getexif()[271], kept.getexif().get_ifd(0x8825)[1]) == ("Camera", "N")
+            assert kept.info["icc_profile"] == profile
+            assert kept.size == plain.size
+            assert not {"icc_profile", "exif", "dpi"} & plain.info.keys()
+            if name == "a":
+                assert np.array_equal(np.asarray(kept), np.rot90(layers, -1))  # turned once
+            else:
+                assert kept.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -368,6 +502,7 @@ def test_two_images_that_would_become_one_file(work, capsys):
         (("--adapt", "x"), "argument --adapt: invalid int value: 'x'"),
         (("--adapt-lr", "0"), "`lr` must be above 0"),
         (("--tile", "30"), "--tile must divide by 4"),
+        (("--tile", "all"), "argument --tile: must be a number of pixels or auto, but is 'all'"),
         (("--tile", "0"), "--tile must be a number of pixels, at least 1"),
         (("--existing", "append"), "argument --existing: invalid choice: 'append' (choose from"),
         (("--device", "meta"), "the device must be one that torch has here"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 import weakref
 from contextlib import nullcontext
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from reblurkit.core.calls import call_frozen, call_routed
+from reblurkit.core.calls import call_frozen, call_routed, finest_scale
 from reblurkit.models import ReblurNet
 from tests.conftest import BatchNormNet
 
@@ -106,3 +107,14 @@ def test_memory_is_free_after_the_backward_pass_although_the_loss_is_still_there
     assert kept[0]() is not None
     loss.backward()
     assert kept[0]() is None
+
+
+def test_several_images_of_full_size_are_warned_of():
+    full, half = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 4, 4)
+    for output in ([full, half, full + 1], (full, full + 1)):
+        with pytest.warns(UserWarning, match=r"of the \d images .* several have full size; the last is used"):
+            assert torch.equal(finest_scale(output), full + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert finest_scale([half, full]) is full
+        assert finest_scale(full) is full

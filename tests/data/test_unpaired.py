@@ -152,3 +152,10 @@ def test_the_modules_stages(root):
     (first, *_) = data.test_dataloader()
     assert set(first) == {"blurry", "sharp", "name"}
     torch.testing.assert_close(first["sharp"] - first["blurry"], torch.full((1, 3, 40, 48), 10 / 255))
+
+
+def test_names_that_differ_in_the_suffix_alone_keep_it(tmp_path):
+    for name in ("a.png", "a.jpg", "deep/b.jpg"):
+        write_image(torch.rand(3, 8, 9), tmp_path / name)
+    photos = BlurryFolder(tmp_path)
+    assert [photos[index]["name"] for index in range(3)] == ["a.jpg", "a", "deep/b"]

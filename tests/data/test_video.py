@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 from reblurkit.blur import average_frames
 from reblurkit.data import VideoFolder, write_image
+from reblurkit.data.frames import VideoFile, find_videos
+from reblurkit.data.images import ImageKind
 from reblurkit.data.sampling import Draw
 from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
@@ -94,6 +97,14 @@ def test_crops_are_the_same_in_all_frames_and_a_function_of_the_draw(tmp_path):
     torch.testing.assert_close(later[2] - later[1], torch.full((3, 5, 5), 51 / 255))
 
 
+def test_what_is_not_read_is_named(tmp_path):
+    folder_of_frames(tmp_path / "v", 3)
+    (tmp_path / "v" / "a.CR3").touch()
+    (tmp_path / "clip.wmv").touch()
+    with pytest.warns(UserWarning, match=r"are not read: .*clip\.wmv, .*a\.CR3; convert them"):
+        assert len(VideoFolder(tmp_path)) == 1
+
+
 @pytest.fixture
 def video_file(tmp_path):
     """Eleven frames of one grey level each, with key frames four apart and frames that refer to later ones."""
@@ -107,6 +118,114 @@ def video_file(tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def encoded(path, codec, images, stamps=None, *, pixels="yuv444p", matrix=None, layout="rgb24", **context):
+    """A video of images ``(H, W, 3)``, shown at stamps in thousandths of a second."""
+    av = pytest.importorskip("av")
+    options = {"libx265": {"x265-params": "log-level=none", "crf": "1"}, "libx264": {"crf": "1"}}
+    with av.open(path, "w", options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options.get(codec, {}))
+        stream.height, stream.width, stream.pix_fmt, stream.gop_size = *images[0].shape[:2], pixels, 12
+        for name, value in context.items():
+            setattr(stream.codec_context, name, value)
+        if stamps is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=layout)
+            frame = frame.reformat(format=pixels, dst_colorspace=matrix, dst_color_range="MPEG")
+            for name in {"color_trc", "color_primaries"} & context.keys():
+                setattr(frame, name, context[name])
+            if stamps is not None:
+                frame.pts, frame.time_base = stamps[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def greys(count, size=(32, 48)):
+    return [np.full((*size, 3), 20 + 9 * index, np.uint8) for index in range(count)]
+
+
+KINDS = {".mts": "libx264", ".m2ts": "libx264", ".ts": "mpeg2video", ".3gp": "mpeg4", ".mpg": "mpeg2video",
+         ".mpeg": "mpeg2video", ".MOV": "libx264", ".webm": "libvpx-vp9"}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_files_of_cameras_and_phones(tmp_path, suffix):
+    path = encoded(tmp_path / f"a{suffix}", KINDS[suffix], greys(20), pixels="yuv420p", max_b_frames=2)
+    [video] = find_videos(tmp_path)
+    assert len(video) == 20
+    assert video.damage is None
+    for start in (0, 7):
+        grey = 255 * video.read(start, start + 3).mean((1, 2, 3))
+        torch.testing.assert_close(grey, 20.0 + 9 * torch.arange(start, start + 3), rtol=0, atol=4.4)
+    assert len(VideoFile("a", path)) == 20
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "code"),
+    [((32, 48), "ITU601", 2), ((32, 48), "ITU709", 1), ((720, 1280), "ITU709", 2), ((720, 1280), "ITU601", 5)],
+)
+def test_colours_are_those_that_the_stream_says_or_players_suppose(tmp_path, size, matrix, code):
+    image = np.broadcast_to(np.array([200, 60, 30], np.uint8), (*size, 3))
+    path = encoded(tmp_path / "a.mkv", "libx264", [image], matrix=matrix, colorspace=code, color_range=1)
+    colour = 255 * VideoFile("a", path).read(0, 1).mean((0, 2, 3))
+    torch.testing.assert_close(colour, torch.tensor([200.0, 60.0, 30.0]), rtol=0, atol=1.5)
+
+
+def test_ten_bits_are_kept(tmp_path):
+    ramp = np.broadcast_to(np.linspace(20000, 24000, 48)[None, :, None], (32, 48, 3)).astype(np.uint16)
+    path = encoded(
+        tmp_path / "a.mkv", "libx265", [ramp], pixels="yuv444p10le", layout="rgb48le", matrix="ITU709", colorspace=1
+    )
+    video = VideoFile("a", path)
+    assert video.kind(0) == ImageKind(16)
+    levels = 65535 * video.read(0, 1)[0].mean((0, 1))
+    torch.testing.assert_close(levels, torch.linspace(20000, 24000, 48), rtol=0, atol=100)
+    assert len(set((levels / 257).tolist())) > 40, "more than the 16 levels of 8 bits"
+
+
+@pytest.mark.parametrize(
+    ("curve", "primaries", "name"), [(16, 9, "HDR \\(PQ"), (18, 9, "HDR \\(HLG"), (1, 9, "BT.2020")]
+)
+def test_hdr_is_refused_with_advice(tmp_path, curve, primaries, name):
+    deep = [np.full((32, 48, 3), 49000, np.uint16)]
+    path = encoded(tmp_path / "a.mkv", "libx265", deep, pixels="yuv420p10le", layout="rgb48le", colorspace=9,
+                   color_trc=curve, color_primaries=primaries)  # fmt: skip
+    with pytest.raises(
+        ImageFileError, match=rf"its colours are {name}.*convert them first: ffmpeg -i a.mkv -vf zscale"
+    ):
+        VideoFile("a", path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx-vp9")]
+)
+def test_a_video_that_is_cut_off_says_so(tmp_path, suffix, codec):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 96, 128, 3), dtype=np.uint8)
+    path = encoded(tmp_path / f"a.{suffix}", codec, list(noise), pixels="yuv420p")
+    assert VideoFile("a", path).damage is None
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    with pytest.warns(UserWarning, match=r"a\.\w+ has [\d.]+ of [\d.]+ (frames|seconds); it is damaged or cut off"):
+        [video] = find_videos(tmp_path)
+    assert 10 < len(video) < 30
+
+
+def test_files_of_one_name_keep_their_suffixes(tmp_path):
+    for name in ("a.mp4", "a.mkv", "b.mp4"):
+        encoded(tmp_path / name, "libx264", greys(3))
+    folder_of_frames(tmp_path / "b", 3)
+    assert sorted(video.name for video in find_videos(tmp_path)) == ["a.mkv", "a.mp4", "b", "b.mp4"]
+
+
+def test_times_may_be_uneven(tmp_path):
+    stamps = [0, 40, 300, 310, 900]
+    video = VideoFile("a", encoded(tmp_path / "a.mkv", "libx264", greys(5), stamps))
+    assert [round(1000 * stamp * video.time_base) for stamp in video.stamps] == stamps
+    grey = 255 * video.read(1, 4).mean((1, 2, 3))
+    torch.testing.assert_close(grey, torch.tensor([29.0, 38.0, 47.0]), rtol=0, atol=2)
 
 
 def test_video_files(video_file):

@@ -14,7 +14,7 @@ from torch import nn
 
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models import FullSize, ReblurNet, load_weights, save_weights
-from reblurkit.models.weight_files import read_state
+from reblurkit.models.weight_files import read_state, renamed_for
 from tests.conftest import BatchNormNet, PlainNet
 
 LEGACY = {"_use_new_zipfile_serialization": False}
@@ -76,6 +76,63 @@ def test_what_training_programs_wrap_around(tmp_path, wrap):
     state = BatchNormNet().state_dict()
     torch.save(wrap(state), tmp_path / "a.pth")
     assert_same(read_state(tmp_path / "a.pth"), state)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "taken", "left"),
+    [
+        (lambda ema, raw: {"ema": ema, "model": raw, "step": 3}, "ema", "model"),
+        (lambda ema, raw: {"state_dict": raw, "state_dict_ema": ema}, "state_dict_ema", "state_dict"),
+        (lambda ema, raw: {"params": raw, "params_ema": ema}, "params_ema", "params"),
+        (lambda ema, raw: {"net": raw, "model_ema": {"module": torch.tensor(1), "state_dict": ema}},
+         "model_ema.state_dict", "net"),
+        (lambda ema, raw: {"checkpoint": 1, "G": raw, "G_ema": ema, "D": raw}, "G_ema", "G"),
+        (lambda ema, raw: {"model": raw, "ema": {"decay": 0.99, "shadow": ema}}, "ema.shadow", "model"),
+        (lambda ema, raw: {"swa": {"n_averaged": torch.tensor(3)} | {f"module.{k}": v for k, v in ema.items()},
+                           "model": raw}, "swa", "model"),
+    ],
+)  # fmt: skip
+def test_averaged_weights_are_preferred_and_said(tmp_path, wrap, taken, left):
+    averaged, raw, network = PlainNet(), PlainNet(), PlainNet()
+    torch.save(wrap(averaged.state_dict(), raw.state_dict()), tmp_path / "a.pth")
+    report = load_weights(network, tmp_path / "a.pth")
+    assert (report.taken, report.left) == (taken, (left,))
+    assert f"; the weights {taken!r} were taken, not {left}" in str(report)
+    assert_same(network.state_dict(), averaged.state_dict())
+    report = load_weights(network, tmp_path / "a.pth", prefer="raw")
+    assert (report.taken, report.left) == (left, (taken.split(".")[0],))
+    assert_same(network.state_dict(), raw.state_dict())
+    with pytest.raises(ArgumentError, match="`prefer` must be 'ema' or 'raw', but is 'best'"):
+        load_weights(network, tmp_path / "a.pth", prefer="best")
+
+
+def test_averages_without_tensors_are_none(tmp_path):
+    raw, network = PlainNet(), PlainNet()
+    torch.save({"ema": {"decay": 0.99, "updates": torch.tensor(7)}, "model": raw.state_dict()}, tmp_path / "a.pth")
+    report = load_weights(network, tmp_path / "a.pth")
+    assert (report.taken, report.left, report.choice) == ("model", (), "")
+    assert_same(network.state_dict(), raw.state_dict())
+
+
+def test_counters_of_thop_are_left_out(tmp_path):
+    state, network = BatchNormNet().state_dict(), BatchNormNet()
+    layers = {name.rpartition(".")[0] for name in state} | {""}
+    counters = {f"{layer}.total_{what}".lstrip("."): torch.zeros(1) for layer in layers for what in ("ops", "params")}
+    for wrap in (lambda names: names, lambda names: {f"network.{name}": value for name, value in names.items()}):
+        torch.save({"state_dict": wrap(state | counters)}, tmp_path / "a.pth")
+        assert load_weights(network, tmp_path / "a.pth").complete
+        assert_same(network.state_dict(), state)
+
+
+def test_compiled_networks_on_either_side(tmp_path):
+    state = PlainNet().state_dict()
+    for name, content in (("plain", state), ("compiled", {f"network._orig_mod.{k}": v for k, v in state.items()})):
+        torch.save({"state_dict": content}, tmp_path / name)
+        plain, compiled = PlainNet(), torch.compile(PlainNet())
+        load_weights(plain, tmp_path / name)
+        load_weights(compiled, tmp_path / name)
+        assert_same(plain.state_dict(), state)
+        assert_same(renamed_for(state, compiled.state_dict()), state)
 
 
 class Canary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -12,14 +12,10 @@ from torch import nn
 from reblurkit.core.calls import find_network
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer, OptimizerFactory, SchedulerFactory
-
-if TYPE_CHECKING:
-    _Module = L.LightningModule
-else:
-    _Module = object  # a mixin: the user's class brings LightningModule
+from reblurkit.plugins.mixins.own_names import OwnNames
 
 
-class AuxiliaryNetworks(_Module):
+class AuxiliaryNetworks(OwnNames):
     """Base of mixins that train a network of their own beside a network of the user's LightningModule."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -27,12 +27,13 @@ from reblurkit.models.full_size import FullSize
 from reblurkit.models.patchgan import PatchGAN
 from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.callbacks.translation_watch import TranslationWatch
+from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, constant_then_linear
 from reblurkit.plugins.shares import counted_images
 from reblurkit.plugins.tasks.translation_metrics import TranslationMetrics
 
 
-class Blur2BlurTranslator(L.LightningModule):
+class Blur2BlurTranslator(OwnNames, L.LightningModule):
     """Learns from unpaired images to turn the blur of a camera into blur that a trained network removes.
 
     Pham et al., *Blur2Blur: Blur Conversion for Unsupervised Image Deblurring on Unknown Domains* (CVPR 2024). A

@@ -15,11 +15,12 @@ from reblurkit.losses.reconstruction import CharbonnierLoss
 from reblurkit.metrics import PSNR
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.kernel_wizard import KernelWizard
+from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, cosine
 from reblurkit.plugins.shares import counted_images
 
 
-class KernelWizardTask(L.LightningModule):
+class KernelWizardTask(OwnNames, L.LightningModule):
     """Trains KernelWizard on pairs, for :class:`reblurkit.blur.BlurTransfer`.
 
     Tran et al., *Explore Image Deblurring via Encoded Blur Kernel Space* (2021): the code of a pair's blur, put on the

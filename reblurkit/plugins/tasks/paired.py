@@ -18,6 +18,7 @@ from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.models.full_size import FullSize
+from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, halved
 from reblurkit.plugins.shares import counted_images
 
@@ -53,7 +54,7 @@ def preserved_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
     return images.reblur(images.sharp).clamp(0, 1), images.sharp
 
 
-class PairedTask(L.LightningModule):
+class PairedTask(OwnNames, L.LightningModule):
     """Base of the tasks: reads and checks batches, deblurs, measures, and has the optimizer of the paper's recipe.
 
     Images that are measured and predicted may have any size, as for ``reblurkit deblur``; training calls the network

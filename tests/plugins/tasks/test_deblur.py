@@ -44,6 +44,24 @@ def test_fit_and_test_log_what_they_promise(tmp_path, network, reblur_net):
     assert ("test/reblur_psnr" in results) == (reblur_net is not None)
 
 
+def _compiled(network):
+    return torch.compile(network, backend="eager")
+
+
+def _as_it_is(network):
+    return network
+
+
+def test_checkpoints_fit_whether_or_not_networks_are_compiled(tmp_path):
+    for saved, loaded in ((_compiled, _as_it_is), (_as_it_is, _compiled)):
+        task, other = DeblurTask(saved(PlainNet())), DeblurTask(loaded(PlainNet()))
+        path = tmp_path / "a.ckpt"
+        torch.save({"state_dict": task.state_dict(), "pytorch-lightning_version": "2.6.0"}, path)
+        (results,) = trainer(tmp_path).test(other, data(), ckpt_path=path, weights_only=True, verbose=False)
+        assert "test/psnr" in results
+        assert all(torch.equal(a, b) for a, b in zip(task.parameters(), other.parameters(), strict=True))
+
+
 def test_metrics_are_those_of_the_clamped_output(tmp_path):
     task, module = DeblurTask(PlainNet(), ReblurNet(width=4)), data()
     (results,) = trainer(tmp_path).test(task, module, verbose=False)

@@ -1,0 +1,100 @@
+"""Tiles that memory holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from reblurkit import inference
+from reblurkit.inference import Deblurrer
+from reblurkit.models import FullSize, ReblurNet, UNet
+
+
+class Limited(nn.Module):
+    """A network on a machine that holds only so many pixels."""
+
+    def __init__(self, pixels, multiple=8):
+        super().__init__()
+        self.pixels, self.multiple = pixels, multiple
+        self.sides = []
+
+    def forward(self, image):
+        self.sides.append(image.shape[-1])
+        if image.shape[-1] * image.shape[-2] > self.pixels:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return image.flip(1)
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """A system that does not say how much memory there is."""
+    monkeypatch.setattr(inference, "free_memory", lambda device: None)
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("pixels", [10**9, 150 * 150, 48 * 48])
+def test_tiles_shrink_until_they_fit(pixels):
+    network, blurry = Limited(pixels), torch.rand(1, 3, 200, 330)
+    result = Deblurrer(network, tile="auto", device="cpu")(blurry)
+    torch.testing.assert_close(result, blurry.flip(1))
+    side = network.sides[-1]
+    assert side**2 <= pixels or side >= 330
+    assert side % 8 == 0 or side >= 330
+    if pixels == 150 * 150:
+        assert side > 150 * 3 // 4 - 8, "the largest of the sizes that are tried"
+
+
+@pytest.mark.usefixtures("silent")
+def test_other_errors_and_hopeless_ones_are_raised():
+    class Broken(nn.Module):
+        def forward(self, image):
+            raise KeyError("image")
+
+    with pytest.raises(KeyError):
+        Deblurrer(Broken(), tile="auto", device="cpu")(torch.rand(1, 3, 40, 40))
+    with pytest.raises(MemoryError):
+        Deblurrer(Limited(9), tile="auto", device="cpu")(torch.rand(1, 3, 200, 330))
+
+
+def test_memory_is_measured_and_the_largest_tile_taken(monkeypatch):
+    network = UNet(blocks=1, widths=(8, 8, 8)).eval()
+    blurry = torch.rand(1, 3, 600, 700)
+    deblurrer = Deblurrer(network, tile="auto", device="cpu")
+    whole = deblurrer(blurry)
+    assert deblurrer.options.tile is None
+    if deblurrer._cost is None:
+        pytest.skip("only Linux says how much memory there is")
+    assert 50 < deblurrer._cost < 5000, "bytes a pixel"
+    budget = deblurrer._cost * 300**2 / inference._SHARE + inference._IMAGES * 600 * 700 / inference._SHARE
+    monkeypatch.setattr(inference, "free_memory", lambda device: budget)
+    tiled = deblurrer(blurry)
+    assert deblurrer.options.tile == 300
+    with torch.no_grad():
+        torch.testing.assert_close(tiled, FullSize(network, tile=300)(blurry).clamp(0, 1))
+    assert (tiled - whole).abs().max() < 0.1
+
+
+@pytest.mark.usefixtures("silent")
+def test_adaptation_takes_the_tiles_too():
+    torch.manual_seed(0)
+    network, reblur_net = UNet(blocks=1, widths=(4, 4, 4)), ReblurNet(width=4)
+    blurry = torch.rand(1, 3, 90, 120)
+
+    class Full(nn.Module):
+        multiple = 4
+
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, image):
+            if image.shape[-1] > 70:
+                raise MemoryError
+            return self.network(image)
+
+    found = Deblurrer(Full(), reblur_net=reblur_net, steps=2, lr=0.01, tile="auto", device="cpu")
+    result = found(blurry)
+    assert found.options.tile == 60
+    expected = Deblurrer(network, reblur_net=reblur_net, steps=2, lr=0.01, tile=60, device="cpu")(blurry)
+    torch.testing.assert_close(result, expected)
