@@ -20,10 +20,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from reblurkit.blur import BlurTransfer
 from reblurkit.cli.commands import TRAINER_COMMANDS
 from reblurkit.cli.messages import hide_advice
+from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
+from reblurkit.plugins.callbacks.results_writer import ResultsWriter
 from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.short_names import import_named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
@@ -74,6 +76,7 @@ class _ReblurkitCLI(LightningCLI):
         checkpoint = self.trainer.checkpoint_callback
         saved = getattr(checkpoint, "best_model_path", "")
         _say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
+        self._warn_of_nothing_learnt()
 
     def before_validate(self) -> None:
         self._warn_of_fresh_weights()
@@ -85,13 +88,22 @@ class _ReblurkitCLI(LightningCLI):
         self._warn_of_fresh_weights()
 
     def after_validate(self) -> None:
-        self._name_run()
+        self._show_results()
 
     def after_test(self) -> None:
-        self._name_run()
+        self._show_results()
 
-    def _name_run(self) -> None:
-        _say(f"run folder: {self.trainer.log_dir}")
+    def _show_results(self) -> None:
+        if self._shows_results and self.trainer.is_global_zero:
+            show_results(self.trainer.callback_metrics)
+        writer = next(each for each in self.trainer_defaults["callbacks"] if isinstance(each, ResultsWriter))
+        each_image = f"; each image: {writer.path}" if writer.path else ""
+        _say(f"run folder: {self.trainer.log_dir}{each_image}")
+        self._warn_of_nothing_learnt()
+
+    def _warn_of_nothing_learnt(self) -> None:
+        if warning := nothing_learnt(self.trainer.callback_metrics):
+            _say(warning)
 
     def after_predict(self) -> None:
         folder = self._get(self.config_init, "image_writer").folder
@@ -113,6 +125,10 @@ class _ReblurkitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
         options["weights_only"] = True  # checkpoints are untrusted files
+        # One table of results, with digits that mean something, instead of Lightning's.
+        self._shows_results = options.get("verbose", False)
+        if self.subcommand in ("validate", "test"):
+            options["verbose"] = False
         if self.subcommand == "predict":
             # Predictions are written as they come; collecting them would fill the memory.
             options["return_predictions"] = False
@@ -148,7 +164,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
                 name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in TRAINER_COMMANDS.items()
             },
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [FiniteLoss(), training]},
+            trainer_defaults={"callbacks": [FiniteLoss(), ResultsWriter(), training]},
             auto_configure_optimizers=False,
             args=list(arguments),
         )

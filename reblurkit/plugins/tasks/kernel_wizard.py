@@ -27,7 +27,8 @@ class KernelWizardTask(L.LightningModule):
     sum, which Adam does not notice, and the learning rate falls once along a cosine, without restarts.
 
     Batches are dicts with ``blurry`` and ``sharp``. Logs ``train/loss``, and ``val/psnr`` and ``test/psnr`` of the
-    blurry image that came back, of the largest part in the middle of whole images that the network takes.
+    blurry image that came back, of the largest part in the middle of whole images that the network takes; beside it
+    ``psnr_sharp``, of the sharp image, which a network that learns must exceed.
 
     Args:
         network: The network; default ``KernelWizard()``, Blur2Blur's form without a distribution of codes.
@@ -54,6 +55,7 @@ class KernelWizardTask(L.LightningModule):
         self.network = network or KernelWizard()
         self.loss = CharbonnierLoss(1e-3)
         self.psnr = PSNR()
+        self.psnr_sharp = PSNR()
         self.lr = lr
         self._check_range = FirstBatchCheck()
 
@@ -90,7 +92,9 @@ class KernelWizardTask(L.LightningModule):
     def _measure(self, batch: Mapping[str, Any], stage: str) -> None:
         blurry, sharp = (_middle(batch[key], needs_of(self.network).multiple) for key in ("blurry", "sharp"))
         self.psnr.update(self(sharp, blurry).clamp(0, 1), blurry)
+        self.psnr_sharp.update(sharp, blurry)
         self.log(f"{stage}/psnr", self.psnr, prog_bar=True)
+        self.log(f"{stage}/psnr_sharp", self.psnr_sharp)
 
 
 def _middle(image: Tensor, multiple: int) -> Tensor:

@@ -95,9 +95,9 @@ def test_two_runs_beside_each_other(work, capsys):
     assert page.headings[:1] == ["Results"]
     assert page.cells[:3] == ["metric", "version_2", "version_10"]
     rows = {row[0]: row[1:] for row in zip(*[iter(page.cells[3:12])] * 3, strict=True)}
-    assert rows["test/psnr"] == ("22.00", "")
-    assert rows["val/psnr"] == ("22.50best 24.00 at step 19", "23.00")
-    assert rows["val/reblur_psnr"] == ("30.00", "30.00")
+    assert rows["test/psnr (dB) ↑"] == ("22.00", "")
+    assert rows["val/psnr (dB) ↑"] == ("22.50best 24.00 at step 19", "23.00")
+    assert rows["val/reblur_psnr (dB)"] == ("30.00", "30.00")
     assert re.search(r'<span class="wins">23\.00</span>', text)
     assert text.count('class="wins"') == 1
     assert page.charts == 3  # train/loss, val/psnr, val/reblur_psnr
