@@ -6,12 +6,15 @@ Nothing heavy is imported before a command runs: ``reblurkit --help`` must answe
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from reblurkit import __version__
 from reblurkit.cli.failures import list_failures
+from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -26,7 +29,27 @@ TRAINER_COMMANDS = {
 }
 
 
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse's own knows no exponents
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **{**keywords, "allow_abbrev": False})
+        self._negative_number_matcher = NEGATIVE_NUMBER
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Unknown options are named before missing ones: a required one may be among them, mistyped."""
+        for word in itertools.takewhile(lambda word: word != "--", args or ()):
+            name = word.partition("=")[0]
+            if self._subparsers is None and name.startswith("--") and name not in self._option_string_actions:
+                self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)}")
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.metavar == "COMMAND" and action.choices is not None and value not in action.choices:
+            self.error(f"unknown command {value}{did_you_mean(value, action.choices)}")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message}; `{self.prog} --help` lists what there is")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,16 +17,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
-from reblurkit.cli.commands import TRAINER_COMMANDS
+from reblurkit.cli.commands import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.cli.messages import hide_advice
+from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.results import nothing_learnt, show_results
+from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_options
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.callbacks.results_writer import ResultsWriter
 from reblurkit.plugins.former_paths import present_paths
-from reblurkit.plugins.short_names import import_named_classes
+from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.tasks.reblur import ReblurTask
 
@@ -43,12 +44,25 @@ def _load_configuration(text: str) -> Any:
 set_loader("yaml", _load_configuration, (yaml.YAMLError,))
 
 
+class _UsageError(ArgumentError):
+    def __init__(self, message: str, parser: _Parser) -> None:
+        super().__init__(message)
+        self.parser = parser
+
+
 class _Parser(LightningArgumentParser):
-    """Raises its complaint as one line instead of printing a usage text and leaving the process."""
+    """Raises its complaint as one line instead of printing a usage text and leaving the process.
+
+    Options are written out: an abbreviation that works today may mean another option tomorrow.
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **keywords)
+        self._negative_number_matcher = NEGATIVE_NUMBER
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.exit_on_error:
-            raise ArgumentError(_one_line(message)) from ex
+            raise _UsageError(one_line(message), self) from ex
         super().error(message, ex)
 
 
@@ -110,8 +124,11 @@ class _ReblurkitCLI(LightningCLI):
         _say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")
 
     def _warn_of_fresh_weights(self) -> None:
-        if self.config[self.subcommand].get("ckpt_path") is None:
-            _say("no --ckpt_path: the network has the weights that it was built with")
+        options = self.config[self.subcommand]
+        if options.get("ckpt_path") is None:
+            weights = options.model.get("init_args", {}).get("weights")
+            origin = f"of {weights}" if weights else "that it was built with"
+            _say(f"no --ckpt_path: the network has the weights {origin}")
 
     def _warn_of_fresh_helpers(self) -> None:
         """Of the networks that a translator uses and does not train."""
@@ -121,6 +138,14 @@ class _ReblurkitCLI(LightningCLI):
         known_blur = options.get("known_blur") or {}
         if isinstance(self.model.known_blur, BlurTransfer) and not known_blur.get("init_args", {}).get("weights"):
             _say("no weights of BlurTransfer: the known blur is made by the weights that its network was built with")
+
+    def instantiate_classes(self) -> None:
+        with errors_by_flags(self.config[self.subcommand]):
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with errors_by_flags(self.config[subcommand]):
+            super()._run_subcommand(subcommand)
 
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
@@ -150,7 +175,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         PluginError: If Lightning refuses the configuration, or anything fails before the first training step.
     """
     hide_advice()
-    import_named_classes()
+    named_classes()
     training = _Training()
     try:
         _ReblurkitCLI(
@@ -164,17 +189,21 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
                 name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in TRAINER_COMMANDS.items()
             },
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [FiniteLoss(), ResultsWriter(), training]},
+            trainer_defaults={"callbacks": [FiniteLoss(), KnownMonitors(), ResultsWriter(), training]},
             auto_configure_optimizers=False,
             args=list(arguments),
         )
         # A process group that is still alive when Python ends may abort the process.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    except _UsageError as error:
+        message = unknown_options(arguments, error.parser) or required_options(str(error), arguments[0])
+        raise ArgumentError(message) from error
     except ReblurkitError:
         raise
     except MisconfigurationException as error:
-        raise PluginError(str(error)) from error
+        advice = "; leave out --trainer.accelerator, or give cpu" if "backend found" in str(error) else ""
+        raise PluginError(f"{error}{advice}") from error
     except Exception as error:
         # Until the first training step is done, what fails is what the user has put together: one line is enough,
         # `--debug` shows the rest. Later, hours may hang on the traceback.
@@ -198,24 +227,4 @@ def _gist(error: Exception) -> str:
         _, first, *others = message.splitlines()
         more = f" (and {len(others)} more)" if others else ""
         return f"the checkpoint does not fit the networks: {first.strip()}{more}"
-    if "Does not validate against" in message or "Parser key" in message:  # a constructor's refusal, wrapped
-        return _one_line(message)
     return f"{type(error).__name__}: {' '.join(message.split())} (--debug shows where)"
-
-
-# Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
-_NOISE = re.compile(
-    r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
-    r"Expected a path but|Problem with given class_path|$"
-)
-
-
-def _one_line(message: str) -> str:
-    """The gist of a parser's complaint: the key, the class, and what is wrong with it."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    reasons = [line for line in lines if not _NOISE.match(line)]
-    keys = re.findall(r'Parser key "(.+?)"', message)
-    classes = re.findall(r"Problem with given class_path '(.+?)'", message)
-    if not reasons:
-        return re.sub(r'^Parser key "(.+?)":', r"\1:", " ".join(line for line in lines if line))
-    return ": ".join([*filter(None, [".".join(keys)]), *classes[-1:], " ".join(reasons)])

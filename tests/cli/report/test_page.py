@@ -170,7 +170,7 @@ def test_values_that_are_not_finite(work):
     log(work / "nan" / "version_1", [float("nan")] * 2)
     assert main(["report", "nan"]) == 0
     page = Page((work / "report.html").read_text())
-    assert page.cells[3:6] == ["val/psnr", "21.00", "not finite"]
+    assert page.cells[3:6] == ["val/psnr (dB) ↑", "21.00", "not finite"]
 
 
 @pytest.mark.parametrize(
