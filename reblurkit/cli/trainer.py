@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
+from reblurkit.cli.class_help import class_help
 from reblurkit.cli.commands import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.monitors import KnownMonitors
@@ -67,6 +68,14 @@ class _Parser(LightningArgumentParser):
 
 
 class _ReblurkitCLI(LightningCLI):
+    def __init__(self, command: str, *arguments: Any, **keywords: Any) -> None:
+        self._command = command
+        super().__init__(*arguments, **keywords)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that was asked for: a parser of all of Lightning's takes a second each."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The inherited method warns whenever arguments are handed over, as `main` does.
         self.config = parser.parse_args(args)
@@ -174,11 +183,16 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         ArgumentError: If arguments, configuration files or the checkpoint are wrong.
         PluginError: If Lightning refuses the configuration, or anything fails before the first training step.
     """
+    if (answer := class_help(arguments)) is not None:
+        print(answer)
+        return
     hide_advice()
-    named_classes()
+    if not {"-h", "--help"} & set(arguments):
+        named_classes()  # imports all networks: too much for a list of options
     training = _Training()
     try:
         _ReblurkitCLI(
+            arguments[0],
             L.LightningModule,
             L.LightningDataModule,
             subclass_mode_model=True,
@@ -186,7 +200,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
             seed_everything_default=0,
             parser_class=_Parser,
             parser_kwargs={
-                name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in TRAINER_COMMANDS.items()
+                arguments[0]: {"description": f"{TRAINER_COMMANDS[arguments[0]].capitalize()}. {_HINT}"},
             },
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [FiniteLoss(), KnownMonitors(), ResultsWriter(), training]},

@@ -11,12 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import lightning.pytorch as L
-import torch
-
+from reblurkit.cli.class_help import known_classes
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import PluginError, ReblurkitError
-from reblurkit.plugins.short_names import named_classes
 
 # Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
 _NOISE = re.compile(
@@ -112,7 +109,7 @@ def _explained(reason: str, key: str, class_path: str) -> str:
     """A reason with what was meant, or what to write."""
     if match := re.search(r"Expected a dot import path string: (\S+)", reason):
         return f"unknown class {match[1]}" + (
-            did_you_mean(match[1], _class_names())
+            did_you_mean(match[1], known_classes())
             or "; one of another package is named by its dotted path, such as my_net.MyNet"
         )
     if match := re.match(r"(?:Invalid content in sub-config file )?(\S+\.py|\S*/\S*): ", reason):
@@ -126,12 +123,6 @@ def _explained(reason: str, key: str, class_path: str) -> str:
     if key and (match := re.match(r"the following arguments are required: (.+)", reason)):
         return f"{' and '.join(f'--{key}.{name}' for name in match[1].split(', '))} must be given"
     return reason
-
-
-def _class_names() -> Iterable[str]:
-    yield from named_classes()
-    for package in (L.callbacks, L.loggers, torch.optim, torch.optim.lr_scheduler):
-        yield from package.__all__
 
 
 def _arguments(class_path: str) -> Iterable[str]:
