@@ -43,6 +43,12 @@ def known_classes() -> dict[str, type]:
     return {name: value for name, value in public.items() if isinstance(value, type)} | named_classes()
 
 
+def known_names(option: str) -> list[str]:
+    """The short names of what an option takes, such as ``model``."""
+    kind = _KINDS.get(option.rpartition(".")[2], nn.Module)
+    return _names(cls for cls in known_classes().values() if issubclass(cls, kind))
+
+
 def class_help(words: Sequence[str]) -> str | None:
     """The answer to a command line that asks about a class, None for others.
 

@@ -7,29 +7,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from reblurkit import __version__
 from reblurkit.cli.failures import list_failures
+from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from reblurkit.plugins.trained_network import TrainedNetworks
-
-# Trainer entry points, handed to LightningCLI.
-TRAINER_COMMANDS = {
-    "fit": "train a network",
-    "validate": "measure a network on the validation images",
-    "test": "measure a network on the test images",
-    "predict": "deblur the test images and write them as files",
-}
-
-
-NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse's own knows no exponents
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,6 +85,14 @@ def _report_arguments(parser: _Parser) -> None:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or a folder of such as lightning_logs")
     parser.add_argument("--output", metavar="FILE", default="report.html", help="the page (default: report.html)")
+
+
+def _completion_arguments(parser: _Parser) -> None:
+    parser.description = (
+        "Print a script by which a shell completes commands, options and classes, for instance: reblurkit completion "
+        "bash > ~/.local/share/bash-completion/completions/reblurkit"
+    )
+    parser.add_argument("shell", choices=("bash", "zsh"), help="bash or zsh")
 
 
 def _add_network(parser: _Parser) -> None:
@@ -257,6 +254,18 @@ def _report(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _completion(options: argparse.Namespace) -> None:
+    from reblurkit.cli.completion import completion_script
+
+    print(completion_script(options.shell, {name: _long_options(name) for name in _COMMANDS}), end="")
+
+
+def _long_options(name: str) -> list[str]:
+    parser = _Parser()
+    _COMMANDS[name].add_arguments(parser)
+    return [option for option in parser._option_string_actions if option.startswith("--")]
+
+
 class _Command(NamedTuple):
     """A command: its line in the list of commands, its arguments, and what it does, which gives the exit status."""
 
@@ -272,4 +281,5 @@ _COMMANDS = {
         "adapt a network to blurry clips without ground truth, and deblur them", _adapt_video_arguments, _adapt_video
     ),
     "report": _Command("show runs on one page: results, curves, pictures, options", _report_arguments, _report),
+    "completion": _Command("print a script that completes words in bash or zsh", _completion_arguments, _completion),
 }

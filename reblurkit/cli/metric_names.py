@@ -7,7 +7,7 @@ from typing import Literal
 
 # Others, such as reblur_psnr, are good or bad by what is trained, and what is measured of an input is neither.
 _HIGHER = re.compile(r"(content_|preserved_)?(psnr|ssim)(_.+)?")
-_LOWER = re.compile(r"(niqe|lpips|gradient_distance|colour_shift)(_.+)?")
+_LOWER = re.compile(r"(niqe|lpips|deep_distance|gradient_distance|colour_shift)(_.+)?")
 _ONE = re.compile(r"gradient_ratio")
 _INPUTS = re.compile(r".*_(blurry|sharp|alone|deblurred)")
 

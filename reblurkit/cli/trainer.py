@@ -18,11 +18,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
 from reblurkit.cli.class_help import class_help
-from reblurkit.cli.commands import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_options
+from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss

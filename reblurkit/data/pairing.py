@@ -15,7 +15,8 @@ from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError, 
 
 _BLURRY_ONLY = (
     "where there are blurry images alone, `reblurkit adapt-video` adapts a trained network to frames of a video, and "
-    "Blur2BlurTranslator (UnpairedDataModule) translates the blur of photos"
+    "Blur2BlurTranslator (UnpairedDataModule) translates the blur of photos; sharp photos alone are blurred by "
+    "SyntheticBlurDataModule"
 )
 
 

@@ -379,7 +379,7 @@ def test_bad_networks(project, capsys):
         (["--model.network", "nopkg.Net"], "model.network: nopkg.Net: No module named 'nopkg'"),
         (["--model.network.width", "x"], "model.network.width: own.MyNet: Expected a <class 'int'>. Got value: x"),
         (["--model", "NoTask"], "--model: unknown class NoTask"),
-        (["--data.nope", "3"], "data: reblurkit.plugins.PairedDataModule: Option 'nope' is not accepted"),
+        (["--data.nope", "3"], "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
         (["--model.reblur_weight", "-1"], "`weight` of the reblurring loss must be at least 0, but is -1.0"),
         (["--model.reblur_net.blocks", "-1"], "`blocks` must be at least 0 and `width` at least 1, but are -1 and 4"),

@@ -7,7 +7,8 @@ import torch
 import yaml
 
 from reblurkit.cli import main
-from reblurkit.cli.commands import NEGATIVE_NUMBER, command_parser
+from reblurkit.cli.commands import command_parser
+from reblurkit.cli.words import NEGATIVE_NUMBER
 from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fixture
 
 

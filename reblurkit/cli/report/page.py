@@ -43,7 +43,6 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
     Raises:
         ArgumentError: If the output is a file of another kind.
         ReportError: If the page cannot be written.
-        BackendError: If matplotlib is not installed (extra ``[report]``).
         ReblurkitError: If there is no run at all: what was wrong with the first folder.
     """
     path = Path(output)
