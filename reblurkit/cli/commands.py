@@ -6,28 +6,40 @@ Nothing heavy is imported before a command runs: ``reblurkit --help`` must answe
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from reblurkit import __version__
 from reblurkit.cli.failures import list_failures
+from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
+from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from reblurkit.plugins.trained_network import TrainedNetworks
 
-# Trainer entry points, handed to LightningCLI.
-TRAINER_COMMANDS = {
-    "fit": "train a network",
-    "validate": "measure a network on the validation images",
-    "test": "measure a network on the test images",
-    "predict": "deblur the test images and write them as files",
-}
-
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **{**keywords, "allow_abbrev": False})
+        self._negative_number_matcher = NEGATIVE_NUMBER
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Unknown options are named before missing ones: a required one may be among them, mistyped."""
+        for word in itertools.takewhile(lambda word: word != "--", args or ()):
+            name = word.partition("=")[0]
+            if self._subparsers is None and name.startswith("--") and name not in self._option_string_actions:
+                self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)}")
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.metavar == "COMMAND" and action.choices is not None and value not in action.choices:
+            self.error(f"unknown command {value}{did_you_mean(value, action.choices)}")
+        super()._check_value(action, value)
+
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message}; `{self.prog} --help` lists what there is")
 
@@ -74,6 +86,14 @@ def _report_arguments(parser: _Parser) -> None:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, or a folder of such as lightning_logs")
     parser.add_argument("--output", metavar="FILE", default="report.html", help="the page (default: report.html)")
+
+
+def _completion_arguments(parser: _Parser) -> None:
+    parser.description = (
+        "Print a script by which a shell completes commands, options and classes, for instance: reblurkit completion "
+        "bash > ~/.local/share/bash-completion/completions/reblurkit"
+    )
+    parser.add_argument("shell", choices=("bash", "zsh"), help="bash or zsh")
 
 
 def _add_network(parser: _Parser) -> None:
@@ -251,6 +271,18 @@ def _report(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _completion(options: argparse.Namespace) -> None:
+    from reblurkit.cli.completion import completion_script
+
+    print(completion_script(options.shell, {name: _long_options(name) for name in _COMMANDS}), end="")
+
+
+def _long_options(name: str) -> list[str]:
+    parser = _Parser()
+    _COMMANDS[name].add_arguments(parser)
+    return [option for option in parser._option_string_actions if option.startswith("--")]
+
+
 class _Command(NamedTuple):
     """A command: its line in the list of commands, its arguments, and what it does, which gives the exit status."""
 
@@ -266,4 +298,5 @@ _COMMANDS = {
         "adapt a network to blurry clips without ground truth, and deblur them", _adapt_video_arguments, _adapt_video
     ),
     "report": _Command("show runs on one page: results, curves, pictures, options", _report_arguments, _report),
+    "completion": _Command("print a script that completes words in bash or zsh", _completion_arguments, _completion),
 }

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.cli.messages import hide_advice
+from reblurkit.cli.metric_names import short_number
 from reblurkit.core.files import check_new_folder, nothing_left_of_failures
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import write_image
@@ -256,7 +257,7 @@ def _show(console: Console, results: dict[str, dict[str, float | str]]) -> None:
         table.add_column(_TITLES[version], justify="right")
     for metric, title in _METRICS.items():
         values = [result.get(metric, "n/a") for result in results.values()]
-        table.add_row(title, *(f"{value:.4g}" if isinstance(value, float) else value for value in values))
+        table.add_row(title, *(short_number(value) if isinstance(value, float) else value for value in values))
     console.print(table)
 
 

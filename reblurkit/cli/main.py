@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from reblurkit.cli.commands import TRAINER_COMMANDS, command_parser
+from reblurkit.cli.commands import command_parser
 from reblurkit.cli.failures import last_cause, with_options
 from reblurkit.cli.missing_files import check_inputs, check_named_files
+from reblurkit.cli.words import TRAINER_COMMANDS
 from reblurkit.errors import ReblurkitError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,17 +16,22 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
-from reblurkit.cli.commands import TRAINER_COMMANDS
+from reblurkit.cli.class_help import class_help
 from reblurkit.cli.messages import hide_advice, say
+from reblurkit.cli.monitors import KnownMonitors
+from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.cli.resuming import Resuming, start_from_checkpoint
 from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training
+from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_options
+from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
+from reblurkit.plugins.callbacks.results_writer import ResultsWriter
 from reblurkit.plugins.former_paths import present_paths
-from reblurkit.plugins.short_names import import_named_classes
+from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.tasks.reblur import ReblurTask
 
@@ -43,17 +47,38 @@ def _load_configuration(text: str) -> Any:
 set_loader("yaml", _load_configuration, (yaml.YAMLError,))
 
 
+class _UsageError(ArgumentError):
+    def __init__(self, message: str, parser: _Parser) -> None:
+        super().__init__(message)
+        self.parser = parser
+
+
 class _Parser(LightningArgumentParser):
-    """Raises its complaint as one line instead of printing a usage text and leaving the process."""
+    """Raises its complaint as one line instead of printing a usage text and leaving the process.
+
+    Options are written out: an abbreviation that works today may mean another option tomorrow.
+    """
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, allow_abbrev=False, **keywords)
+        self._negative_number_matcher = NEGATIVE_NUMBER
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if self.exit_on_error:
-            raise ArgumentError(_one_line(message)) from ex
+            raise _UsageError(one_line(message), self) from ex
         super().error(message, ex)
 
 
 class _ReblurkitCLI(LightningCLI):
     _start: Mapping[str, Any] | None = None
+
+    def __init__(self, command: str, *arguments: Any, **keywords: Any) -> None:
+        self._command = command
+        super().__init__(*arguments, **keywords)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that was asked for: a parser of all of Lightning's takes a second each."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
 
     @property
     def _training(self) -> Training:
@@ -76,10 +101,6 @@ class _ReblurkitCLI(LightningCLI):
             checkpoint = read_lightning_checkpoint(start)
             self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
             self._start = checkpoint["state_dict"]
-
-    def instantiate_classes(self) -> None:
-        with self._training.kept.in_use():
-            super().instantiate_classes()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ImageLogger, "image_logger")
@@ -111,6 +132,7 @@ class _ReblurkitCLI(LightningCLI):
         checkpoint = self.trainer.checkpoint_callback
         saved = getattr(checkpoint, "best_model_path", "")
         say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
+        self._warn_of_nothing_learnt()
 
     def before_validate(self) -> None:
         self._warn_of_fresh_weights()
@@ -122,21 +144,33 @@ class _ReblurkitCLI(LightningCLI):
         self._warn_of_fresh_weights()
 
     def after_validate(self) -> None:
-        self._name_run()
+        self._show_results()
 
     def after_test(self) -> None:
-        self._name_run()
+        self._show_results()
 
-    def _name_run(self) -> None:
-        say(f"run folder: {self.trainer.log_dir}")
+    def _show_results(self) -> None:
+        if self._shows_results and self.trainer.is_global_zero:
+            show_results(self.trainer.callback_metrics)
+        writer = next(each for each in self.trainer_defaults["callbacks"] if isinstance(each, ResultsWriter))
+        each_image = f"; each image: {writer.path}" if writer.path else ""
+        say(f"run folder: {self.trainer.log_dir}{each_image}")
+        self._warn_of_nothing_learnt()
+
+    def _warn_of_nothing_learnt(self) -> None:
+        if warning := nothing_learnt(self.trainer.callback_metrics):
+            say(warning)
 
     def after_predict(self) -> None:
         folder = self._get(self.config_init, "image_writer").folder
         say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")
 
     def _warn_of_fresh_weights(self) -> None:
-        if self.config[self.subcommand].get("ckpt_path") is None:
-            say("no --ckpt_path: the network has the weights that it was built with")
+        options = self.config[self.subcommand]
+        if options.get("ckpt_path") is None:
+            weights = options.model.get("init_args", {}).get("weights")
+            origin = f"of {weights}" if weights else "that it was built with"
+            say(f"no --ckpt_path: the network has the weights {origin}")
 
     def _warn_of_fresh_helpers(self) -> None:
         """Of the networks that a translator uses and does not train."""
@@ -147,9 +181,21 @@ class _ReblurkitCLI(LightningCLI):
         if isinstance(self.model.known_blur, BlurTransfer) and not known_blur.get("init_args", {}).get("weights"):
             say("no weights of BlurTransfer: the known blur is made by the weights that its network was built with")
 
+    def instantiate_classes(self) -> None:
+        with errors_by_flags(self.config[self.subcommand]), self._training.kept.in_use():
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        with errors_by_flags(self.config[subcommand]):
+            super()._run_subcommand(subcommand)
+
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
         options["weights_only"] = True  # checkpoints are untrusted files
+        # One table of results, with digits that mean something, instead of Lightning's.
+        self._shows_results = options.get("verbose", False)
+        if self.subcommand in ("validate", "test"):
+            options["verbose"] = False
         if self.subcommand == "predict":
             # Predictions are written as they come; collecting them would fill the memory.
             options["return_predictions"] = False
@@ -165,12 +211,17 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         ArgumentError: If arguments, configuration files or the checkpoint are wrong.
         PluginError: If Lightning refuses the configuration, or anything fails before the first training step.
     """
+    if (answer := class_help(arguments)) is not None:
+        print(answer)
+        return
     hide_advice()
-    import_named_classes()
+    if not {"-h", "--help"} & set(arguments):
+        named_classes()  # imports all networks: too much for a list of options
     training = Training()
     try:
         with training.watched():
             _ReblurkitCLI(
+                arguments[0],
                 L.LightningModule,
                 L.LightningDataModule,
                 subclass_mode_model=True,
@@ -178,21 +229,25 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
                 seed_everything_default=0,
                 parser_class=_Parser,
                 parser_kwargs={
-                    name: {"description": f"{text.capitalize()}. {_HINT}"} for name, text in TRAINER_COMMANDS.items()
+                    arguments[0]: {"description": f"{TRAINER_COMMANDS[arguments[0]].capitalize()}. {_HINT}"},
                 },
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"training": training},
-                trainer_defaults={"callbacks": [FiniteLoss(), Resuming(), training]},
+                trainer_defaults={"callbacks": [FiniteLoss(), KnownMonitors(), ResultsWriter(), Resuming(), training]},
                 auto_configure_optimizers=False,
                 args=list(arguments),
             )
         # A process group that is still alive when Python ends may abort the process.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    except _UsageError as error:
+        message = unknown_options(arguments, error.parser) or required_options(str(error), arguments[0])
+        raise ArgumentError(message) from error
     except ReblurkitError:
         raise
     except MisconfigurationException as error:
-        raise PluginError(str(error)) from error
+        advice = "; leave out --trainer.accelerator, or give cpu" if "backend found" in str(error) else ""
+        raise PluginError(f"{error}{advice}") from error
     except Exception as error:
         # Until the first training step is done, what fails is what the user has put together: one line is enough,
         # `--debug` shows the rest. Later, hours may hang on the traceback.
@@ -207,24 +262,4 @@ def _gist(error: Exception) -> str:
         _, first, *others = message.splitlines()
         more = f" (and {len(others)} more)" if others else ""
         return f"the checkpoint does not fit the networks: {first.strip()}{more}"
-    if "Does not validate against" in message or "Parser key" in message:  # a constructor's refusal, wrapped
-        return _one_line(message)
     return f"{type(error).__name__}: {' '.join(message.split())} (--debug shows where)"
-
-
-# Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
-_NOISE = re.compile(
-    r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
-    r"Expected a path but|Problem with given class_path|$"
-)
-
-
-def _one_line(message: str) -> str:
-    """The gist of a parser's complaint: the key, the class, and what is wrong with it."""
-    lines = [line.strip(" -") for line in message.splitlines()]
-    reasons = [line for line in lines if not _NOISE.match(line)]
-    keys = re.findall(r'Parser key "(.+?)"', message)
-    classes = re.findall(r"Problem with given class_path '(.+?)'", message)
-    if not reasons:
-        return re.sub(r'^Parser key "(.+?)":', r"\1:", " ".join(line for line in lines if line))
-    return ": ".join([*filter(None, [".".join(keys)]), *classes[-1:], " ".join(reasons)])

@@ -7,9 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from reblurkit.core.suggestions import did_you_mean
+from reblurkit.data.images import SUFFIXES
 from reblurkit.data.layouts import LAYOUTS, Layout, Split
-from reblurkit.data.patterns import Captured, Pattern, common_wildcards, index_files
+from reblurkit.data.patterns import Captured, Pattern, common_wildcards, index_files, walk_files
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError, ReblurkitError
+
+_BLURRY_ONLY = (
+    "where there are blurry images alone, `reblurkit adapt-video` adapts a trained network to frames of a video, and "
+    "Blur2BlurTranslator (UnpairedDataModule) translates the blur of photos; sharp photos alone are blurred by "
+    "SyntheticBlurDataModule"
+)
 
 
 class Pair(NamedTuple):
@@ -47,7 +55,9 @@ def find_pairs(
         PairingError: If an image has no partner, two have the same name, or a line of the list names no pair.
     """
     if layout not in LAYOUTS:
-        raise ArgumentError(f"unknown layout {layout!r}; known layouts: {', '.join(LAYOUTS)}")
+        raise ArgumentError(
+            f"unknown layout {layout!r}; known layouts: {', '.join(LAYOUTS)}{did_you_mean(layout, LAYOUTS)}"
+        )
     try:
         return _find_pairs(root, layout, split, blur, sharp, list_file)
     except DatasetNotFoundError as error:
@@ -55,7 +65,13 @@ def find_pairs(
             fitting = [repr(other) for other in LAYOUTS if other != layout and _fits(root, other, split)]
             if fitting:
                 raise DatasetNotFoundError(f"{error}; it looks like the layout {' or '.join(fitting)}") from None
+        if _holds_images(root):
+            raise DatasetNotFoundError(f"{error}; {_BLURRY_ONLY}") from None
         raise
+
+
+def _holds_images(root: Path) -> bool:
+    return root.is_dir() and any(path.suffix.lower() in SUFFIXES for path in walk_files(root))
 
 
 def _fits(root: Path, layout: str, split: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -43,3 +44,34 @@ class PerImageMetric(Metric, ABC):
     def compute(self) -> Tensor:
         """The mean over images; NaN before the first update."""
         return self.total / self.images
+
+
+def named_values(name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a metric has computed, by name; of a metric that is several, by its own names."""
+    return dict(value) if isinstance(value, Mapping) else {name: value}
+
+
+def values_of_each(metric: Metric, name: str, preds: Tensor, target: Tensor) -> dict[str, list[float]]:
+    """Add a batch to a metric, and measure each of its images alone.
+
+    Args:
+        metric: Any metric of two images.
+        name: Its name.
+        preds: Images ``(B, C, H, W)``.
+        target: Theirs to compare with.
+
+    Returns:
+        The values by name, one for each image.
+
+    Example:
+        >>> from reblurkit.metrics import PSNR
+        >>> psnr, image = PSNR(), torch.zeros(2, 3, 8, 8)
+        >>> values_of_each(psnr, "psnr", image, torch.stack([image[0] + 0.1, image[0] + 0.01]))["psnr"]
+        [19.99999..., 39.99999...]
+        >>> round(float(psnr.compute()), 3)
+        30.0
+    """
+    rows = [
+        named_values(name, metric(*pair)) for pair in zip(torch.split(preds, 1), torch.split(target, 1), strict=True)
+    ]
+    return {key: [float(row[key]) for row in rows] for key in rows[0]} if rows else {}

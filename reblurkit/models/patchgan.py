@@ -60,7 +60,7 @@ class PatchGAN(nn.Module):
         if min(image.shape[2:]) < self.smallest:
             raise ShapeError(
                 f"this PatchGAN needs images of at least {self.smallest} x {self.smallest} pixels, but came "
-                f"{tuple(image.shape[2:])}; use larger crops, or fewer `layers`"
+                f"{tuple(image.shape[2:])}; use a `crop` of at least {self.smallest}, or fewer `layers`"
             )
         scores: Tensor = self.model(image)
         return scores

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
+from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
 
 Kind = Literal["deblur", "flow", "reblur", "discriminator", "transfer"]
@@ -75,9 +75,8 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
     if not isinstance(name, str):
         raise ArgumentError(f"the name of a model must be a text, but is {name!r}")
     if name not in _MODELS:
-        near = difflib.get_close_matches(name, _MODELS, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(list_models())}"
-        raise ArgumentError(f"unknown model {name!r}; {hint}")
+        hint = did_you_mean(name, _MODELS, cutoff=0.4) or f"; known names: {', '.join(list_models())}"
+        raise ArgumentError(f"unknown model {name!r}{hint}")
     entry = _MODELS[name]
     factory = getattr(importlib.import_module(entry.module), entry.factory)
     known = inspect.signature(factory).parameters

@@ -5,8 +5,8 @@ from __future__ import annotations
 from reblurkit import blur, losses, metrics, models, plugins
 
 
-def import_named_classes() -> None:
-    """Import all public classes of the packages whose classes a configuration may name without their package."""
-    for package in (blur, losses, metrics, models, plugins):
-        for name in package.__all__:
-            getattr(package, name)
+def named_classes() -> dict[str, type]:
+    """All public classes of the packages whose classes a configuration may name without their package, imported."""
+    packages = (blur, losses, metrics, models, plugins)
+    public = {name: getattr(package, name) for package in packages for name in package.__all__}
+    return {name: value for name, value in public.items() if isinstance(value, type)}

@@ -18,13 +18,14 @@ from torch import nn
 from reblurkit.core.calls import find_network
 from reblurkit.core.finite import first_broken_weight
 from reblurkit.core.kept_files import KeptFiles, kept_contents
+from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
 from reblurkit.models.reblur_net import ReblurNet
 from reblurkit.models.weight_files import read_state, renamed_for
 from reblurkit.models.weights import load_weights, read_lightning_checkpoint
 from reblurkit.plugins.former_paths import present_paths
-from reblurkit.plugins.short_names import import_named_classes
+from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 
 _ABOVE = 4  # folders in which a checkpoint's configuration may be: names such as epoch=1/val/psnr=30 hold slashes
@@ -116,7 +117,8 @@ def _build(model: str | None, network: str | None, network_args: str | None) -> 
     factory: Callable[..., Any]
     if model is not None:
         if model not in list_models("deblur"):
-            raise ArgumentError(f"unknown network {model!r}; known ones: {', '.join(list_models('deblur'))}")
+            near = did_you_mean(model, list_models("deblur"))
+            raise ArgumentError(f"unknown network {model!r}{near}; known ones: {', '.join(list_models('deblur'))}")
 
         def factory(**kwargs: Any) -> nn.Module:
             return create_model(model, **kwargs)
@@ -151,7 +153,7 @@ def load_module(checkpoint: str, config: str | None = None) -> L.LightningModule
         ArgumentError: If there is no configuration, or both do not make a module.
         WeightsError: If the checkpoint cannot be used.
     """
-    import_named_classes()
+    named_classes()
 
     path = Path(checkpoint)
     saved = read_lightning_checkpoint(path)

@@ -17,17 +17,14 @@ import jinja2
 from PIL import Image
 
 import reblurkit
+from reblurkit.cli.metric_names import arrow, short_number, title
 from reblurkit.cli.report.charts import COLOURS, metric_chart, thin
-from reblurkit.cli.report.runs import Point, Run, find_runs, is_log, read_versions, short_number
+from reblurkit.cli.report.runs import Point, Run, find_runs, is_log, read_versions
 from reblurkit.core.files import whole_file
 from reblurkit.errors import ArgumentError, ReblurkitError, ReportError
 
 T = TypeVar("T")
 
-# Last words of the names of metrics that have a better end. Others, such as reblur_psnr, are good or bad by what is
-# trained, and no run is marked as the best.
-_HIGHER = {"psnr", "ssim", "content_ssim", "preserved_psnr"}
-_LOWER = {"niqe", "lpips", "gradient_distance", "colour_shift"}
 _MARK = '<meta name="generator" content="reblurkit report">'
 _WIDEST = 1600  # pixels of a picture in the page
 
@@ -46,7 +43,6 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
     Raises:
         ArgumentError: If the output is a file of another kind.
         ReportError: If the page cannot be written.
-        BackendError: If matplotlib is not installed (extra ``[report]``).
         ReblurkitError: If there is no run at all: what was wrong with the first folder.
     """
     path = Path(output)
@@ -118,7 +114,7 @@ def _page(runs: Sequence[Run], folders: Sequence[Path], errors: list[ReblurkitEr
         version=reblurkit.__version__,
         date=f"{datetime.now():%Y-%m-%d %H:%M}",
         runs=shown,
-        results={name: _row(name, shown) for name in names if not name.startswith(("train/", "lr-"))},
+        results={title(name): _row(name, shown) for name in names if not name.startswith(("train/", "lr-"))},
         charts={
             name: metric_chart(points, colours)
             for name, points in curves.items()
@@ -164,8 +160,7 @@ def _order(name: str) -> tuple[int, str]:
 
 def _row(name: str, shown: Sequence[_Shown]) -> list[_Cell]:
     """A metric of every run."""
-    word = name.rpartition("/")[2].partition("_epoch")[0]
-    sign = 1 if word in _HIGHER else -1 if word in _LOWER else 0
+    sign = {"↑": 1, "↓": -1}.get(arrow(name), 0)
     points = [[point for point in each.run.metrics.get(name, ()) if math.isfinite(point.value)] for each in shown]
     lasts = [values[-1].value if values else math.nan for values in points]
     measured = [sign * last for last in lasts if not math.isnan(last)]

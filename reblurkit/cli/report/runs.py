@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from reblurkit.cli.metric_names import short_number
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import DatasetNotFoundError, ReportError
 
@@ -131,16 +132,6 @@ def _metrics(log: Path) -> dict[str, list[Point]]:
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ReportError(f"cannot read {log}, line {number}, column {name}: {error}") from error
     return metrics
-
-
-def short_number(value: float) -> str:
-    """Two places of a number such as 28.16, otherwise four digits.
-
-    Example:
-        >>> short_number(28.0), short_number(0.60034)
-        ('28.00', '0.6003')
-    """
-    return f"{value:.2f}" if 10 <= abs(value) < 1000 else f"{value:.4g}"
 
 
 def _short(text: str) -> str:

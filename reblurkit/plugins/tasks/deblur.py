@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
@@ -17,7 +18,15 @@ from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin
-from reblurkit.plugins.tasks.paired import Measure, PairedTask, deblurred_to_sharp, reblurred_to_blurry
+from reblurkit.plugins.tasks.paired import (
+    Measure,
+    PairedTask,
+    blurry_to_sharp,
+    check_metrics,
+    deblurred_to_sharp,
+    reblurred_to_blurry,
+    with_metrics,
+)
 
 _TAKEN = {"reblur", "blur", "sharp", "adversarial", "discriminator"}  # what other losses are logged by
 
@@ -45,7 +54,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     The defaults are the recipe of Nah et al., *Clean Images are Hard to Reblur* (2021), section S1: L1, Adam with
     learning rate 1e-4, halved at 50, 75 and 90 % of the training. Logs ``train/loss`` and every other loss by its
     name, without weights; over validation and test images ``psnr`` and ``ssim``, over test images also the gradient
-    statistics, of the output clamped to [0, 1]; with a reblurring network also ``reblur_psnr``.
+    statistics, of the output clamped to [0, 1]; beside them ``psnr_blurry``, of the blurry images, which a network that
+    learns must exceed; with a reblurring network also ``reblur_psnr``.
 
     Batches are dicts with ``blurry``, ``sharp`` and ``name``.
 
@@ -66,6 +76,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         adversarial: Kind of the adversarial loss: ``vanilla``, ``hinge``, ``wgan``, or an ``AdversarialLoss``.
         adversarial_weight: Weight of the adversarial loss.
         gradient_penalty: Weight of the gradient penalty in the discriminator's loss.
+        metrics: Further metrics by the name to log them by, of the output and the sharp images, for instance ``lpips:
+            LPIPS`` or ``psnr_8_bit: PSNR(quantize=True)``; ``null`` leaves out one of the above.
         optimizer: Called with the parameters, of each network; default Adam with learning rate 1e-4.
         scheduler: Called with the optimizer, steps every epoch; default: the paper's halving. The learning rates of
             the reblurring network and the discriminator always follow the paper's.
@@ -90,6 +102,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         adversarial: AdversarialLoss | AdversarialKind = "vanilla",
         adversarial_weight: float = 0.001,
         gradient_penalty: float = 0.0,
+        metrics: dict[str, Metric | None] | None = None,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -113,7 +126,10 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
                 gradient_penalty=gradient_penalty,
                 **recipe,
             )
-        self._set_metrics(**{stage: _measures(stage, self._reblurs) for stage in ("val", "test")})
+        check_metrics(metrics or {})
+        self._set_metrics(
+            **{stage: with_metrics(_measures(stage, self._reblurs), metrics or {}) for stage in ("val", "test")}
+        )
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The loss of a batch: reconstruction and whatever else is asked for."""
@@ -160,7 +176,11 @@ def _check_extra_losses(losses: Mapping[str, WeightedLoss]) -> None:
 
 
 def _measures(stage: str, reblurs: bool) -> dict[str, Measure]:
-    measures = {"psnr": Measure(PSNR(), deblurred_to_sharp), "ssim": Measure(SSIM(), deblurred_to_sharp)}
+    measures = {
+        "psnr": Measure(PSNR(), deblurred_to_sharp),
+        "psnr_blurry": Measure(PSNR(), blurry_to_sharp),
+        "ssim": Measure(SSIM(), deblurred_to_sharp),
+    }
     if reblurs:
         measures["reblur_psnr"] = Measure(ReblurPSNR(), reblurred_to_blurry)
     if stage == "test":

@@ -29,7 +29,8 @@ class KernelWizardTask(OwnNames, L.LightningModule):
     sum, which Adam does not notice, and the learning rate falls once along a cosine, without restarts.
 
     Batches are dicts with ``blurry`` and ``sharp``. Logs ``train/loss``, and ``val/psnr`` and ``test/psnr`` of the
-    blurry image that came back, of whole images of any size.
+    blurry image that came back, of whole images of any size; beside it ``psnr_sharp``, of the sharp image, which a
+    network that learns must exceed.
 
     Args:
         network: The network; default ``KernelWizard()``, Blur2Blur's form without a distribution of codes.
@@ -58,6 +59,7 @@ class KernelWizardTask(OwnNames, L.LightningModule):
         self.network = network or KernelWizard()
         self.loss = CharbonnierLoss(1e-3)
         self.psnr = PSNR()
+        self.psnr_sharp = PSNR()
         self.lr = lr
         self._check_range = FirstBatchCheck()
 
@@ -96,4 +98,6 @@ class KernelWizardTask(OwnNames, L.LightningModule):
         if counted := counted_images(self, len(blurry), batch_idx):
             back = FullSize(self.network)(sharp, blurry).clamp(0, 1)
             self.psnr.update(back[:counted], blurry[:counted])
+            self.psnr_sharp.update(sharp[:counted], blurry[:counted])
         self.log(f"{stage}/psnr", self.psnr, prog_bar=True)
+        self.log(f"{stage}/psnr_sharp", self.psnr_sharp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
@@ -17,6 +18,7 @@ from torchmetrics import Metric
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.metrics.per_image import named_values, values_of_each
 from reblurkit.models.full_size import FullSize
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, halved
@@ -44,6 +46,16 @@ def deblurred_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
     return images.deblurred, images.sharp
 
 
+def blurry_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
+    """How good B is already: what a network that has learnt nothing reaches."""
+    return images.blurry, images.sharp
+
+
+def deblurred_to_blurry(images: Images) -> tuple[Tensor, Tensor]:
+    """How much of the blur is in L already: what an M_R that has learnt nothing reaches."""
+    return images.deblurred, images.blurry
+
+
 def reblurred_to_blurry(images: Images) -> tuple[Tensor, Tensor]:
     """How much of the blur M_R brings back in L."""
     return images.reblur(images.deblurred).clamp(0, 1), images.blurry
@@ -52,6 +64,30 @@ def reblurred_to_blurry(images: Images) -> tuple[Tensor, Tensor]:
 def preserved_to_sharp(images: Images) -> tuple[Tensor, Tensor]:
     """How little M_R changes clean images."""
     return images.reblur(images.sharp).clamp(0, 1), images.sharp
+
+
+def check_metrics(metrics: Mapping[str, Metric | None]) -> None:
+    """Check what a user wants measured.
+
+    Raises:
+        ArgumentError: If it is not metrics by name.
+    """
+    if not isinstance(metrics, Mapping):
+        raise ArgumentError(f"`metrics` must be metrics by name, {{'lpips': LPIPS()}}, but is {metrics!r}")
+    for name, metric in metrics.items():
+        if not str(name).isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ArgumentError(f"the name of a metric must be one word, such as psnr_8_bit, but is {name!r}")
+        if not isinstance(metric, Metric | None):
+            raise ArgumentError(f"the metric {name!r} must be a torchmetrics Metric, but is {metric!r}")
+
+
+def with_metrics(measures: dict[str, Measure], metrics: Mapping[str, Metric | None]) -> dict[str, Measure]:
+    """A stage's measures with a user's, of L and S, in addition or in their place; None leaves one out."""
+    wanted = {
+        name: None if metric is None else Measure(copy.deepcopy(metric), deblurred_to_sharp)
+        for name, metric in metrics.items()
+    }
+    return {name: measure for name, measure in {**measures, **wanted}.items() if measure is not None}
 
 
 class PairedTask(OwnNames, L.LightningModule):
@@ -105,8 +141,8 @@ class PairedTask(OwnNames, L.LightningModule):
         """Measure a batch; returns the deblurred images for loggers."""
         return self._measure(batch, batch_idx, "val")
 
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Measure a batch; returns the deblurred images."""
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Measure a batch; returns the deblurred images, and the metrics of each by name."""
         return self._measure(batch, batch_idx, "test")
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -159,29 +195,36 @@ class PairedTask(OwnNames, L.LightningModule):
             )
         return deblurred
 
-    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: Literal["val", "test"]) -> dict[str, Tensor]:
+    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: Literal["val", "test"]) -> dict[str, Any]:
         blurry, sharp = self._images(batch)
         deblurred = self._deblur(blurry).clamp(0, 1)
+        each: dict[str, list[float]] = {}
         if counted := counted_images(self, len(blurry), batch_idx):
-            self._update(stage, deblurred[:counted], sharp[:counted], blurry[:counted], batch.get("name", ["an image"]))
-        return {"deblurred": deblurred}
+            names = batch.get("name", ["an image"])
+            each = self._update(stage, deblurred[:counted], sharp[:counted], blurry[:counted], names)
+        return {"deblurred": deblurred, "metrics": each} if stage == "test" else {"deblurred": deblurred}
 
     def _update(
         self, stage: Literal["val", "test"], deblurred: Tensor, sharp: Tensor, blurry: Tensor, names: Sequence[str]
-    ) -> None:
+    ) -> dict[str, list[float]]:
         images = Images(deblurred, sharp, blurry, lambda image: finest_scale(FullSize(self.reblur)(image)))
+        each: dict[str, list[float]] = {}
         try:
             for name, metric in self._stage_metrics(stage).items():
-                metric.update(*self._pairs[stage][name](images))
+                pair = self._pairs[stage][name](images)
+                if stage == "test":
+                    each |= values_of_each(metric, name, *pair)
+                else:
+                    metric.update(*pair)
         except ShapeError as error:
             raise ShapeError(f"{', '.join(names)}: {error}") from error
+        return each
 
     def _report(self, stage: Literal["val", "test"]) -> None:
         metrics = self._stage_metrics(stage)
         for name, metric in metrics.items():
             value = metric.compute()
-            values = value if isinstance(value, dict) else {name: value}
-            logged = {f"{stage}/{key}": number.float() for key, number in values.items()}
+            logged = {f"{stage}/{key}": number.float() for key, number in named_values(name, value).items()}
             # every process has the same value; Lightning warns where it is not told to agree on it
             self.log_dict(logged, prog_bar=name == next(iter(metrics)), sync_dist=True)
             metric.reset()

@@ -17,6 +17,8 @@ from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.tasks.paired import (
     Measure,
     PairedTask,
+    blurry_to_sharp,
+    deblurred_to_blurry,
     deblurred_to_sharp,
     preserved_to_sharp,
     reblurred_to_blurry,
@@ -36,9 +38,10 @@ class ReblurTask(PairedTask):
     gradients, and not in the optimizer.
 
     Logs ``train/loss`` (equation 4), ``train/loss_blur`` (2) and ``train/loss_sharp`` (3). Over validation and test
-    images ``reblur_psnr``, of M_R(L) to B: how much of the blur M_R brings back, to be high while M_R trains; and
-    ``preserved_psnr``, of M_R(S) to S: how little it changes clean images. Over test images also ``psnr``, ``ssim``
-    and the gradient statistics of the deblurred images L, clamped to [0, 1].
+    images ``reblur_psnr``, of M_R(L) to B: how much of the blur M_R brings back, to be high while M_R trains; beside it
+    ``reblur_psnr_deblurred``, of L to B, which an M_R that learns must exceed; and ``preserved_psnr``, of M_R(S) to S:
+    how little it changes clean images. Over test images also ``psnr``, ``ssim`` and the gradient statistics of the
+    deblurred images L, clamped to [0, 1], and ``psnr_blurry`` of the blurry ones.
 
     Batches are dicts with ``blurry``, ``sharp`` and ``name``.
 
@@ -114,10 +117,15 @@ class ReblurTask(PairedTask):
 def _reblur_measures() -> dict[str, Measure]:
     return {
         "reblur_psnr": Measure(ReblurPSNR(), reblurred_to_blurry),
+        "reblur_psnr_deblurred": Measure(ReblurPSNR(), deblurred_to_blurry),
         "preserved_psnr": Measure(PSNR(), preserved_to_sharp),
     }
 
 
 def _deblur_measures() -> dict[str, Measure]:
-    metrics = {"psnr": PSNR(), "ssim": SSIM(), "gradients": GradientStatistics()}
-    return {name: Measure(metric, deblurred_to_sharp) for name, metric in metrics.items()}
+    return {
+        "psnr": Measure(PSNR(), deblurred_to_sharp),
+        "psnr_blurry": Measure(PSNR(), blurry_to_sharp),
+        "ssim": Measure(SSIM(), deblurred_to_sharp),
+        "gradients": Measure(GradientStatistics(), deblurred_to_sharp),
+    }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import lightning.pytorch as L
 import numpy as np
@@ -18,7 +20,6 @@ from skimage.data import coffee
 from reblurkit.cli import main
 from reblurkit.cli.report.charts import metric_chart, thin
 from reblurkit.cli.report.runs import Point, find_runs
-from reblurkit.errors import BackendError
 
 
 class Page(HTMLParser):
@@ -95,9 +96,9 @@ def test_two_runs_beside_each_other(work, capsys):
     assert page.headings[:1] == ["Results"]
     assert page.cells[:3] == ["metric", "version_2", "version_10"]
     rows = {row[0]: row[1:] for row in zip(*[iter(page.cells[3:12])] * 3, strict=True)}
-    assert rows["test/psnr"] == ("22.00", "")
-    assert rows["val/psnr"] == ("22.50best 24.00 at step 19", "23.00")
-    assert rows["val/reblur_psnr"] == ("30.00", "30.00")
+    assert rows["test/psnr (dB) ↑"] == ("22.00", "")
+    assert rows["val/psnr (dB) ↑"] == ("22.50best 24.00 at step 19", "23.00")
+    assert rows["val/reblur_psnr (dB)"] == ("30.00", "30.00")
     assert re.search(r'<span class="wins">23\.00</span>', text)
     assert text.count('class="wins"') == 1
     assert page.charts == 3  # train/loss, val/psnr, val/reblur_psnr
@@ -170,7 +171,7 @@ def test_values_that_are_not_finite(work):
     log(work / "nan" / "version_1", [float("nan")] * 2)
     assert main(["report", "nan"]) == 0
     page = Page((work / "report.html").read_text())
-    assert page.cells[3:6] == ["val/psnr", "21.00", "not finite"]
+    assert page.cells[3:6] == ["val/psnr (dB) ↑", "21.00", "not finite"]
 
 
 @pytest.mark.parametrize(
@@ -271,14 +272,32 @@ def test_values_that_no_axis_can_show():
     assert metric_chart({"a": [Point(0, 1e308), Point(1, -1e308), Point(2, 1.0)]}, {"a": "black"}).startswith("<svg")
 
 
-def test_without_matplotlib(monkeypatch):
-    real = builtins.__import__
+@pytest.mark.parametrize(
+    "values", [[], [1.0], [float("nan")], [1e16, 1e16 + 4], [9e99, -9e99], [1e-20, 2e-20], [0.0, 0.0]]
+)
+def test_charts_of_any_values(values):
+    svg = metric_chart({"a": [Point(step, value) for step, value in enumerate(values)]}, {"a": "black"})
+    assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "nan" not in svg
+    assert "inf" not in svg
 
-    def missing(name, *arguments, **keywords):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
 
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(BackendError, match=r"pip install 'reblurkit\[report\]'"):
-        metric_chart({"a": [Point(0, 1.0)]}, {"a": "black"})
+def test_a_chart_puts_values_where_they_belong():
+    points = [Point(0, 10.0), Point(50, float("nan")), Point(100, 20.0)]
+    svg = ElementTree.fromstring(metric_chart({"a": points}, {"a": "black"}))
+    name = "{http://www.w3.org/2000/svg}"
+    labels = {
+        text.text: float(text.get("x")) for text in svg.iter(f"{name}text") if text.get("text-anchor") == "middle"
+    }
+    low, high = ((float(dot.get("cx")), float(dot.get("cy"))) for dot in svg.iter(f"{name}circle"))
+    assert low[0] == labels["0"]
+    assert high[0] == labels["100"]
+    assert low[1] > high[1]
+    (line,) = (path.get("d") for path in svg.iter(f"{name}path") if path.get("stroke") == "black")
+    assert line.count("M") == 2  # a gap where there is no number
+
+
+def test_a_report_needs_no_library_for_charts(work):
+    code = "import sys\nfrom reblurkit.cli import main\nassert main(['report', 'logs']) == 0\nprint(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "matplotlib" not in set(said.stdout.split())

@@ -109,7 +109,7 @@ def test_metrics_say_what_the_reblurring_network_does(tmp_path):
             reblur_psnr.update(task.reblur(deblurred).clamp(0, 1), batch["blurry"])
             preserved_psnr.update(task.reblur(batch["sharp"]).clamp(0, 1), batch["sharp"])
             psnr.update(deblurred, batch["sharp"])
-    assert set(validated) == {"val/reblur_psnr", "val/preserved_psnr"}
+    assert set(validated) == {"val/reblur_psnr", "val/reblur_psnr_deblurred", "val/preserved_psnr"}
     assert {"test/psnr", "test/ssim", "test/gradient_ratio"} <= set(tested)
     for results, stage in ((validated, "val"), (tested, "test")):
         assert results[f"{stage}/reblur_psnr"] == pytest.approx(reblur_psnr.compute().item(), rel=1e-6)

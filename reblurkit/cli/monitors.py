@@ -1,0 +1,52 @@
+"""Metrics that a training waits for, and nobody logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+from reblurkit.core.suggestions import did_you_mean
+from reblurkit.errors import ArgumentError
+
+
+class KnownMonitors(L.Callback):
+    """Refuses a monitor that is not logged before an epoch is lost to it.
+
+    What validation logs is known after Lightning's sanity check, what training logs after the first batch. This
+    package's modules log all of it then; of others, which may log later, a name that looks mistyped is warned of.
+    """
+
+    def __init__(self) -> None:
+        self._checked = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the monitors of the validation."""
+        if trainer.sanity_checking:
+            self._check(trainer, pl_module, "val/")
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Check those of the training."""
+        if not self._checked:
+            self._checked = True
+            self._check(trainer, pl_module, "train/")
+
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        logged = {name for name in trainer.callback_metrics if name.startswith(stage)}
+        complete = type(pl_module).__module__.startswith("reblurkit.")
+        for monitor in sorted(_monitors(trainer) - set(trainer.callback_metrics)):
+            near = did_you_mean(monitor, logged)
+            if complete and (near or monitor.startswith(stage)):
+                raise ArgumentError(f"the monitor {monitor!r} is not logged{near or f'; logged: {_list(logged)}'}")
+            if near and not monitor.startswith(("train/", "val/")):
+                rank_zero_warn(f"the monitor {monitor!r} has not been logged so far{near}")
+
+
+def _monitors(trainer: L.Trainer) -> set[str]:
+    watching: list[Any] = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
+    return {name for each in watching if isinstance(name := getattr(each, "monitor", None), str)}
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,133 @@
+"""What is wrong with a command line of the Trainer's, in one line and in the words of the command line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from reblurkit.cli.class_help import known_classes
+from reblurkit.core.suggestions import did_you_mean
+from reblurkit.errors import PluginError, ReblurkitError
+
+# Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
+_NOISE = re.compile(
+    r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
+    r"Expected a path but|Problem with given class_path|$"
+)
+_EXAMPLE = (
+    "name them in a file (--config FILE) or as --model DeblurTask --model.network my_net.MyNet --data PairedDataModule "
+    "--data.root FOLDER"
+)
+
+
+def one_line(message: str) -> str:
+    """The gist of a parser's complaint: the option, the class, and what is wrong with it."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    reasons = [line for line in lines if not _NOISE.match(line)]
+    keys = re.findall(r'Parser key "(.+?)"', message)
+    classes = re.findall(r"Problem with given class_path '(.+?)'", message)
+    if not reasons:
+        return re.sub(r'^Parser key "(.+?)":', r"--\1:", " ".join(line for line in lines if line))
+    key = ".".join(keys)
+    reason = _explained(" ".join(reasons), key, classes[-1] if classes else "")
+    return ": ".join([*([f"--{key}"] if key else []), *classes[-1:], reason])
+
+
+def unknown_options(words: Sequence[str], parser: ArgumentParser) -> str:
+    """What to say of options that a parser does not know, with near ones; empty if it knows all.
+
+    Args:
+        words: The command line, with its command.
+        parser: The parser of all commands.
+    """
+    options = [option for option in _options(parser, words[0]) if option.startswith("--")]
+    groups = {option.rpartition(".")[0] for option in options if not option.endswith(".help")}
+    classes = tuple(f"{option}." for option in options if option not in groups)  # may have arguments of their own
+    unknown = []
+    for word in words[1:]:
+        name = word.partition("=")[0].rstrip("+")
+        if word.startswith("--") and name not in options and not name.startswith(classes):
+            unknown.append(f"unknown option {name}{did_you_mean(name, options)}")
+    return " ".join(unknown)
+
+
+def required_options(message: str, command: str) -> str:
+    """A complaint about missing options that names them as they are written."""
+    missing = re.match(r"the following arguments are required: (.+)", message)
+    if missing is None:
+        return message
+    names = " and ".join(f"--{name.removeprefix(f'{command}.')}" for name in missing[1].split(", "))
+    return f"{command} needs {names}; {_EXAMPLE}"
+
+
+def with_flags(message: str, options: Mapping[str, Any]) -> str:
+    """A message in which arguments of model and data, in backticks, are named by their options.
+
+    Args:
+        message: It may name arguments of the Python classes.
+        options: ``model`` and ``data`` as the parser has read them.
+    """
+    flags: dict[str, list[str]] = {}
+    for part in ("model", "data"):
+        for name in vars((options.get(part) or {}).get("init_args") or Namespace()):
+            flags.setdefault(name, []).append(f"--{part}.{name}")
+
+    def named(match: re.Match[str]) -> str:
+        return flags[match[1]][0] if len(flags.get(match[1], ())) == 1 else match[0]
+
+    return re.sub(r"`(\w+)`", named, message)
+
+
+@contextmanager
+def errors_by_flags(options: Mapping[str, Any]) -> Iterator[None]:
+    """Errors that leave this block speak of options, see :func:`with_flags`."""
+    try:
+        yield
+    except ReblurkitError as error:
+        raise type(error)(with_flags(str(error), options)) from error
+    except ValueError as error:
+        if "Does not validate against" not in str(error) and "Parser key" not in str(error):
+            raise
+        # a constructor's refusal, wrapped by the parser
+        raise PluginError(with_flags(one_line(str(error)), options)) from error
+
+
+def _options(parser: ArgumentParser, command: str) -> Iterator[str]:
+    yield from parser._option_string_actions
+    for action in parser._actions:
+        if isinstance(action.choices, Mapping) and command in action.choices:
+            yield from action.choices[command]._option_string_actions
+
+
+def _explained(reason: str, key: str, class_path: str) -> str:
+    """A reason with what was meant, or what to write."""
+    if match := re.search(r"Expected a dot import path string: (\S+)", reason):
+        return f"unknown class {match[1]}" + (
+            did_you_mean(match[1], known_classes())
+            or "; one of another package is named by its dotted path, such as my_net.MyNet"
+        )
+    if match := re.match(r"(?:Invalid content in sub-config file )?(\S+\.py|\S*/\S*): ", reason):
+        file = match[1]
+        module = file.removesuffix(".py").strip("./").replace("/", ".")
+        return f"{file} is a file; name the class in it by its dotted path, such as {module}.MyNet"
+    if match := re.search(r"module '(\S+)' has no attribute '(\w+)'", reason):
+        return reason + did_you_mean(match[2], vars(sys.modules.get(match[1], sys)))
+    if match := re.search(r"Option '(\w+)' is not accepted", reason):
+        return reason + did_you_mean(match[1], _arguments(class_path))
+    if key and (match := re.match(r"the following arguments are required: (.+)", reason)):
+        return f"{' and '.join(f'--{key}.{name}' for name in match[1].split(', '))} must be given"
+    return reason
+
+
+def _arguments(class_path: str) -> Iterable[str]:
+    module, _, name = class_path.rpartition(".")
+    try:
+        return inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    except (ImportError, AttributeError, ValueError):
+        return ()

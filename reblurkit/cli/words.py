@@ -1,0 +1,16 @@
+"""Words that several of the command line's parsers know."""
+
+from __future__ import annotations
+
+import re
+
+# Trainer entry points, handed to LightningCLI.
+TRAINER_COMMANDS = {
+    "fit": "train a network",
+    "validate": "measure a network on the validation images",
+    "test": "measure a network on the test images",
+    "predict": "deblur the test images and write them as files",
+}
+
+
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse's own knows no exponents

@@ -1,0 +1,107 @@
+"""Mistyped and missing words: the line says which, what may have been meant, and how it is written here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from reblurkit.cli import main
+from reblurkit.cli.commands import command_parser
+from reblurkit.cli.words import NEGATIVE_NUMBER
+from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fixture
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--trainer.max_epoch", "3"], "unknown option --trainer.max_epoch; did you mean --trainer.max_epochs"),
+        (["--modle", "DeblurTask"], "unknown option --modle; did you mean --model"),
+        (["--model", "DeblurTsk"], "--model: unknown class DeblurTsk; did you mean DeblurTask"),
+        (["--model.network", "UNt"], "unknown class UNt; did you mean UNet"),
+        (["--model.network", "own.MyNte"], "did you mean MyNet"),
+        (["--model.network", "own.py"], "own.py is a file; name the class in it by its dotted path, such as own.MyNet"),
+        (["--data", "PairedDataModul"], "did you mean PairedDataModule"),
+        (["--data.crpo", "3"], "Option 'crpo' is not accepted; did you mean crop?"),
+        (["--model.network.widht", "3"], "Option 'widht' is not accepted; did you mean width?"),
+        (["--trainer.callbacks+=ModelCheckpont"], "did you mean ModelCheckpoint"),
+        (["--data.layout", "gopor"], "did you mean gopro"),
+        (["--model.metrics", "{lpip: LPIP}"], "did you mean LPIPS"),
+    ],
+)
+def test_what_may_have_been_meant(project, capsys, words, expected):  # noqa: F811
+    assert expected in fails(capsys, *words)
+
+
+def test_a_monitor_that_nobody_logs_is_refused_before_an_epoch_is_lost(project, capsys):  # noqa: F811
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    for monitor, expected in {"val/pnsr": "did you mean val/psnr", "train/los": "did you mean train/loss"}.items():
+        checkpoint = {"class_path": "ModelCheckpoint", "init_args": {"monitor": monitor}}
+        config["trainer"]["callbacks"] = [checkpoint]
+        (project / "config.yaml").write_text(yaml.safe_dump(config))
+        assert expected in fails(capsys)
+        assert not list(project.glob("run/**/*.ckpt"))
+    config["trainer"]["callbacks"][0]["init_args"]["monitor"] = "val/psnr"
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    assert run("fit") == 0
+
+
+def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
+    discriminator = ["--model.discriminator", "PatchGAN", "--model.discriminator.width", "4"]
+    line = fails(capsys, *discriminator)
+    assert "use a --data.crop of at least 24" in line
+
+
+def test_missing_words(project, capsys):  # noqa: F811
+    assert main(["fit"]) == 2
+    line = capsys.readouterr().err
+    assert "fit needs --data and --model; name them in a file (--config FILE) or as --model DeblurTask" in line
+    assert main(["fit", "--model", "DeblurTask", "--model.network", "UNet", "--data", "PairedDataModule"]) == 2
+    assert "--data.root must be given" in capsys.readouterr().err
+
+
+def test_weights_that_were_loaded_are_named(project, capsys):  # noqa: F811
+    assert run("fit") == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    assert run("validate", "--model.weights", str(checkpoint)) == 0
+    assert f"no --ckpt_path: the network has the weights of {checkpoint}" in capsys.readouterr().err
+    for command in ("test", "validate", "predict"):
+        assert run(command, "--ckpt_path", str(checkpoint), "--model.network.width", "5") == 2
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
+        assert "does not fit the networks: size mismatch for network.layers.0.weight" in line
+
+
+def test_blurry_images_alone(project, capsys):  # noqa: F811
+    save(project / "alone" / "train" / "blur" / "1.png")
+    line = fails(capsys, "--data.root", "alone")
+    assert "`reblurkit adapt-video`" in line
+    assert "Blur2BlurTranslator" in line
+
+
+def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F811
+    options = command_parser(["deblur"]).parse_args(["deblur", "a", "--output", "b", "--adapt-lr", "-1e-4"])
+    assert options.adapt_lr == -1e-4
+    assert not NEGATIVE_NUMBER.match("-1e-4x")
+    adam = ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "-1e-4"]
+    assert "Invalid learning rate: -0.0001" in fails(capsys, *adam)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["deblur", "a.png", "--outptu", "b"], "unknown option --outptu; did you mean --output?"),
+        (["deblur", "a.png", "--output=b", "--til", "3"], "unknown option --til; did you mean --tile?"),
+        (["adapt-video", "a", "--expsure", "1"], "unknown option --expsure; did you mean --exposure"),
+        (["fti"], "unknown command fti; did you mean fit?"),
+        (["deblur", "a.png", "--output", "b", "--model", "unett"], "unknown network 'unett'; did you mean unet?"),
+    ],
+)
+def test_mistyped_words_of_other_commands(tmp_path, monkeypatch, capsys, words, expected):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(project, capsys):  # noqa: F811
+    assert fails(capsys, "--trainer.accelerator", "gpu").endswith("leave out --trainer.accelerator, or give cpu")
