@@ -6,8 +6,10 @@ gather ``(C, pixels, taps)``, then one matrix product (table) or weighted sum (l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +18,23 @@ from torch import Tensor
 from reblurkit.blur.arguments import LONGEST, computing_type
 from reblurkit.blur.table import merged_cells
 
+Result = TypeVar("Result")
+
 _CHUNK = 1 << 18  # pixels times taps at once: a few megabytes, so that they stay in the processor's cache
 
 
+def _without_autocast(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The types are chosen here; autocast would compute the matrix products in half precision."""
+
+    @functools.wraps(function)
+    def wrapped(image: Tensor, *arguments: Any) -> Result:
+        with torch.autocast(image.device.type, enabled=False):
+            return function(image, *arguments)
+
+    return wrapped
+
+
+@_without_autocast
 def forward(
     image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, jacobian: bool
 ) -> tuple[Tensor, Tensor]:
@@ -45,6 +61,7 @@ def forward(
     return blurred.contiguous(), saved.contiguous()
 
 
+@_without_autocast
 def backward(
     grad: Tensor,
     image: Tensor,

@@ -1,0 +1,57 @@
+"""Which backend computes a blur."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+
+import torch
+
+from reblurkit.errors import ArgumentError, BackendError
+
+_MODULES = {"torch": "plain", "numba": "numba.host", "triton": "triton.host"}
+_NAMES = ["auto", *_MODULES]
+_INSTALL = {"numba": "pip install 'reblurkit[cpu]'", "triton": "pip install triton (Linux, comes with torch)"}
+
+
+def choose(backend: str, device: torch.device) -> str:
+    """Name of the backend to use: Triton on CUDA, Numba on the CPU where it is installed, plain torch elsewhere.
+
+    Raises:
+        ArgumentError: If there is no such backend.
+        BackendError: If a backend asked for by name is not installed or cannot work on the device.
+
+    Example:
+        >>> choose("torch", torch.device("cpu"))
+        'torch'
+    """
+    if backend not in _NAMES:
+        raise ArgumentError(f"`backend` must be one of {_NAMES}, but is {backend!r}")
+    if backend == "auto":
+        preferred = {"cuda": "triton", "cpu": "numba"}.get(device.type, "torch")
+        return preferred if preferred == "torch" or _installed(preferred) else "torch"
+    if backend != "torch" and not _installed(backend):
+        raise BackendError(f"backend={backend!r} needs the package {backend}: {_INSTALL[backend]}, or backend='auto'")
+    if backend == "numba" and device.type != "cpu":
+        raise BackendError(f"backend='numba' works on CPU tensors, but these are on {device}; use backend='auto'")
+    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise BackendError(f"backend='triton' works on CUDA tensors, but these are on {device}; use backend='auto'")
+    return backend
+
+
+@functools.cache
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def module_of(backend: str, device: torch.device) -> ModuleType:
+    """The backend's module, imported when it is first used."""
+    return _imported(_MODULES[choose(backend, device)])
+
+
+@functools.cache
+def _imported(name: str) -> ModuleType:
+    return importlib.import_module(f"reblurkit.blur.backends.{name}")
