@@ -7,7 +7,7 @@ A backend is a module with two functions:
   -> (grad_image, grad_next, grad_prev)``
 
 ``max_flow=None`` selects the line model. ``saved`` is what the backend keeps for the gradient of the flows, which
-``jacobian`` announces, its second dimension the batch; else it is empty. Gradients that are not needed are empty.
+``jacobian`` announces, its second dimension the batch; else it is empty. Gradients that are not needed are None.
 
 Two roads lead to a backend. Plain tensors take the short one, an ``autograd.Function`` around the two functions, as a
 call of a small image costs as long as what the host does around it. Everything that must see the blur as one node, or
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reblurkit.blur.backends.choice import choose, module_of
+from reblurkit.blur.backends.choice import Gradients, choose, module_of
 from reblurkit.blur.backends.operator import NO_SECOND_DERIVATIVES, blur_by_operator
 from reblurkit.errors import BackendError
 
@@ -87,15 +87,15 @@ class _Blur(torch.autograd.Function):
         arguments = (grad, *ctx.saved_tensors, *ctx.options, need_image, need_next or need_prev)
         # Only what may be differentiated again needs a function of its own.
         gradients = _Gradients.apply(*arguments) if torch.is_grad_enabled() else _gradients(*arguments)
-        wanted = (need_image, need_next, need_prev)
-        return *(one if want else None for one, want in zip(gradients, wanted, strict=True)), None, None, None, None
+        d_image, d_next, d_prev = gradients
+        return d_image, d_next if need_next else None, d_prev if need_prev else None, None, None, None, None
 
 
 class _Gradients(torch.autograd.Function):
     """The backward pass, which says why it has no gradient of its own."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *arguments: Any) -> Gradients:
         return _gradients(*arguments)
 
     @staticmethod
@@ -114,8 +114,8 @@ def _gradients(
     module: ModuleType,
     need_image: bool,
     need_flow: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    d_image, d_next, d_prev = module.backward(
+) -> Gradients:
+    gradients: Gradients = module.backward(
         grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow
     )
-    return d_image, d_next, d_prev
+    return gradients

@@ -9,8 +9,12 @@ import os
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from reblurkit.errors import ArgumentError, BackendError
+
+#: Of the image, flow_next and flow_prev; None where not needed.
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 _MODULES = {"torch": "plain", "numba": "numba.host", "triton": "triton.host"}
 _NAMES = ["auto", *_MODULES]

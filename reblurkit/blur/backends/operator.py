@@ -92,8 +92,11 @@ def _blur_backward(
     if need_flow and not saved.numel():
         # Under torch.func.vmap the forward pass cannot see that a gradient will be wanted.
         _, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, True)
-    d_image, d_next, d_prev = module.backward(
-        grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow
+    gradients = module.backward(grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow)
+    # An operator returns as many tensors every time.
+    d_image, d_next, d_prev = (
+        of.new_empty(0) if one is None else one
+        for one, of in zip(gradients, (image, flow_next, flow_prev), strict=True)
     )
     return d_image, d_next, d_prev
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
+from reblurkit.blur.backends.choice import Gradients
 from reblurkit.blur.table import merged_cells
 
 Result = TypeVar("Result")
@@ -72,13 +73,13 @@ def backward(
     max_flow: int | None,
     need_image: bool,
     need_flow: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
     dtype = computing_type(image, flow_next, flow_prev)
     motion, drawable = _motions(flow_next, flow_prev, exposure, max_flow, dtype)
     # Where the blur is undefined the upstream gradient may be NaN: such a pixel takes part in no gradient.
     grad = torch.where(drawable, grad.to(dtype), 0)
-    d_image, d_next, d_prev = image.new_empty(0), flow_next.new_empty(0), flow_prev.new_empty(0)
+    d_image = d_next = d_prev = None
     if need_flow:
         d_flow = torch.zeros_like(motion)
         for channel in range(image.shape[1]):

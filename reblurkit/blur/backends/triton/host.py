@@ -20,9 +20,11 @@ import triton.language as tl
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
+from reblurkit.blur.backends.choice import Gradients
 from reblurkit.blur.backends.layout import LANES, groups_of
 from reblurkit.blur.backends.triton.kernels import backward_kernel, forward_kernel, layout_kernel
-from reblurkit.blur.backends.triton.pixel import TILE, TILE_HEIGHT, TILE_WIDTH, WARPS
+from reblurkit.blur.backends.triton.launch import launch
+from reblurkit.blur.backends.triton.pixel import TILE, TILE_HEIGHT, TILE_WIDTH
 from reblurkit.blur.table import merged_cells
 
 
@@ -34,21 +36,10 @@ def forward(
     _, channels, height, width = image.shape
     with _on(image.device):
         rows = _rows_of_four(image, dtype)
-        blurred = image.new_empty(image.shape)
-        forward_kernel[_tiles(image)](
-            rows,
-            flow_next.contiguous(),
-            flow_prev.contiguous(),
-            blurred,
-            *_table(max_flow, dtype, image.device),
-            _bits(exposure),
-            height,
-            width,
-            channels,
-            MAX_FLOW=max_flow or 0,
-            WIDE=_wide(image),
-            num_warps=WARPS,
-        )
+        blurred = _like(image)
+        arguments: tuple[Any, ...] = (rows, flow_next.contiguous(), flow_prev.contiguous(), blurred)
+        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), height, width, channels)
+        launch(forward_kernel, (_tiles(image), 1, 1), arguments, (max_flow or 0, _wide(image)))
     return blurred, rows if jacobian else image.new_empty(0, dtype=dtype)
 
 
@@ -62,7 +53,7 @@ def backward(
     max_flow: int | None,
     need_image: bool,
     need_flow: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
     dtype = computing_type(image, flow_next, flow_prev)
     batch, channels, height, width = image.shape
@@ -70,8 +61,7 @@ def backward(
     # Both gradients at once share the reading of the table. For the line, and in whole numbers, that would only take
     # more registers: programs of their own, in the same launch.
     split = need_image and need_flow and (max_flow is None or fixed)
-    d_image, d_next, d_prev = image.new_empty(0), flow_next.new_empty(0), flow_prev.new_empty(0)
-    total = rows = unit = None
+    total = rows = unit = d_image = d_next = d_prev = None
     with _on(image.device):
         if fixed:
             unit = _unit(grad, flow_next, flow_prev, exposure, max_flow)
@@ -79,34 +69,24 @@ def backward(
             shape = (batch, height, width, groups_of(channels) * LANES)
             total = image.new_zeros(shape, dtype=torch.int64 if fixed else dtype)
         if need_flow:
-            rows = saved if saved.numel() else _rows_of_four(image, dtype)
-            d_next, d_prev = flow_next.new_empty(flow_next.shape), flow_prev.new_empty(flow_prev.shape)
-        backward_kernel[(*_tiles(image), 1 + split)](
-            grad.contiguous(),
-            rows,
-            flow_next.contiguous(),
-            flow_prev.contiguous(),
-            total,
-            d_next,
-            d_prev,
-            *_table(max_flow, dtype, image.device),
-            _bits(exposure),
-            unit,
-            height,
-            width,
-            channels,
-            MAX_FLOW=max_flow or 0,
-            NEED_IMAGE=need_image,
-            NEED_FLOW=need_flow,
-            SPLIT=split,
-            FIXED=fixed,
-            WIDE=_wide(image),
-            num_warps=WARPS,
-        )
+            rows = saved.contiguous() if saved.numel() else _rows_of_four(image, dtype)
+            d_next, d_prev = _like(flow_next), _like(flow_prev)
+        flows = flow_next.contiguous(), flow_prev.contiguous()
+        arguments: tuple[Any, ...] = (grad.contiguous(), rows, *flows, total, d_next, d_prev)
+        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), unit, height, width, channels)
+        constants = (max_flow or 0, need_image, need_flow, split, fixed, _wide(image))
+        launch(backward_kernel, (_tiles(image), 1 + split, 1), arguments, constants)
         if total is not None:
-            d_image = image.new_empty(image.shape)
-            d_image.copy_((total if unit is None else total / unit)[..., :channels].permute(0, 3, 1, 2))
+            row = total.shape[-1]
+            planes = total if unit is None else total / unit
+            planes = planes.as_strided(image.shape, (height * width * row, 1, width * row, row))
+            d_image = planes.contiguous() if planes.dtype == image.dtype else _like(image).copy_(planes)
     return d_image, d_next, d_prev
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """A contiguous tensor for results."""
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _rows_of_four(image: Tensor, dtype: torch.dtype) -> Tensor:
@@ -114,9 +94,8 @@ def _rows_of_four(image: Tensor, dtype: torch.dtype) -> Tensor:
     batch, channels, height, width = image.shape
     rows = image.new_empty((1, batch, height, width, groups_of(channels) * LANES), dtype=dtype)
     size = height * width
-    layout_kernel[(batch * -(-size // TILE.value),)](
-        image, rows, size, width, channels, *image.stride(), WIDE=_wide(image), num_warps=WARPS
-    )
+    grid = (batch * -(-size // TILE.value), 1, 1)
+    launch(layout_kernel, grid, (image, rows, size, width, channels, *image.stride()), ())
     return rows
 
 
@@ -128,20 +107,20 @@ def _unit(grad: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, m
     """
     limit = LONGEST if max_flow is None else torch.finfo(torch.float32).max
     drawable = [(exposure * flow.float()).abs().amax(dim=1, keepdim=True) <= limit for flow in (flow_next, flow_prev)]
-    largest = torch.where(drawable[0] & drawable[1], grad, 0).abs().max().double()
+    largest = grad.masked_fill(~(drawable[0] & drawable[1]), 0).abs().max().double()
     return 2.0**61 / (grad[0, 0].numel() * largest.clamp(min=torch.finfo(torch.float64).tiny ** 0.5))
 
 
-def _tiles(image: Tensor) -> tuple[int]:
+def _tiles(image: Tensor) -> int:
     batch, _, height, width = image.shape
-    return (batch * -(-height // TILE_HEIGHT.value) * -(-width // TILE_WIDTH.value),)
+    tiles: int = batch * -(-height // TILE_HEIGHT.value) * -(-width // TILE_WIDTH.value)
+    return tiles
 
 
 def _wide(image: Tensor) -> Any:
     """Type of offsets inside one image; those of an image in the batch are always 64 bits wide."""
     _, channels, height, width = image.shape
-    spread = sum(abs(stride) * (size - 1) for stride, size in zip(image.stride()[1:], image.shape[1:], strict=True))
-    return tl.int64 if max(height * width * groups_of(channels) * LANES, spread) >= 2**31 else tl.int32
+    return tl.int64 if height * width * groups_of(channels) * LANES >= 2**31 else tl.int32
 
 
 @functools.lru_cache(maxsize=32)

@@ -27,30 +27,37 @@ from reblurkit.blur.backends.triton.pixel import (
     upstream,
 )
 
+# Compiled once for all sizes, and for tensors of the user's that begin anywhere.
+SIZES = ["scale", "size", "height", "width", "channels"]
+SIZES += ["batch_stride", "channel_stride", "row_stride", "column_stride"]
+OTHERS = ["image", "flow_next", "flow_prev", "blurred", "grad", "d_next", "d_prev"]
 
-@triton.jit
+
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=OTHERS)
 def layout_kernel(
-    image, rows, pixels, width, channels, batch_stride, channel_stride, row_stride, column_stride, WIDE: tl.constexpr
-):
-    """Images ``(B, C, H, W)`` of ``pixels`` each, of any strides, as rows of four channels; missing channels are 0."""
+    image, rows, size: tl.int64, width: tl.int32, channels: tl.int32,
+    batch_stride: tl.int64, channel_stride: tl.int64, row_stride: tl.int64, column_stride: tl.int64,
+):  # fmt: skip
+    """Images ``(B, C, H, W)`` of ``size`` pixels, of any strides, as rows of four channels; missing channels are 0."""
     groups = tl.cdiv(channels, 4)
-    blocks = tl.cdiv(pixels, TILE)
+    blocks = tl.cdiv(size, TILE)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     pixel = tl.program_id(0) % blocks * TILE + tl.arange(0, TILE)
-    exists = (pixel < pixels)[:, None]
+    exists = (pixel < size)[:, None]
     lane = tl.arange(0, 4)[None, :]
-    offset = (pixel // width).to(WIDE) * row_stride + (pixel % width).to(WIDE) * column_stride
+    offset = (pixel // width).to(tl.int64) * row_stride + (pixel % width).to(tl.int64) * column_stride
     for group in range(groups):
         channel = group * 4 + lane
-        place = image + batch * batch_stride + offset[:, None] + channel.to(WIDE) * channel_stride
+        place = image + batch * batch_stride + offset[:, None] + channel.to(tl.int64) * channel_stride
         value = tl.load(place, mask=exists & (channel < channels), other=0).to(rows.dtype.element_ty)
-        row = (batch * pixels + pixel) * groups + group
+        row = (batch * size + pixel) * groups + group
         tl.store(rows + row[:, None] * 4 + lane, value, mask=exists)
 
 
-@triton.jit(do_not_specialize=["scale"])
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=OTHERS)
 def forward_kernel(
-    rows, flow_next, flow_prev, blurred, cells, coefficients, scale: tl.int64, height, width, channels,
+    rows, flow_next, flow_prev, blurred, cells, coefficients, scale: tl.int64,
+    height: tl.int32, width: tl.int32, channels: tl.int32,
     MAX_FLOW: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Blurred images ``(B, C, H, W)``; by the table, or with MAX_FLOW = 0 by the line."""
@@ -161,10 +168,10 @@ def _gradients(
                 tl.store(place + size, (factor * tl.where(drawable, d_v, 0)).to(d_flow.dtype.element_ty), mask=exists)
 
 
-@triton.jit(do_not_specialize=["scale"])
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=OTHERS)
 def backward_kernel(
     grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale: tl.int64, unit,
-    height, width, channels,
+    height: tl.int32, width: tl.int32, channels: tl.int32,
     MAX_FLOW: tl.constexpr, NEED_IMAGE: tl.constexpr, NEED_FLOW: tl.constexpr, SPLIT: tl.constexpr,
     FIXED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
