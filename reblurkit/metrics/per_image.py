@@ -39,7 +39,8 @@ class PerImageMetric(Metric, ABC):
         if not self._range_checked:
             check_range(preds=preds, target=target)
             self._range_checked = True
-        self.total += self.per_image(preds.detach().double(), target.detach().double()).sum()
+        values = self.per_image(preds.detach().double(), target.detach().double())
+        self.total += values.sum().to(self.total.device)  # a metric that was not moved takes images from anywhere
         self.images += len(preds)
 
     def compute(self) -> Tensor:
