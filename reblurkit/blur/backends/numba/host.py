@@ -108,12 +108,17 @@ def _run(kernel: Any, *arguments: Any) -> None:
     """Call a kernel with arrays in place of tensors, on as many threads as torch uses."""
     arrays = [value.detach().numpy() if isinstance(value, Tensor) else value for value in arguments]
     with _one_at_a_time:
+        # Where both run on one OpenMP, Numba's first call gives torch all cores: what torch had is read before, and
+        # put back.
+        threads = torch.get_num_threads()
         before = numba.get_num_threads()
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
         try:
             kernel(*arrays)
         finally:
             numba.set_num_threads(before)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 _jit = numba.njit(parallel=True, cache=True)
