@@ -5,7 +5,9 @@ All sessions share one environment, ``.nox/dev``: torch is far too large to inst
 
 import hashlib
 import os
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import nox
@@ -53,6 +55,29 @@ def tests(session: nox.Session) -> None:
 def interpret(session: nox.Session) -> None:
     """Run the Triton kernels on the CPU. Triton must know before it is imported: a process of its own."""
     run(session, "python", "-m", "pytest", "tests/interpret", *session.posargs, env={"TRITON_INTERPRET": "1"})
+
+
+@nox.session(venv_backend="venv", reuse_venv=True)
+def minimum(session: nox.Session) -> None:
+    """Install the oldest versions that pyproject.toml allows and run the suite; arguments go to pytest instead."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["cpu"], *extras["video"], *extras["report"]]
+    # A floor is a minor version: its newest patch, which is what people who stay on it have.
+    oldest = [re.sub(r">=(\d+\.\d+)[\d.]*.*", r"==\1.*", requirement) for requirement in wanted]
+    session.install(*oldest, "pytest", "pytest-timeout", "pytest-xdist", "nbconvert", "jupytext")
+    session.install("--no-deps", "-e", ".")
+    one_thread = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]), env=one_thread)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """On a machine with a GPU: tests, memory checker, benchmarks, each part in its time; ``-- PART...`` runs some.
+
+    Writes ``docs/results/*_cuda``, and says at the end what was left out and why.
+    """
+    run(session, "python", "-m", "tests.gpu", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -49,14 +49,14 @@ def flow_warp_blur(
     check_whole(samples=samples)
     dtype = computing_type(image, flow_next, flow_prev)
     motions = [exposure * flow.to(dtype) for flow in (flow_next, flow_prev)]
-    drawable = (motions[0].isfinite() & motions[1].isfinite()).all(dim=1, keepdim=True)
+    undefined = ~(motions[0].isfinite() & motions[1].isfinite()).all(dim=1, keepdim=True)
     source = image.to(dtype)
     total = torch.zeros_like(source)
     for motion in motions:
-        offset = torch.where(drawable, motion, 0)
+        offset = motion.masked_fill(undefined, 0)
         for sample in range(1, int(samples) + 1):
             total = total + sample_along(source, offset * (sample / samples))
-    return torch.where(drawable, total / (2 * samples), torch.nan).to(image.dtype)
+    return (total / (2 * samples)).masked_fill(undefined, torch.nan).to(image.dtype)
 
 
 def sample_along(image: Tensor, flow: Tensor) -> Tensor:
@@ -70,12 +70,10 @@ def sample_along(image: Tensor, flow: Tensor) -> Tensor:
         ``(B, C, H, W)``; gradients reach both.
     """
     height, width = image.shape[2:]
-    columns = torch.arange(width, dtype=flow.dtype, device=flow.device)
-    rows = torch.arange(height, dtype=flow.dtype, device=flow.device)
-    here = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
-    size = torch.tensor([width, height], dtype=flow.dtype, device=flow.device)
+    x = torch.arange(width, dtype=flow.dtype, device=flow.device) + flow[:, 0]
+    y = torch.arange(height, dtype=flow.dtype, device=flow.device).view(-1, 1) + flow[:, 1]
     # grid_sample counts from the outer edge of the first pixel (-1) to that of the last (1).
-    place = (2 * (here + flow.permute(0, 2, 3, 1)) + 1) / size - 1
+    place = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     return F.grid_sample(image, place, padding_mode="border", align_corners=False)
 
 

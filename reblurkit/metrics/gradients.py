@@ -52,9 +52,12 @@ class GradientStatistics(Metric):
             raise ShapeError(f"gradients need images of at least 2 x 2 pixels, but came {tuple(preds.shape[-2:])}")
         ours, theirs = _magnitudes(preds), _magnitudes(target)
         textured = theirs.any(1)  # a flat target has no gradients to compare with
-        self.ratio += (ours.mean(1) / theirs.mean(1))[textured].sum()
-        self.comparable += textured.sum()
-        self.distance += (ours.sort(1).values - theirs.sort(1).values).abs().mean(1).sum()
+        ratio = torch.where(textured, ours.mean(1) / theirs.mean(1), 0).sum()
+        distance = (ours.sort(1).values - theirs.sort(1).values).abs().mean(1).sum()
+        device = self.images.device  # a metric that was not moved takes images from anywhere
+        self.ratio += ratio.to(device)
+        self.comparable += textured.sum().to(device)
+        self.distance += distance.to(device)
         self.images += len(preds)
 
     def compute(self) -> dict[str, Tensor]:

@@ -38,7 +38,8 @@ class PerImageMetric(Metric, ABC):
         """Add a batch of images ``(B, 3, H, W)`` in [0, 1]; the first batch's range is checked."""
         check_images(preds=preds, target=target)
         self._check_range(preds=preds, target=target)
-        self.total += self.per_image(preds.detach().double(), target.detach().double()).sum()
+        values = self.per_image(preds.detach().double(), target.detach().double())
+        self.total += values.sum().to(self.total.device)  # a metric that was not moved takes images from anywhere
         self.images += len(preds)
 
     def compute(self) -> Tensor:

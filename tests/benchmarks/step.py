@@ -36,6 +36,7 @@ what a step takes beyond networks and optimizers.
 - **joined**: as separate, with M_R's own passes on L and Ŝ in one batch.
 - **careless**: the loop one writes first: M_R not frozen while M_D learns, a graph kept for M_R(S), L computed twice.
 - **channels_last**: both networks `.to(memory_format=torch.channels_last)`.
+- **bf16** (on a GPU): the step under `torch.autocast` in bfloat16.
 - **compiled** (with `--compile`): both networks `.compile()`; the package then computes M_R(L) twice.
 
 Made by `python -m tests.benchmarks.step`."""
@@ -138,6 +139,10 @@ def contestants(setting: Setting, blocks: int, device: torch.device, compiled: b
         for net in (training.network, training.reblur_net):
             net.to(memory_format=torch.channels_last)
         runs[f"{name}, channels_last"] = partial(STEPS[name], training)
+    for name in ("L1", "reblurring") if device.type == "cuda" else ():
+        for format_ in ("", ", channels_last"):
+            step = runs[f"{name}{format_}"]
+            runs[f"{name}, bf16{format_}"] = partial(in_bfloat16, step, device)
     for name in ("L1", "reblurring") if compiled else ():
         training = Training(setting, blocks, device)
         for net in (training.network, training.reblur_net):
@@ -146,15 +151,23 @@ def contestants(setting: Setting, blocks: int, device: torch.device, compiled: b
     return runs
 
 
-def measure(setting: Setting, blocks: int, device: torch.device, repeats: int, compiled: bool) -> dict[str, Any]:
-    """Arithmetic, time and memory of every contestant."""
+def in_bfloat16(step: Run, device: torch.device) -> None:
+    """A step whose networks compute in bfloat16."""
+    with torch.autocast(device.type, torch.bfloat16):
+        step()
+
+
+def measure(
+    setting: Setting, blocks: int, device: torch.device, repeats: int, compiled: bool, seconds: float
+) -> dict[str, Any]:
+    """Arithmetic, time and memory of every contestant, in about ``seconds``."""
     arithmetic = {}
     for name, step in STEPS.items():
         with FlopCounterMode(display=False) as counter:
             step(Training(setting, blocks, device))
         arithmetic[name] = counter.get_total_flops() / 1e9
     runs = contestants(setting, blocks, device, compiled)
-    times = interleaved(runs, repeats, device)
+    times = interleaved(runs, repeats, device, seconds / len(runs))
     return {
         name: {
             "GFLOP": arithmetic["separate" if name == "reblurring, compiled" else name.split(",")[0]],
@@ -203,9 +216,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="default: docs/results/step_DEVICE")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    # A GPU is shared and dear: four tables within a minute, start and warm-up not counted.
+    seconds = 15 if device.type == "cuda" else 900
     steps = {
         f"{name}, n={blocks}, batch {'x'.join(map(str, setting.batch))}": measure(
-            setting, blocks, device, arguments.repeats, arguments.compile
+            setting, blocks, device, arguments.repeats, arguments.compile, seconds
         )
         for name, setting in SETTINGS[device.type].items()
         for blocks in (1, 2)

@@ -151,11 +151,11 @@ def test_a_backend_asked_for_by_name_works_or_raises(monkeypatch):
         flow_kernel_blur(image, flow, flow, backend="triton")
     with pytest.raises(BackendError, match="works on CPU tensors"):
         choose("numba", torch.device("cuda"))
-    monkeypatch.setattr("reblurkit.blur.backends._installed", lambda package: False)
+    monkeypatch.setattr("reblurkit.blur.backends.choice._installed", lambda package: False)
     with pytest.raises(BackendError, match=r"pip install 'reblurkit\[cpu\]'"):
         flow_line_blur(image, flow, flow, backend="numba")
     assert choose("auto", torch.device("cpu")) == choose("auto", torch.device("cuda")) == "torch"
-    monkeypatch.setattr("reblurkit.blur.backends._installed", lambda package: True)
+    monkeypatch.setattr("reblurkit.blur.backends.choice._installed", lambda package: True)
     assert choose("auto", torch.device("cpu")) == "numba"
     assert choose("auto", torch.device("cuda")) == "triton"
     assert choose("auto", torch.device("mps")) == "torch"

@@ -6,20 +6,37 @@ gather ``(C, pixels, taps)``, then one matrix product (table) or weighted sum (l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
+from reblurkit.blur.backends.choice import Gradients
 from reblurkit.blur.table import merged_cells
 
 keeps_jacobian = True
+Result = TypeVar("Result")
+
 _CHUNK = 1 << 18  # pixels times taps at once: a few megabytes, so that they stay in the processor's cache
 
 
+def _without_autocast(function: Callable[..., Result]) -> Callable[..., Result]:
+    """The types are chosen here; autocast would compute the matrix products in half precision."""
+
+    @functools.wraps(function)
+    def wrapped(image: Tensor, *arguments: Any) -> Result:
+        with torch.autocast(image.device.type, enabled=False):
+            return function(image, *arguments)
+
+    return wrapped
+
+
+@_without_autocast
 def forward(
     image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, jacobian: bool
 ) -> tuple[Tensor, Tensor]:
@@ -46,6 +63,7 @@ def forward(
     return blurred.contiguous(), saved.contiguous()
 
 
+@_without_autocast
 def backward(
     grad: Tensor,
     image: Tensor,
@@ -56,13 +74,13 @@ def backward(
     max_flow: int | None,
     need_image: bool,
     need_flow: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
     dtype = computing_type(image, flow_next, flow_prev)
     motion, drawable = _motions(flow_next, flow_prev, exposure, max_flow, dtype)
     # Where the blur is undefined the upstream gradient may be NaN: such a pixel takes part in no gradient.
     grad = torch.where(drawable, grad.to(dtype), 0)
-    d_image, d_next, d_prev = image.new_empty(0), flow_next.new_empty(0), flow_prev.new_empty(0)
+    d_image = d_next = d_prev = None
     if need_flow:
         d_flow = torch.zeros_like(motion)
         for channel in range(image.shape[1]):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
+from reblurkit.blur.backends.choice import Gradients
 from reblurkit.blur.backends.layout import LANES, groups_of, rows_of_four
 from reblurkit.blur.backends.numba.pixel import Table, gather, scatter
 from reblurkit.blur.backends.numba.vec4 import add_scaled, lane, load, zeros
@@ -53,12 +54,12 @@ def backward(
     max_flow: int | None,
     need_image: bool,
     need_flow: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
     dtype = computing_type(image, flow_next, flow_prev)
     batch, channels, height, width = image.shape
     motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype)
-    d_image, d_next, d_prev = image.new_empty(0), flow_next.new_empty(0), flow_prev.new_empty(0)
+    d_image = d_next = d_prev = None
     if need_flow:
         d_flow = grad.new_empty((2, *flow_next.shape), dtype=dtype)
         _run(_flow_gradient, grad.to(dtype).contiguous(), *motion, saved, d_flow)
@@ -108,12 +109,17 @@ def _run(kernel: Any, *arguments: Any) -> None:
     """Call a kernel with arrays in place of tensors, on as many threads as torch uses."""
     arrays = [value.detach().numpy() if isinstance(value, Tensor) else value for value in arguments]
     with _one_at_a_time:
+        # Where both run on one OpenMP, Numba's first call gives torch all cores: what torch had is read before, and
+        # put back.
+        threads = torch.get_num_threads()
         before = numba.get_num_threads()
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
         try:
             kernel(*arrays)
         finally:
             numba.set_num_threads(before)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 _jit = numba.njit(parallel=True, cache=True)
