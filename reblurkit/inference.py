@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,18 @@ _CHUNK = 8  # frames of a video that are read together
 _PROBE = 256  # side of the image that shows what a pixel takes
 _IMAGES = 60  # bytes that a pixel takes outside tiles: of the image, its result, and sums of tiles
 _SHARE = 0.7  # of free memory that is used: what is measured is no promise
+
+
+class AdaptationChange(NamedTuple):
+    """What adaptation did to an image.
+
+    The self-reblur loss (equation 7) ``before`` the first step and ``after`` the last, and the mean ``change`` of the
+    image's values in grey levels of 255.
+    """
+
+    before: float
+    after: float
+    change: float
 
 
 class Deblurrer:
@@ -45,6 +57,7 @@ class Deblurrer:
         network: The deblurring network.
         frames: Frames that it takes at once, 1 for images.
         not_adapted: Images whose adaptation became NaN or infinite, and which kept the plain output.
+        changes: What the adaptation did to each image, in order.
 
     Raises:
         ArgumentError: If the arguments do not go together, or there is no such device.
@@ -73,6 +86,7 @@ class Deblurrer:
         self.network = network
         self.frames = stack_length(network)
         self.not_adapted = 0
+        self.changes: list[AdaptationChange] = []
         if steps and reblur_net is None:
             raise ArgumentError("adaptation needs the reblurring network that was trained with the network")
         if steps and self.frames > 1:
@@ -123,7 +137,11 @@ class Deblurrer:
         assert self._reblur_net is not None
         call = adapt_call(self._deblur, self._reblur_net, (image,), {}, self.options)
         self.not_adapted += int((~call.losses.isfinite().all(1)).sum())
-        return finest_scale(call.output)
+        adapted = finest_scale(call.output)
+        levels = 255 * (adapted.clamp(0, 1) - call.plain.clamp(0, 1)).abs().flatten(1).mean(1)
+        rows = zip(call.losses[:, 0].tolist(), call.losses[:, -1].tolist(), levels.tolist(), strict=True)
+        self.changes += [AdaptationChange(*row) for row in rows]
+        return adapted
 
     def _in_largest_tiles(self, blurry: Tensor) -> Tensor:
         for tile in self._tiles(blurry):

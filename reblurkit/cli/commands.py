@@ -21,6 +21,8 @@ from reblurkit.errors import ArgumentError
 if TYPE_CHECKING:
     from reblurkit.plugins.trained_network import TrainedNetworks
 
+_OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
+
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -99,7 +101,11 @@ def _completion_arguments(parser: _Parser) -> None:
 def _add_network(parser: _Parser) -> None:
     """The ways to name a trained network, see ``load_networks``."""
     add = parser.add_argument
-    add("--checkpoint", metavar="FILE", help="the network: a checkpoint of `reblurkit fit`")
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        help="the network: a checkpoint of `reblurkit fit` (default: the pretrained one)",
+    )
     add("--config", metavar="FILE", help="its configuration (default: config.yaml of its run)")
     add("--model", metavar="NAME", help="or a network of this package, with --weights")
     add("--network", metavar="CLASS", help="or a class by its dotted path")
@@ -115,8 +121,8 @@ def _tile(text: str) -> int | str:
 
 def _deblur_arguments(parser: _Parser) -> None:
     parser.description = (
-        "Deblur images of any size with a trained network, and write them as PNG files of the same name; those of a "
-        "folder keep their place below it, those of a video go to a folder of its name."
+        "Deblur images of any size, and write them as PNG files of the same name; those of a folder keep their place "
+        "below it, those of a video go to a folder of its name. Without a network of yours, the one of this package."
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="image file, folder of images, or video file")
@@ -126,6 +132,7 @@ def _deblur_arguments(parser: _Parser) -> None:
     add("--adapt-lr", type=float, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
     add("--tile", type=_tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits")
+    add("--compare", action="store_true", help="write a picture of before and after beside each image")
     existing = ("refuse", "skip", "overwrite")
     add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
     add("--strip", action="store_true", help="write no alpha, date, place, resolution or colour profile")
@@ -201,11 +208,18 @@ def _deblur(options: argparse.Namespace) -> int:
         reblur_net=reblur_net if options.adapt else None,
         steps=options.adapt,
         lr=options.adapt_lr,
-        tile=options.tile,
+        tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,
     )
     written, skipped, failed, unread = deblur_files(
-        options.inputs, options.output, deblurrer, existing=options.existing, strip=options.strip, video=options.video
+        options.inputs,
+        options.output,
+        deblurrer,
+        existing=options.existing,
+        strip=options.strip,
+        video=options.video,
+        compare=options.compare,
+        report=lambda line: print(f"reblurkit: {line}", file=sys.stderr),
     )
     if unread:
         print(f"reblurkit: {unread_line(unread)}", file=sys.stderr)
@@ -217,8 +231,19 @@ def _deblur(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _names_network(options: argparse.Namespace) -> bool:
+    ways = ("checkpoint", "config", "model", "network", "network_args", "weights")
+    return any(getattr(options, way) is not None for way in ways)
+
+
 def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
-    from reblurkit.plugins.trained_network import load_networks
+    from reblurkit.models import load_pretrained
+    from reblurkit.plugins.trained_network import TrainedNetworks, load_networks
+
+    if not _names_network(options):
+        network, reblur_net, _ = load_pretrained()
+        print("reblurkit: no network is named: the pretrained one of this package", file=sys.stderr)
+        return TrainedNetworks(network, reblur_net)
 
     return load_networks(
         checkpoint=options.checkpoint,

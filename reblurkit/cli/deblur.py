@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -12,16 +12,21 @@ from typing import Literal, NamedTuple, get_args
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
+from torch import Tensor
 
+from reblurkit.core.files import whole_file
 from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image
 from reblurkit.data.patterns import result_names, walk_files
 from reblurkit.data.unread import unread_files, unread_line
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
-from reblurkit.inference import Deblurrer
+from reblurkit.inference import AdaptationChange, Deblurrer
+from reblurkit.pictures.grid import comparison_grid
 
 Existing = Literal["refuse", "skip", "overwrite"]
+_POOR = 0.1  # self-reblur loss that no trained pair was seen to have: 25 grey levels at every pixel
+_UNSEEN = 0.1  # mean change in grey levels of 255; rounding to 8 bits alone changes as much
 
 
 class Outcome(NamedTuple):
@@ -48,6 +53,8 @@ def deblur_files(
     existing: Existing = "refuse",
     strip: bool = False,
     video: bool = False,
+    compare: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Deblur image files, folders of them, and videos.
 
@@ -66,6 +73,8 @@ def deblur_files(
         strip: Write plain RGB values and nothing beside them.
         video: Write a video beside the frames of each video file, with its times and its sound, see
             :func:`reblurkit.data.video_writing.write_video`.
+        compare: Write a picture of before and after, with an enlarged detail, beside each result: ``NAME_compare.jpg``.
+        report: Called with a line for each image that the deblurrer has adapted to.
 
     Returns:
         What was done. Inputs that cannot be read or processed, or whose result cannot be written, are listed, and
@@ -95,8 +104,12 @@ def deblur_files(
             progress.update(task, description=f"Deblurring {escape(str(source.origin))}", advance=left_out)
             try:
                 for index, image in deblurrer.each_frame(source.frames, wanted):
-                    kind = source.frames.kind(index)
-                    write_image(image, source.targets[index], ImageKind(kind.bits) if strip else kind)
+                    kind, target = source.frames.kind(index), source.targets[index]
+                    write_image(image, target, ImageKind(kind.bits) if strip else kind)
+                    if compare:
+                        _write_comparison(source.frames.read(index, index + 1)[0], image, target)
+                    if report is not None and deblurrer.options.steps:
+                        report(f"{_frame_name(source, index)}: {_adaptation(deblurrer.changes[-1])}")
                     written += 1
                     progress.advance(task)
                 if source.video is not None and not (existing == "skip" and source.video.exists()):
@@ -109,6 +122,28 @@ def deblur_files(
     if failures and not written and not skipped:
         raise _first(failures)
     return Outcome(written, skipped, [str(failure) for failure in failures], unread)
+
+
+def _write_comparison(blurry: Tensor, deblurred: Tensor, target: Path) -> None:
+    with whole_file(target.with_name(f"{target.stem}_compare.jpg")) as partial:
+        comparison_grid([{"before": blurry, "after": deblurred}], width=720).save(partial, quality=92)
+
+
+def _frame_name(source: _Source, index: int) -> str:
+    name = " ".join(str(source.origin).split())
+    return name if len(source.targets) == 1 else f"{name}, {source.targets[index].stem}"
+
+
+def _adaptation(change: AdaptationChange) -> str:
+    line = (
+        f"self-reblur loss {change.before:.5f} before, {change.after:.5f} after adaptation; "
+        f"mean change {change.change:.2f} grey levels"
+    )
+    if change.before > _POOR:
+        return f"{line}; the reblurring network makes another image of it: is it trained?"
+    if change.change < _UNSEEN:
+        return f"{line}, which nobody sees: more steps or a larger learning rate change more"
+    return line
 
 
 class _Failure(NamedTuple):
