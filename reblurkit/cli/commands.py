@@ -237,10 +237,11 @@ def _names_network(options: argparse.Namespace) -> bool:
 
 
 def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
-    from reblurkit.models import load_pretrained
     from reblurkit.plugins.trained_network import TrainedNetworks, load_networks
 
     if not _names_network(options):
+        from reblurkit.models import load_pretrained
+
         network, reblur_net, _ = load_pretrained()
         print("reblurkit: no network is named: the pretrained one of this package", file=sys.stderr)
         return TrainedNetworks(network, reblur_net)

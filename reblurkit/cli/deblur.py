@@ -90,7 +90,7 @@ def deblur_files(
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"`output` must be a folder, but {folder} is a file")
     sources, failures, found = _open(inputs, folder, deblurrer.frames, video)
-    _check_targets(sources, found, existing)
+    _check_targets(sources, found, existing, compare)
     folders = [path for path in map(Path, inputs) if path.is_dir()]
     unread = unread_files(file for path in folders for file in _visible(path, folder))
     written = skipped = 0
@@ -124,8 +124,12 @@ def deblur_files(
     return Outcome(written, skipped, [str(failure) for failure in failures], unread)
 
 
+def _comparison(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_compare.jpg")
+
+
 def _write_comparison(blurry: Tensor, deblurred: Tensor, target: Path) -> None:
-    with whole_file(target.with_name(f"{target.stem}_compare.jpg")) as partial:
+    with whole_file(_comparison(target)) as partial:
         comparison_grid([{"before": blurry, "after": deblurred}], width=720).save(partial, quality=92)
 
 
@@ -142,7 +146,7 @@ def _adaptation(change: AdaptationChange) -> str:
     if change.before > _POOR:
         return f"{line}; the reblurring network makes another image of it: is it trained?"
     if change.change < _UNSEEN:
-        return f"{line}, which nobody sees: more steps or a larger learning rate change more"
+        return f"{line}, which nobody sees: more steps or a larger rate change more"
     return line
 
 
@@ -272,11 +276,12 @@ def _source(frames: Frames, root: Path, output: Path, names: Mapping[Path, Path]
     return _Source(origin, frames, targets, place(origin, video_suffix(frames)) if video else None)
 
 
-def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: Existing) -> None:
+def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: Existing, compare: bool) -> None:
     inputs = {path.resolve() for path in found}
     taken: dict[Path, Path] = {}
     for source in sources:
-        for target in (*source.targets, *([source.video] if source.video else [])):
+        comparisons = map(_comparison, source.targets) if compare else ()
+        for target in (*source.targets, *([source.video] if source.video else []), *comparisons):
             if (other := taken.setdefault(target, source.origin)) is not source.origin:
                 advice = "rename one, deblur them into two folders, or give the folder that holds both"
                 raise ArgumentError(f"{other} and {source.origin} would both be written to {target}; {advice}")

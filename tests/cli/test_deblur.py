@@ -17,8 +17,10 @@ import reblurkit.inference
 from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
+from reblurkit.cli.deblur import deblur_files
 from reblurkit.data import read_image
 from reblurkit.data.images import ImageKind, image_kind
+from reblurkit.inference import Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model
 from reblurkit.plugins import DeblurTask
 
@@ -235,6 +237,43 @@ def test_checkpoints_of_compiled_networks_and_with_slashes_in_their_names(work):
     with torch.no_grad():
         expected = FullSize(task.network)(read_image(work / "photos" / "a.png")[None])[0]
     torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(expected), rtol=0, atol=1e-6)
+
+
+def test_adaptation_says_what_it_did_to_each_image(work, capsys):
+    task, path = reblur_run(work)
+    assert deblur("--adapt", "2", "--adapt-lr", "0.01", by=("--checkpoint", path)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for name in ("photos/a.png", "photos/deep/b.jpg"):
+        blurry = read_image(work / name)[None]
+        adapted = adapt(FullSize(task.network), FullSize(task.reblur), blurry, steps=2, lr=0.01)
+        change = 255 * (adapted.image.clamp(0, 1) - adapted.plain.clamp(0, 1)).abs().mean()
+        before, after = adapted.losses[0, 0], adapted.losses[0, -1]
+        line = f"reblurkit: {name}: self-reblur loss {before:.5f} before, {after:.5f} after adaptation; mean change "
+        assert any(each.startswith(f"{line}{change:.2f} grey levels") for each in lines), lines
+    # this reblurring network was never trained
+    assert sum("the reblurring network makes another image of it" in line for line in lines) == 2
+
+
+def test_steps_that_change_nothing_are_told(work, capsys):
+    task, _ = reblur_run(work)
+    with torch.no_grad():
+        task.reblur.layers[-1].weight.zero_()
+        task.reblur.layers[-1].bias.zero_()
+    task.reblur.global_residual = True
+    deblurrer = Deblurrer(task.network, reblur_net=task.reblur, steps=1, lr=1e-9, device="cpu")
+    lines = []
+    deblur_files(["photos/a.png"], "out", deblurrer, report=lines.append)
+    assert len(lines) == 1
+    assert lines[0].endswith("mean change 0.00 grey levels, which nobody sees: more steps or a larger rate change more")
+
+
+def test_before_and_after_are_drawn_on_request(work, capsys):
+    assert deblur("--compare") == 0
+    assert written(work / "out") == ["a.png", "a_compare.jpg", "deep/b.png", "deep/b_compare.jpg"]
+    with Image.open(work / "out" / "a_compare.jpg") as picture:
+        assert picture.width > 2 * 700
+    (work / "out" / "a.png").unlink()
+    assert "a_compare.jpg exists already" in fails(capsys, "--compare", inputs=["photos/a.png"])
 
 
 def test_an_image_whose_adaptation_becomes_nan_is_counted_and_keeps_the_plain_output(work, capsys):
