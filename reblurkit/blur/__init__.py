@@ -1,6 +1,7 @@
 """Physics: from motion to blur, differentiable, in pure torch."""
 
 from reblurkit.blur.averaging import average_frames
+from reblurkit.blur.defocus import DefocusBlur
 from reblurkit.blur.exposure import exposure_from
 from reblurkit.blur.kernel_blur import FlowKernelBlur, flow_kernel_blur
 from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
@@ -16,6 +17,7 @@ from reblurkit.blur.warp_blur import FlowWarpBlur, flow_warp_blur
 __all__ = [
     "BlurTransfer",
     "CameraNoise",
+    "DefocusBlur",
     "FlowKernelBlur",
     "FlowLineBlur",
     "FlowWarpBlur",

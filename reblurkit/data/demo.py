@@ -1,4 +1,4 @@
-"""Photographs that come with scikit-image, blurred by random camera shake: data to try things on."""
+"""Photographs that come with scikit-image, blurred at random: data to try things on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from reblurkit.blur.random_blur import RandomBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.augmentation import flip_and_turn, random_crop
 from reblurkit.data.paired import PairedItem
@@ -23,18 +24,17 @@ _PHOTOS = {
 
 
 class DemoPhotos(Dataset[PairedItem]):
-    """Natural photographs bundled with scikit-image, blurred by :class:`reblurkit.blur.ShakeBlur`.
+    """Natural photographs bundled with scikit-image, blurred by :class:`reblurkit.blur.ShakeBlur` or another.
 
-    Training items are random crops, flipped and turned, each blurred by a kernel of its own that changes every epoch.
-    Test items are
-    whole photos, none of which is among those for training, with one fixed kernel each.
+    Training items are random crops, flipped and turned, each with a blur of its own that changes every epoch. Test
+    items are whole photos, none of which is among those for training, with one fixed blur each.
 
     Args:
         split: ``"train"`` or ``"test"``.
         crop: Side of the training crops.
         crops_per_photo: Training crops of each photo in an epoch.
-        blur: The camera shake.
-        seed: Crops, kernels and augmentation are a function of (seed, epoch, index).
+        blur: The random blur; default ``ShakeBlur()``.
+        seed: Crops, blur and augmentation are a function of (seed, epoch, index).
 
     Example:
         >>> [item["name"] for item in DemoPhotos("test")]
@@ -47,7 +47,7 @@ class DemoPhotos(Dataset[PairedItem]):
         *,
         crop: int = 96,
         crops_per_photo: int = 64,
-        blur: ShakeBlur | None = None,
+        blur: RandomBlur | None = None,
         seed: int = 0,
     ) -> None:
         self.names = _PHOTOS[split]
@@ -58,7 +58,7 @@ class DemoPhotos(Dataset[PairedItem]):
         self.photos = [_photo(name) for name in self.names]
         """The whole sharp photos, ``(3, H, W)``."""
         # A margin lets real surroundings, not a replicated border, blur into the crops.
-        self._margin = self.blur.size // 2 if split == "train" else 0
+        self._margin = self.blur.border if split == "train" else 0
         self._padded = [F.pad(photo, [self._margin] * 4, mode="reflect") for photo in self.photos]
 
     def __len__(self) -> int:

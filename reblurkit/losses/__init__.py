@@ -11,13 +11,14 @@ from reblurkit.losses.reblur import (
     self_reblur_loss,
     sharpness_preservation_loss,
 )
-from reblurkit.losses.reconstruction import CharbonnierLoss, FrequencyLoss, MultiScaleLoss
+from reblurkit.losses.reconstruction import CharbonnierLoss, FrequencyLoss, LogMSELoss, MultiScaleLoss
 
 __all__ = [
     "AdversarialLoss",
     "CharbonnierLoss",
     "FrequencyLoss",
     "LayerFeatures",
+    "LogMSELoss",
     "MultiScaleLoss",
     "MultiScalePerceptualLoss",
     "ReblurLoss",

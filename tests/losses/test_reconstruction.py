@@ -2,16 +2,28 @@ from __future__ import annotations
 
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 from torch import nn
 
 from reblurkit.errors import ArgumentError, ShapeError
-from reblurkit.losses import CharbonnierLoss, FrequencyLoss, MultiScaleLoss
+from reblurkit.losses import CharbonnierLoss, FrequencyLoss, LogMSELoss, MultiScaleLoss
 
 
 def test_charbonnier_is_the_mean_of_its_formula():
     a, b = torch.rand(2, 2, 3, 5, 7, dtype=torch.float64)
     expected = ((a - b) ** 2 + 0.01**2).sqrt().mean()
     torch.testing.assert_close(CharbonnierLoss(0.01)(a, b), expected, rtol=1e-14, atol=0)
+
+
+def test_log_mse_is_minus_the_psnr_of_each_image():
+    """Of scikit-image; a mean over images, not the PSNR of the batch; the floor bounds what near images count."""
+    deblurred, sharp = torch.rand(3, 3, 9, 7, dtype=torch.float64), torch.rand(3, 3, 9, 7, dtype=torch.float64)
+    deblurred[1] = sharp[1] + 0.01 * deblurred[1]
+    psnr = [peak_signal_noise_ratio(s.numpy(), d.numpy(), data_range=1) for s, d in zip(sharp, deblurred, strict=True)]
+    assert LogMSELoss(floor=1e-12)(deblurred, sharp).item() == pytest.approx(-sum(psnr) / 3, rel=1e-6)
+    assert LogMSELoss(floor=1e-4)(sharp, sharp).item() == pytest.approx(-40)
+    with pytest.raises(ArgumentError, match="`floor` must be greater than 0"):
+        LogMSELoss(floor=0)
 
 
 def test_frequency_loss_is_the_l1_distance_of_stacked_coefficients():
@@ -26,7 +38,7 @@ def test_frequency_loss_takes_half_precision():
     assert FrequencyLoss()(image.half(), image.half() / 2).isfinite()
 
 
-@pytest.mark.parametrize("loss", [CharbonnierLoss(0.1), FrequencyLoss()])
+@pytest.mark.parametrize("loss", [CharbonnierLoss(0.1), FrequencyLoss(), LogMSELoss()])
 def test_gradients(loss):
     a, b = torch.rand(2, 1, 2, 4, 5, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: loss(x, b), a.requires_grad_())

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import Dataset
 
+from reblurkit.blur.random_blur import RandomBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.demo import DemoPhotos
@@ -123,10 +124,10 @@ class DemoDataModule(ImageDataModule):
         batch_size: Crops a batch and process.
         crop: Side of the training crops in pixels.
         crops_per_photo: Training crops of each photo in an epoch.
-        blur: The camera shake.
+        blur: The random blur; default ``ShakeBlur()``.
         device_augmentation: Augments training batches on their device; as of :class:`PairedDataModule`.
         num_workers: Processes that blur and augment.
-        seed: Order, crops, kernels and augmentation are a function of (seed, epoch, index).
+        seed: Order, crops, blur and augmentation are a function of (seed, epoch, index).
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class DemoDataModule(ImageDataModule):
         batch_size: int = 8,
         crop: int = 96,
         crops_per_photo: int = 64,
-        blur: ShakeBlur | None = None,
+        blur: RandomBlur | None = None,
         device_augmentation: PairAugmentation | None = None,
         num_workers: int = 0,
         seed: int = 0,
