@@ -17,6 +17,10 @@ from reblurkit.models.flow.tvl1 import TVL1 as TVL1
 from reblurkit.models.full_size import FullSize as FullSize
 from reblurkit.models.kernel_wizard import KernelWizard as KernelWizard
 from reblurkit.models.patchgan import PatchGAN as PatchGAN
+from reblurkit.models.pretrained import Pretrained as Pretrained
+from reblurkit.models.pretrained import list_pretrained as list_pretrained
+from reblurkit.models.pretrained import load_pretrained as load_pretrained
+from reblurkit.models.pretrained import save_pretrained as save_pretrained
 from reblurkit.models.reblur_net import ReblurNet as ReblurNet
 from reblurkit.models.registry import create_model as create_model
 from reblurkit.models.registry import list_models as list_models

@@ -20,6 +20,7 @@ from reblurkit.cli import main
 from reblurkit.core.downloads import RemoteFile
 from reblurkit.data import read_image
 from reblurkit.metrics import NIQE, fit_pristine
+from reblurkit.models import FoldedUNet
 from reblurkit.models.vgg import VGG_WEIGHTS
 from reblurkit.plugins.former_paths import present_paths
 
@@ -514,3 +515,15 @@ def test_training_on_sharp_photos_alone(project, hub_cache, cache):
         assert main([command, "--config", str(config), *small]) == 0
     folders = {"true": hub_cache / "reblurkit" / "images", "kept": project / "kept"}
     assert [folder.is_dir() for folder in folders.values()] == [cache == name for name in folders]
+
+
+@pytest.mark.parametrize("stage", ["base_psnr", "base_reblur"])
+def test_later_stages_of_the_networks_in_the_box(project, hub_cache, stage):
+    for number in range(3):
+        save(project / "photos" / f"{number}.png", size=(40, 48))
+    network = FoldedUNet(widths=(4, 4), blocks=(1, 1))
+    torch.save(network.state_dict(), "earlier.pt")
+    config = ROOT / "examples" / "configs" / "pretrained" / f"{stage}.yaml"
+    small = ["--data.crop=32", "--data.batch_size=1", "--model.network.widths=[4, 4]", "--model.network.blocks=[1, 1]"]
+    small += ["--data.root=photos", "--model.weights=earlier.pt", "--trainer.fast_dev_run=true"]
+    assert main(["fit", "--config", str(config), *small, "--trainer.accelerator=cpu"]) == 0

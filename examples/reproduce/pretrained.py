@@ -1,0 +1,220 @@
+"""Trains the networks in the box, measures them on photos that no one trained on, and writes weights and card.
+
+    python examples/reproduce/pretrained.py --photos TRAIN --test TEST --pairs PAIRS --run runs/base --minutes 60
+    python examples/reproduce/pretrained.py --photos TRAIN --test TEST --pairs PAIRS --run runs/base --write
+
+TRAIN and TEST are folders of sharp photos, PAIRS one of files `blur_NAME.png` and `sharp_NAME.png`. The recipe is in
+`examples/configs/pretrained`: L1, then PSNR, then L1 + the reblurring loss, with M_R beside. A run stops after so many
+minutes and goes on where it was when it is called again; `--write` measures and writes, whatever has been reached.
+
+Fixed before the run: photos are the unit; each is measured under each of four blurs that follow from its number, and as
+it is. Nothing is chosen on them. The card holds means, their 95 % intervals over photos, and the worst photo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from scipy.stats import t as student
+
+from reblurkit import __version__
+from reblurkit.blur import CameraNoise, MotionBlur, ShakeBlur
+from reblurkit.data import PhotoFolder, read_image
+from reblurkit.data.synthetic import SyntheticPairs
+from reblurkit.metrics import NIQE, PSNR, SSIM
+from reblurkit.models import FoldedUNet, ReblurNet, load_weights, save_pretrained
+from reblurkit.models import pretrained as box
+from reblurkit.models.weights import read_lightning_checkpoint
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
+STAGES = ("base_l1", "base_psnr", "base_reblur")
+BLURS = {
+    "motion": MotionBlur(12),
+    "shake 9": ShakeBlur(9, 0.3),
+    "shake 15": ShakeBlur(15, 0.5),
+    "shake 25": ShakeBlur(25, 0.6),
+}
+
+
+def train(stage, photos, run, minutes, weights=None):
+    """Train a stage, or go on with it; returns its checkpoint and whether it is complete."""
+    folder = run / stage
+    found = checkpoints(folder)
+    command = ["fit", "--config", str(CONFIGS / f"{stage}.yaml"), "--data.root", str(photos)]
+    command += ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(folder)]
+    if found:
+        command += ["--ckpt_path", str(found[-1])]
+    if weights is not None:
+        command += ["--model.weights", str(weights)]
+    if minutes is not None:
+        command += ["--trainer.max_time", f"00:00:{minutes:02d}:00"]
+    subprocess.run([sys.executable, "-m", "reblurkit", *command], check=True)
+    found = checkpoints(folder)
+    return found[-1], epochs(found[-1]) >= yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text())["trainer"][
+        "max_epochs"
+    ]
+
+
+def checkpoints(folder):
+    """A stage's checkpoints, the newest last."""
+    return sorted(folder.glob("**/last*.ckpt"), key=lambda file: file.stat().st_mtime)
+
+
+def epochs(checkpoint):
+    """Epochs that a run has finished."""
+    return read_lightning_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+
+
+def interval(values):
+    """Mean, half-width of the 95 % interval over photos, and the least value."""
+    values = torch.tensor(values, dtype=torch.float64)
+    if len(values) < 2:
+        return {"mean": values.mean().item(), "photos": len(values)}
+    half = student.ppf(0.975, len(values) - 1) * values.std().item() / len(values) ** 0.5
+    return {"mean": values.mean().item(), "interval": half, "least": values.min().item(), "photos": len(values)}
+
+
+def value(metric, image, target=None):
+    """A metric of one image."""
+    metric.update(image, image if target is None else target)
+    return float(metric.compute())
+
+
+def measure(network, pairs, niqe):
+    """Rows of metrics, one a pair: of the blurry photo and of the deblurred one."""
+    rows = []
+    for blurry, sharp in pairs:
+        with torch.inference_mode():
+            deblurred = network(blurry[None]).clamp(0, 1)
+        row = {"psnr": value(PSNR(), deblurred, sharp[None]), "ssim": value(SSIM(), deblurred, sharp[None])}
+        row |= {"psnr_blurry": value(PSNR(), blurry[None], sharp[None])}
+        row |= {"ssim_blurry": value(SSIM(), blurry[None], sharp[None])}
+        if niqe is not None:
+            row |= {"niqe": value(NIQE(niqe), deblurred), "niqe_blurry": value(NIQE(niqe), blurry[None])}
+        rows.append(row)
+    return rows
+
+
+def gains(rows):
+    """Means and intervals of what deblurring changes."""
+    names = [name for name in rows[0] if not name.endswith("_blurry")]
+    return {name: interval([row[name] - row[f"{name}_blurry"] for row in rows]) for name in names}
+
+
+def results(network, test, pairs, niqe):
+    """All that the card says about quality."""
+    photos, found = PhotoFolder(test), {}
+    for name, blur in BLURS.items():
+        data = SyntheticPairs(photos, [blur], CameraNoise(shot=0.01), seed=1)
+        found[name] = gains(measure(network, ((item["blurry"], item["sharp"]) for item in data), niqe))
+    with torch.inference_mode():
+        sharp = [value(PSNR(), network(item["sharp"][None]).clamp(0, 1), item["sharp"][None]) for item in photos]
+    found["sharp photos, PSNR after"] = interval(sharp)
+    if pairs is not None:
+        files = sorted(Path(pairs).glob("blur_*.png"))
+        real = [(read_image(file), read_image(file.with_name(file.name.replace("blur_", "sharp_")))) for file in files]
+        found["real pairs"] = gains(measure(network, real, niqe))
+    return found
+
+
+def sources(photos):
+    """Licences of the training photos and how many of each; authors where the list beside the photos names them."""
+    table = Path(photos) / "SOURCES.csv"
+    if not table.is_file():
+        return {}
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    licences = sorted({row["licence"] for row in rows})
+    return {
+        licence: {
+            "photos": sum(row["licence"] == licence for row in rows),
+            "sources": sorted({row["repository_or_package"] for row in rows if row["licence"] == licence}),
+            "authors": sorted({row["author_if_stated"] for row in rows if row["licence"] == licence} - {""}),
+        }
+        for licence in licences
+    }
+
+
+def seconds(network):
+    """Of one 1280 x 720 image, the better of two."""
+    image, times = torch.rand(1, 3, 720, 1280), []
+    with torch.inference_mode():
+        for _ in range(3):
+            start = time.perf_counter()
+            network(image)
+            times.append(time.perf_counter() - start)
+    return round(min(times[1:]), 2)
+
+
+def write(checkpoint, arguments, progress):
+    """Measure the pair of a checkpoint, and write weights and card."""
+    recipe = {stage: yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text()) for stage in STAGES}
+    options = recipe[STAGES[-1]]["model"]["init_args"]
+    parts = {
+        "network": {"name": "folded-unet", "arguments": options["network"].get("init_args", {})},
+        "reblur_net": {"name": "reblur-n2", "arguments": options["reblur_net"]["init_args"]},
+    }
+    network = FoldedUNet(**parts["network"]["arguments"]).eval()
+    reblur_net = ReblurNet(**parts["reblur_net"]["arguments"]).eval()
+    load_weights(network, checkpoint, network="network")
+    load_weights(reblur_net, checkpoint, network="reblur")
+    for module in (network, reblur_net):  # as they are shipped
+        module.load_state_dict({key: tensor.half().float() for key, tensor in module.state_dict().items()})
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    card = {
+        **parts,
+        "version": __version__,
+        "commit": commit,
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "hardware": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{torch.get_num_threads()} CPU threads",
+        "trained": progress,
+        "training data": sources(arguments.photos),
+        "recipe": recipe,
+        "results": {
+            "statistic": "change from blurry to deblurred: mean, half-width of the 95 % interval over photos, least",
+            **results(network, arguments.test, arguments.pairs, arguments.niqe),
+        },
+        "seconds for 1280 x 720": {"threads": torch.get_num_threads(), "seconds": seconds(network)},
+        "limits": arguments.limits,
+    }
+    save_pretrained(arguments.output, "base", network, reblur_net, card)
+    print(json.dumps({key: card[key] for key in ("trained", "results", "seconds for 1280 x 720")}, indent=2))
+
+
+def main():
+    """Train for a while, or measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", required=True, help="folder of sharp training photos")
+    parser.add_argument("--test", required=True, help="folder of sharp photos to measure on")
+    parser.add_argument("--pairs", help="folder of real pairs to measure on")
+    parser.add_argument("--niqe", help="file of NIQE's pristine model (.npz or .mat)")
+    parser.add_argument("--run", type=Path, default=Path("runs/base"), help="run folder (default: runs/base)")
+    parser.add_argument("--minutes", type=int, help="train so long in this call (default: to the end)")
+    parser.add_argument("--write", action="store_true", help="measure and write what has been reached")
+    parser.add_argument("--output", default=Path(box.__file__).parent, help="where to write (default: the package)")
+    parser.add_argument("--limits", nargs="*", default=[], help="sentences for the card: where the pair fails")
+    arguments = parser.parse_args()
+    if not arguments.write:
+        weights, is_done = None, True
+        for stage in STAGES:
+            if is_done:
+                weights, is_done = train(stage, arguments.photos, arguments.run, arguments.minutes, weights)
+        return
+    found = {stage: checkpoints(arguments.run / stage) for stage in STAGES}
+    progress = {stage: {"epochs": epochs(files[-1])} for stage, files in found.items() if files}
+    write(found[STAGES[-1]][-1], arguments, progress)
+
+
+if __name__ == "__main__":
+    main()
