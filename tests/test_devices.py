@@ -107,7 +107,7 @@ def test_losses():
 @pytest.mark.parametrize("metric", [PSNR(), GradientStatistics(), ColourShift()], ids=lambda m: type(m).__name__)
 def test_metrics(metric):
     metric = metric.to(META)
-    metric._range_checked = True  # values of this device cannot be read
+    metric._check_range = lambda **images: None  # values of this device cannot be read
     metric.update(images(), images())
     assert all(leaf.device == META for leaf in tree_leaves(metric.compute()))
 

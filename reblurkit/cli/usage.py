@@ -107,6 +107,8 @@ def _options(parser: ArgumentParser, command: str) -> Iterator[str]:
 
 def _explained(reason: str, key: str, class_path: str) -> str:
     """A reason with what was meant, or what to write."""
+    if match := re.search(r"Expected a dot import path string: (.+) Expected a typing\.Literal\[(.+)\]", reason):
+        return f"expected a class, or one of {match[2]}, but came {match[1]!r}"
     if match := re.search(r"Expected a dot import path string: (\S+)", reason):
         return f"unknown class {match[1]}" + (
             did_you_mean(match[1], known_classes())

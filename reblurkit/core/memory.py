@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -67,6 +68,8 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         yield peak
         peak.taken = torch.cuda.max_memory_allocated(device) - before
         return
+    with suppress(OSError, AttributeError):  # other C libraries than GNU's
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, so that it counts when taken again
     try:
         (_PROCESS / "clear_refs").write_text("5")  # Linux: forget the peak up to here
         held = _status("VmRSS")

@@ -67,8 +67,9 @@ def values_of_each(metric: Metric, name: str, preds: Tensor, target: Tensor) -> 
     Example:
         >>> from reblurkit.metrics import PSNR
         >>> psnr, image = PSNR(), torch.zeros(2, 3, 8, 8)
-        >>> values_of_each(psnr, "psnr", image, torch.stack([image[0] + 0.1, image[0] + 0.01]))["psnr"]
-        [19.99999..., 39.99999...]
+        >>> values = values_of_each(psnr, "psnr", image, torch.stack([image[0] + 0.1, image[0] + 0.01]))
+        >>> [round(value, 3) for value in values["psnr"]]
+        [20.0, 40.0]
         >>> round(float(psnr.compute()), 3)
         30.0
     """

@@ -124,10 +124,11 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
     network = load_networks(checkpoint=str(checkpoint)).network
     assert torch.equal(network.layers[0].weight, saved["network.layers.0.weight"])
     assert adapt(network=["--checkpoint", str(checkpoint)]) == 0
-    (project / "far" / "away").mkdir(parents=True)
-    checkpoint.rename(project / "far" / "away" / "alone.ckpt")
-    alone = ["--checkpoint", "far/away/alone.ckpt"]
-    assert "the network of far/away/alone.ckpt is unknown" in fails(capsys, network=alone, output="out2")
+    far = "far/away/from/every/run"  # whose config.yaml is looked for up to three folders higher
+    (project / far).mkdir(parents=True)
+    checkpoint.rename(project / far / "alone.ckpt")
+    alone = ["--checkpoint", f"{far}/alone.ckpt"]
+    assert f"the network of {far}/alone.ckpt is unknown" in fails(capsys, network=alone, output="out2")
     assert adapt(network=[*alone, "--config", "config.yaml"], output="out2") == 0
     config = yaml.safe_load((project / "config.yaml").read_text())
     config["model"]["init_args"]["network"]["init_args"]["width"] = 5
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
         ({"time": ["--exposure", "1", "--fps", "24"]}, "say how long the exposure is, in one way"),
         ({"time": ["--fps", "24"]}, "either --window and --stride (synthetic blur) or --shutter and --fps"),
         ({"time": ["--exposure", "-1"]}, "--exposure, half of the time the shutter is open"),
-        ({"network": []}, "give the network in one of three ways"),
+        ({"network": ["--weights", "unet.pt"]}, "give the network in one of three ways"),
         ({"network": ["--model", "unet"]}, "--model unet has random weights"),
         ({"network": ["--model", "une", "--weights", "unet.pt"]}, "unknown network 'une'"),
         ({"network": ["--network", "nowhere.Net"]}, "No module named 'nowhere'"),
@@ -257,7 +258,7 @@ def test_deblurring_in_chunks_is_deblurring_all():
     torch.testing.assert_close(torch.stack(whole), torch.stack(parts))
     assert whole[0].shape == (3, 12, 20)
     with torch.no_grad():
-        expected = network.eval()(video.frames[None, 2:7])[0]
+        expected = FullSize(network.eval())(video.frames[None, 2:7])[0]
     torch.testing.assert_close(whole[4], expected.clamp(0, 1))
 
 

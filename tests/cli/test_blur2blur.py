@@ -108,7 +108,7 @@ def check_a_whole_story(project, name, size):
     generator.load_state_dict({key[10:]: value for key, value in state.items() if key.startswith("generator.")})
     network.load_state_dict(torch.load(project / "mine.pth", weights_only=True))
     with torch.no_grad():
-        deblurred = FullSize(network)(FullSize(generator)(blurry[None]).clamp(0, 1))[0].clamp(0, 1)
+        deblurred = FullSize(network.eval())(FullSize(generator.eval())(blurry[None]).clamp(0, 1))[0].clamp(0, 1)
     written = read_image(project / "out" / f"{name}.png")
     assert written.shape == (3, *size)
     torch.testing.assert_close(written, deblurred, rtol=0, atol=0.51 / 255)

@@ -21,7 +21,7 @@ from reblurkit.cli.deblur import deblur_files
 from reblurkit.data import read_image
 from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.inference import Deblurrer
-from reblurkit.models import FullSize, ReblurNet, UNet, create_model
+from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
 from reblurkit.plugins import DeblurTask
 
 SMALL = {"blocks": 1, "widths": [4, 4, 4]}
@@ -265,6 +265,17 @@ def test_steps_that_change_nothing_are_told(work, capsys):
     deblur_files(["photos/a.png"], "out", deblurrer, report=lines.append)
     assert len(lines) == 1
     assert lines[0].endswith("mean change 0.00 grey levels, which nobody sees: more steps or a larger rate change more")
+
+
+def test_without_a_network_it_is_the_one_in_the_box(work, capsys):
+    assert deblur("--adapt", "1", inputs=["photos/a.png"], by=()) == 0
+    shown = capsys.readouterr().err
+    assert "reblurkit: no network is named: the pretrained one of this package" in shown
+    assert "photos/a.png: self-reblur loss" in shown
+    network, reblur_net, _ = load_pretrained()
+    blurry = read_image(work / "photos" / "a.png")[None]
+    adapted = adapt(FullSize(network), FullSize(reblur_net), blurry, steps=1)
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
 
 
 def test_before_and_after_are_drawn_on_request(work, capsys):

@@ -16,9 +16,10 @@ from PIL import Image
 from skimage.data import astronaut, coffee, rocket
 from torchvision import models
 
+from reblurkit.blur import ShakeBlur
 from reblurkit.cli import main
 from reblurkit.core.downloads import RemoteFile
-from reblurkit.data import read_image
+from reblurkit.data import DemoPhotos
 from reblurkit.metrics import NIQE, fit_pristine
 from reblurkit.models import FoldedUNet
 from reblurkit.models.vgg import VGG_WEIGHTS
@@ -455,8 +456,8 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert "not comparable" in " ".join(shown.split())
     training = (torch.from_numpy(photo).permute(2, 0, 1) / 255 for photo in (astronaut(), coffee(), rocket()))
     niqe = NIQE(fit_pristine(training, sharpness=0.0))
-    for photo in ("chelsea", "stereo_motorcycle"):
-        niqe.update(read_image(folder / "photos" / f"{photo}_blurry.png")[None])
+    for photo in (DemoPhotos("test", blur=ShakeBlur(size=9, strength=0.25), seed=0)[number] for number in range(2)):
+        niqe.update(photo["blurry"][None])
     assert results["blurry"]["niqe_demo_model"] == pytest.approx(float(niqe.compute()), rel=1e-6)
     assert len(rows) == 4
     with Image.open(folder / "comparison.png") as grid:

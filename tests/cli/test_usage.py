@@ -90,7 +90,7 @@ def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F
     ("words", "expected"),
     [
         (["deblur", "a.png", "--outptu", "b"], "unknown option --outptu; did you mean --output?"),
-        (["deblur", "a.png", "--output=b", "--til", "3"], "unknown option --til; did you mean --tile?"),
+        (["deblur", "a.png", "--output=b", "--til", "3"], "unknown option --til; did you mean --tile"),
         (["adapt-video", "a", "--expsure", "1"], "unknown option --expsure; did you mean --exposure"),
         (["fti"], "unknown command fti; did you mean fit?"),
         (["deblur", "a.png", "--output", "b", "--model", "unett"], "unknown network 'unett'; did you mean unet?"),
@@ -98,6 +98,7 @@ def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F
 )
 def test_mistyped_words_of_other_commands(tmp_path, monkeypatch, capsys, words, expected):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").touch()
     assert main(words) == 2
     assert expected in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from reblurkit.blur import ShakeBlur
 from reblurkit.data import DemoPhotos
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.metrics import PSNR
@@ -81,7 +82,7 @@ def test_the_cards_in_the_box_say_what_they_must(name):
 def test_the_networks_in_the_box_deblur_photos_that_they_never_saw(name):
     network = load_pretrained(name).network
     gains, kept = [], []
-    for photo in (DemoPhotos("test", seed=1)[i] for i in range(2)):
+    for photo in (DemoPhotos("test", blur=ShakeBlur(9, 0.3), seed=1)[i] for i in range(2)):
         blurry, sharp = photo["blurry"][None], photo["sharp"][None]
         with torch.inference_mode():
             deblurred, same = network(blurry).clamp(0, 1), network(sharp).clamp(0, 1)
@@ -91,5 +92,5 @@ def test_the_networks_in_the_box_deblur_photos_that_they_never_saw(name):
         after, before, unchanged = (float(metric.compute()) for metric in metrics)
         gains.append(after - before)
         kept.append(unchanged)
-    assert min(gains) > 0.3
-    assert min(kept) > 36
+    assert min(gains) > 0.1
+    assert min(kept) > 40

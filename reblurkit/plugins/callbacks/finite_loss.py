@@ -112,7 +112,8 @@ class FiniteLoss(L.Callback):
     def _explain(self, trainer: L.Trainer, broken: str | None) -> None:
         """Say what is wrong, and with which batch; nothing is where the scaler will skip the step."""
         waiting, place, advice = self._waiting, _place(trainer), "look at these images, or lower the learning rate"
-        self._check_weights(trainer)  # broken by the step before, whatever this batch is
+        if self._stepped:
+            self._check_weights(trainer)  # broken by the step before, whatever this batch is
         for each in waiting:
             if each.broken:
                 raise NonFiniteLossError(
