@@ -43,8 +43,6 @@ class KernelWizardTask(OwnNames, L.LightningModule):
 
     Example:
         >>> from reblurkit.models.kernel_wizard import KernelWizard
-    from reblurkit.plugins.schedules import OverTraining, cosine
-    from reblurkit.plugins.shares import counted_images
         >>> task = KernelWizardTask(KernelWizard(width=4, code_width=8, front_blocks=1, back_blocks=1))
         >>> sum(parameter.numel() for parameter in task.parameters())
         81103
