@@ -61,7 +61,7 @@ class DefocusBlur(RandomBlur):
         side = 2 * self.border + 1
         position = (torch.arange(side * _FINE) + 0.5) / _FINE - side / 2
         inside = position.square()[:, None] + position.square() <= radius.square()[:, None, None]
-        kernels = inside.float().unflatten(1, (side, _FINE)).unflatten(3, (side, _FINE)).mean((2, 4))
+        kernels: Tensor = inside.float().view(count, side, _FINE, side, _FINE).mean((2, 4))
         return kernels / kernels.sum((1, 2), keepdim=True)
 
     def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
