@@ -59,9 +59,8 @@ def train(stage, photos, run, minutes, weights=None):
         command += ["--trainer.max_time", f"00:00:{minutes:02d}:00"]
     subprocess.run([sys.executable, "-m", "reblurkit", *command], check=True)
     found = checkpoints(folder)
-    return found[-1], epochs(found[-1]) >= yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text())["trainer"][
-        "max_epochs"
-    ]
+    wanted = yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text())["trainer"]["max_epochs"]
+    return found[-1], reached(found[-1])["epochs"] >= wanted
 
 
 def checkpoints(folder):
@@ -69,9 +68,10 @@ def checkpoints(folder):
     return sorted(folder.glob("**/last*.ckpt"), key=lambda file: file.stat().st_mtime)
 
 
-def epochs(checkpoint):
-    """Epochs that a run has finished."""
-    return read_lightning_checkpoint(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+def reached(checkpoint):
+    """Steps and epochs that a run has made."""
+    saved = read_lightning_checkpoint(checkpoint)
+    return {"steps": saved["global_step"], "epochs": saved["epoch"] + 1}
 
 
 def interval(values):
@@ -212,7 +212,7 @@ def main():
                 weights, is_done = train(stage, arguments.photos, arguments.run, arguments.minutes, weights)
         return
     found = {stage: checkpoints(arguments.run / stage) for stage in STAGES}
-    progress = {stage: {"epochs": epochs(files[-1])} for stage, files in found.items() if files}
+    progress = {stage: reached(files[-1]) for stage, files in found.items() if files}
     write(found[STAGES[-1]][-1], arguments, progress)
 
 
