@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from kornia.enhance import jpeg_codec_differentiable
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ class CameraNoise(nn.Module):
 
     Noise arises in linear light: of a value x in [0, 1] its variance is ``g**2 * (read**2 + shot**2 * x)``, with a gain
     g that is uniform in [0, 1] for each image. The noisy image is converted back to sRGB and rounded to 8 bits; a share
-    of the images then goes through a JPEG file, which is written and read on the CPU.
+    of the images then becomes JPEG: on the CPU a file is written and read, elsewhere Kornia computes what a file does.
 
     What happens to an image follows from one number, its seed, whatever else is in the batch; on another kind of
     device the same seed gives other noise of the same distribution.
@@ -103,7 +104,7 @@ class CameraNoise(nn.Module):
         if files:
             lowest, highest = self.jpeg
             qualities = [lowest + int((highest - lowest + 1) * share) for share in quality[files].tolist()]
-            levels[files] = torch.stack(list(map(_jpeg, levels[files].cpu(), qualities))).to(levels.device)
+            levels[files] = _jpeg(levels[files], qualities)
         return levels.to(image) / 255
 
     def extra_repr(self) -> str:
@@ -111,8 +112,16 @@ class CameraNoise(nn.Module):
         return f"shot={self.shot}, read={self.read}, jpeg={self.jpeg}, jpeg_share={self.jpeg_share}, seed={self.seed}"
 
 
-def _jpeg(levels: Tensor, quality: int) -> Tensor:
-    """What a JPEG file makes of an image, ``(3, H, W)`` uint8 on the CPU."""
+def _jpeg(levels: Tensor, qualities: Sequence[int]) -> Tensor:
+    """What JPEG files make of images, ``(B, 3, H, W)`` uint8."""
+    if levels.device.type == "cpu":
+        return torch.stack(list(map(_jpeg_file, levels, qualities)))
+    # A file would make the device and the CPU wait for each other. So would qualities on the device, which are checked.
+    coded = jpeg_codec_differentiable(levels.float() / 255, torch.tensor(qualities, dtype=torch.float32))
+    return (coded * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _jpeg_file(levels: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
     return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)

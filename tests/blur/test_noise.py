@@ -58,6 +58,15 @@ def test_a_jpeg_is_that_of_kornia(quality):
     assert error(quality) < 0.6 * min(error(quality - 10), error(quality + 5), (ours - photo).abs().mean())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_gives_nearly_the_same_jpeg():
+    photo = torch.from_numpy(data.coffee()[:112, :96].copy()).permute(2, 0, 1)[None] / 255
+    jpeg = CameraNoise(shot=0, read=0, jpeg=(60, 60), jpeg_share=1)
+    on_cpu, on_gpu = jpeg(photo), jpeg(photo.cuda()).cpu()
+    assert (on_cpu - on_gpu).abs().mean() < 0.5 * (on_cpu - photo).abs().mean()
+
+
 def test_share_and_quality_of_jpegs():
     photo = torch.from_numpy(data.coffee()[100:116, 100:116].copy()).permute(2, 0, 1) / 255
     images = photo.expand(300, -1, -1, -1)

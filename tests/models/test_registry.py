@@ -136,3 +136,22 @@ def test_arguments_that_a_network_does_not_have():
         create_model("unet", depth=3)
     with pytest.raises(ArgumentError, match="must be a text, but is None"):
         create_model(None)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (15, 21)])
+def test_a_folded_reblurring_network(size):
+    torch.manual_seed(0)
+    plain, folded = ReblurNet(width=8), ReblurNet(width=8, fold=2)
+    image = torch.rand(2, 3, *size)
+    assert folded(image).shape == image.shape
+    assert folded.layers[0].weight.shape == (8, 12, 5, 5)
+    # The layers see a picture of half the size: a pixel reaches twice as far.
+    reach = []
+    for network in (plain, folded):
+        image = torch.rand(1, 3, 65, 65, requires_grad=True)
+        network(image)[..., 32, 32].sum().backward()
+        reach.append(int((image.grad[0].abs().sum(0) > 0).any(0).sum()))
+    assert reach == [17, 34]
+    assert torch.equal(ReblurNet(width=4, fold=2, identity=True)(image), image)
+    with pytest.raises(ArgumentError, match="`width` and `fold` at least 1, but are 1, 64 and 0"):
+        ReblurNet(fold=0)
