@@ -51,8 +51,7 @@ class ReblurNet(nn.Module):
         super().__init__()
         if blocks < 0 or width < 1 or fold < 1:
             raise ArgumentError(
-                "`blocks` must be at least 0, `width` and `fold` at least 1, but are "
-                f"{blocks}, {width} and {fold}"
+                f"`blocks` must be at least 0, `width` and `fold` at least 1, but are {blocks}, {width} and {fold}"
             )
         self.fold = fold
         self.global_residual = global_residual or identity
