@@ -27,10 +27,11 @@ import yaml
 from scipy.stats import t as student
 
 from reblurkit import __version__
+from reblurkit.adaptation import adapt
 from reblurkit.blur import CameraNoise, MotionBlur, ShakeBlur
 from reblurkit.data import PhotoFolder, read_image
 from reblurkit.data.synthetic import SyntheticPairs
-from reblurkit.metrics import NIQE, PSNR, SSIM
+from reblurkit.metrics import NIQE, PSNR, SSIM, GradientStatistics
 from reblurkit.models import FoldedUNet, ReblurNet, load_weights, save_pretrained
 from reblurkit.models import pretrained as box
 from reblurkit.models.weights import read_lightning_checkpoint
@@ -38,6 +39,7 @@ from reblurkit.models.weights import read_lightning_checkpoint
 CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
 STAGES = ("base_l1", "base_psnr", "base_reblur")
 THREADS = 2
+RATES = (3e-6, 3e-5)  # the paper's, and ten times as much
 BLURS = {
     "motion": MotionBlur(12),
     "shake 9": ShakeBlur(9, 0.3),
@@ -127,6 +129,36 @@ def results(network, test, pairs, niqe):
     return found
 
 
+def adapted(network, reblur_net, test, niqe):
+    """What five steps of adaptation change, by learning rate: each photo under one blur, from deblurred to adapted."""
+    photos, found = SyntheticPairs(PhotoFolder(test), list(BLURS.values()), CameraNoise(shot=0.01), seed=1), {}
+    for rate in RATES:
+        changes = {"psnr": [], "gradient_ratio": [], "niqe": []}
+        for photo in photos:
+            blurry, sharp = photo["blurry"][None], photo["sharp"][None]
+            with torch.inference_mode():
+                before = network(blurry).clamp(0, 1)
+            after = adapt(network, reblur_net, blurry, steps=5, lr=rate).image.clamp(0, 1)
+            changes["psnr"].append(value(PSNR(), after, sharp) - value(PSNR(), before, sharp))
+            ratios = [gradient_ratio(image, sharp) for image in (after, before)]
+            changes["gradient_ratio"].append(ratios[0] - ratios[1])
+            if niqe is not None:
+                changes["niqe"].append(value(NIQE(niqe), after) - value(NIQE(niqe), before))
+        found[f"learning rate {rate:g}"] = {
+            name: {**interval(values), "lower": sum(change < 0 for change in values)}
+            for name, values in changes.items()
+            if values
+        }
+    return found
+
+
+def gradient_ratio(image, sharp):
+    """Strength of an image's gradients over the sharp image's."""
+    metric = GradientStatistics()
+    metric.update(image, sharp)
+    return float(metric.compute()["gradient_ratio"])
+
+
 def sources(photos):
     """Licences of the training photos and how many of each; authors where the list beside the photos names them."""
     table = Path(photos) / "SOURCES.csv"
@@ -189,6 +221,7 @@ def write(checkpoint, arguments, progress):
         "results": {
             "statistic": "change from blurry to deblurred: mean, half-width of the 95 % interval over photos, least",
             **results(network, arguments.test, arguments.pairs, arguments.niqe),
+            "five steps of adaptation": adapted(network, reblur_net, arguments.test, arguments.niqe),
         },
         "seconds for 1280 x 720": {"threads": THREADS, "seconds": seconds(network)},
         "limits": arguments.limits,

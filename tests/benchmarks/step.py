@@ -218,16 +218,15 @@ def main() -> None:
     device = torch.device(arguments.device)
     # A GPU is shared and dear: four tables within a minute, start and warm-up not counted.
     seconds = 15 if device.type == "cuda" else 900
-    steps = {
-        f"{name}, n={blocks}, batch {'x'.join(map(str, setting.batch))}": measure(
-            setting, blocks, device, arguments.repeats, arguments.compile, seconds
-        )
-        for name, setting in SETTINGS[device.type].items()
-        for blocks in (1, 2)
-    }
-    results = {"machine": machine(device), "steps": steps}
-    text = markdown(results)
-    write(results, text, arguments.output or ROOT / "docs" / "results" / f"step_{device.type}")
+    results: dict[str, Any] = {"machine": machine(device), "steps": {}}
+    for name, setting in SETTINGS[device.type].items():
+        for blocks in (1, 2):
+            title = f"{name}, n={blocks}, batch {'x'.join(map(str, setting.batch))}"
+            rows = measure(setting, blocks, device, arguments.repeats, arguments.compile, seconds)
+            results["steps"][title] = rows
+            # What has been measured is kept, should the time be over.
+            text = markdown(results)
+            write(results, text, arguments.output or ROOT / "docs" / "results" / f"step_{device.type}")
     print(text)
 
 

@@ -33,10 +33,10 @@ class FoldedUNet(nn.Module):
 
     Example:
         >>> sum(p.numel() for p in FoldedUNet().parameters())
-        2201548
+        3557868
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 96, 128), blocks: Sequence[int] = (1, 1, 2, 4)) -> None:
+    def __init__(self, widths: Sequence[int] = (64, 128, 176), blocks: Sequence[int] = (3, 2, 3)) -> None:
         super().__init__()
         if not widths or len(widths) != len(blocks) or min(widths) < 1 or min(blocks) < 0:
             raise ArgumentError(
