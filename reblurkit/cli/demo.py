@@ -26,7 +26,7 @@ from reblurkit.blur.defocus import DefocusBlur
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.cli.messages import hide_advice
-from reblurkit.core.files import check_new_folder
+from reblurkit.core.files import check_new_folder, nothing_left_of_failures
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import write_image
 from reblurkit.errors import ArgumentError
@@ -38,7 +38,7 @@ from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.datamodules.folders import DemoDataModule
 from reblurkit.plugins.tasks.deblur import DeblurTask
 
-STEPS, QUICK_STEPS = 80, 15
+STEPS, QUICK_STEPS = 80, 12
 _KNOWN = {"motion": MotionBlur(12), "camera shake": ShakeBlur(15, 0.5)}
 _UNKNOWN = DefocusBlur(largest=2.5, smallest=2.0)
 _TITLES = {
@@ -111,29 +111,34 @@ def run_demo(output: str | None = None, *, steps: int | None = None, quick: bool
     if steps < 1 or seed < 0:
         raise ArgumentError(f"`steps` must be at least 1 and `seed` at least 0, but are {steps} and {seed}")
     folder = _folder(output)
-    console = Console()
+    with nothing_left_of_failures(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(folder, steps, seed, Console())
+    return folder
+
+
+def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
     hide_advice()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(seed, verbose=False)
     network, reblur_net, _ = load_pretrained()
     _show_known_blur(network, folder, steps, seed, console)
 
-    networks = {"l1": network, "reblur": copy.deepcopy(network)}
-    reblur_net = copy.deepcopy(reblur_net)
-    box = copy.deepcopy(network)
+    networks = {name: copy.deepcopy(network).train() for name in ("l1", "reblur")}
+    reblur_net.train()
     console.print(f"\nA blur that it does not know, defocus: fine-tuned in {steps} steps with and without reblurring.")
     with _progress(console) as progress:
         for name, trained in networks.items():
             task = DeblurTask(
                 trained, reblur_net if name == "reblur" else None, optimizer=partial(torch.optim.Adam, lr=2e-4)
             )
-            data = DemoDataModule(batch_size=8, crop=64, crops_per_photo=1000, blur=_UNKNOWN, seed=seed)
+            data = DemoDataModule(batch_size=4, crop=64, crops_per_photo=1000, blur=_UNKNOWN, seed=seed)
             _train(task, data, steps, folder, name, progress)
     rows = []
     for photo in DemoPhotos("test", blur=_UNKNOWN, seed=seed):
         blurry = photo["blurry"][None]
         with torch.inference_mode():
-            row = {"blurry": blurry, "box": box(blurry)}
+            row = {"blurry": blurry, "box": network(blurry)}
             row |= {name: trained.cpu().eval()(blurry) for name, trained in networks.items()}
         row["adapted"] = adapt(networks["reblur"], reblur_net.cpu().eval(), blurry, steps=5, lr=1e-5).image
         rows.append({**{name: image[0].clamp(0, 1) for name, image in row.items()}, "sharp": photo["sharp"]})
@@ -148,19 +153,15 @@ def run_demo(output: str | None = None, *, steps: int | None = None, quick: bool
         f"  reblurkit deblur PHOTO --output sharp\n  reblurkit fit --config {folder}/own_data.yaml --data.root DIR"
     )
     console.print(commands, style="cyan", highlight=False, soft_wrap=True)
-    return folder
 
 
 def _folder(output: str | None) -> Path:
     if output is not None:
-        folder = Path(output)
-        check_new_folder(folder, "run folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        check_new_folder(Path(output), "run folder")
+        return Path(output)
     number = 1
     while (folder := Path("runs") / (f"demo-{number}" if number > 1 else "demo")).exists():
         number += 1
-    folder.mkdir(parents=True)
     return folder
 
 
