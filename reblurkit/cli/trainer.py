@@ -19,6 +19,7 @@ from reblurkit.blur import BlurTransfer
 from reblurkit.cli.class_help import class_help
 from reblurkit.cli.messages import hide_advice, say
 from reblurkit.cli.monitors import KnownMonitors
+from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.cli.resuming import Resuming, start_from_checkpoint
 from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training
@@ -125,6 +126,7 @@ class _ReblurkitCLI(LightningCLI):
             warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
             if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
                 say("no --model.weights: the deblurring network keeps the weights that it was built with")
+            say(reblur_budget(self.config.fit, self.model))
         if isinstance(self.model, Blur2BlurTranslator):
             self._warn_of_fresh_helpers()
 
@@ -192,6 +194,8 @@ class _ReblurkitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
         options["weights_only"] = True  # checkpoints are untrusted files
+        if self.subcommand == "fit":
+            complete_reblur_training(options)
         # One table of results, with digits that mean something, instead of Lightning's.
         self._shows_results = options.get("verbose", False)
         if self.subcommand in ("validate", "test"):

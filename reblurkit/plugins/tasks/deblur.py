@@ -24,6 +24,7 @@ from reblurkit.plugins.tasks.paired import (
     blurry_to_sharp,
     check_metrics,
     deblurred_to_sharp,
+    preserved_to_sharp,
     reblurred_to_blurry,
     with_metrics,
 )
@@ -55,7 +56,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     learning rate 1e-4, halved at 50, 75 and 90 % of the training. Logs ``train/loss`` and every other loss by its
     name, without weights; over validation and test images ``psnr`` and ``ssim``, over test images also the gradient
     statistics, of the output clamped to [0, 1]; beside them ``psnr_blurry``, of the blurry images, which a network that
-    learns must exceed; with a reblurring network also ``reblur_psnr``.
+    learns must exceed; with a reblurring network M_R also ``reblur_psnr``, of M_R(L) to B, and ``preserved_psnr``, of
+    M_R(S) to S.
 
     Batches are dicts with ``blurry``, ``sharp`` and ``name``.
 
@@ -183,6 +185,7 @@ def _measures(stage: str, reblurs: bool) -> dict[str, Measure]:
     }
     if reblurs:
         measures["reblur_psnr"] = Measure(ReblurPSNR(), reblurred_to_blurry)
+        measures["preserved_psnr"] = Measure(PSNR(), preserved_to_sharp)
     if stage == "test":
         measures["gradients"] = Measure(GradientStatistics(), deblurred_to_sharp)
     return measures

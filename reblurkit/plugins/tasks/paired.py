@@ -96,6 +96,8 @@ class PairedTask(OwnNames, L.LightningModule):
     Images that are measured and predicted may have any size, as for ``reblurkit deblur``; training calls the network
     itself.
 
+    Checkpoints note what validation has measured last, for :func:`reblurkit.plugins.checkpoint_metrics`.
+
     A subclass names the network that it trains and its metrics, sets ``reblur`` if a metric reblurs, and brings the
     training step.
 
@@ -115,6 +117,7 @@ class PairedTask(OwnNames, L.LightningModule):
         self._make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-4)
         self._make_scheduler = scheduler
         self._check_range = FirstBatchCheck()
+        self._measured: dict[str, float] = {}
 
     @property
     def _trained(self) -> nn.Module:
@@ -156,6 +159,11 @@ class PairedTask(OwnNames, L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
         self._report("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the networks can do."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint.setdefault("reblurkit", {})["measured"] = self._measured
 
     def configure_optimizers(self) -> Any:
         """One optimizer, for the network that the task trains."""
@@ -222,12 +230,16 @@ class PairedTask(OwnNames, L.LightningModule):
 
     def _report(self, stage: Literal["val", "test"]) -> None:
         metrics = self._stage_metrics(stage)
+        measured: dict[str, float] = {}
         for name, metric in metrics.items():
-            value = metric.compute()
-            logged = {f"{stage}/{key}": number.float() for key, number in named_values(name, value).items()}
+            values = {key: number.float() for key, number in named_values(name, metric.compute()).items()}
+            logged = {f"{stage}/{key}": number for key, number in values.items()}
             # every process has the same value; Lightning warns where it is not told to agree on it
             self.log_dict(logged, prog_bar=name == next(iter(metrics)), sync_dist=True)
+            measured |= {key: float(number) for key, number in values.items()}
             metric.reset()
+        if stage == "val" and not self.trainer.sanity_checking:
+            self._measured = {"step": self.trainer.global_step, **measured}
 
     def _stage_metrics(self, stage: Literal["val", "test"]) -> dict[str, Metric]:
         return cast("dict[str, Metric]", dict(cast("nn.ModuleDict", self.metrics[stage]).items()))
