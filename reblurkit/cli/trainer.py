@@ -22,7 +22,7 @@ from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.cli.resuming import Resuming, start_from_checkpoint
-from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training
+from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training, checkpoint_folders
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
@@ -117,7 +117,8 @@ class _ReblurkitCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         folder = self.trainer.log_dir
         if folder is not None and self.trainer.is_global_zero:
-            self._training.folder = RunFolder(Path(folder))
+            folders = [folder, *checkpoint_folders(self.trainer, folder)]
+            self._training.folders = [RunFolder(Path(each)) for each in folders]
 
     def before_fit(self) -> None:
         if self._start is not None:
