@@ -58,8 +58,9 @@ class SaveConfig(SaveConfigCallback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write it beside checkpoints that go elsewhere; Lightning has looked by now whether their folder is empty."""
-        if trainer.is_global_zero and trainer.log_dir is not None:
-            for folder in checkpoint_folders(trainer, trainer.log_dir):
+        log_dir = trainer.log_dir  # all processes must ask
+        if trainer.is_global_zero and log_dir is not None:
+            for folder in checkpoint_folders(trainer, log_dir):
                 self._write(folder)
 
     def _write(self, folder: str) -> None:

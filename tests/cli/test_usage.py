@@ -41,7 +41,13 @@ def test_a_monitor_that_nobody_logs_is_refused_before_an_epoch_is_lost(project, 
         (project / "config.yaml").write_text(yaml.safe_dump(config))
         assert expected in fails(capsys)
         assert not list(project.glob("run/**/*.ckpt"))
+    for monitor in ("val/pnsr", "val/loss"):  # without a sanity check, by what the task promises
+        assert f"{monitor!r} is not logged" in fails(
+            capsys, "--trainer.num_sanity_val_steps", "0", f"--trainer.callbacks.monitor={monitor}"
+        )
+        assert not list(project.glob("run/**/*.csv"))
     config["trainer"]["callbacks"][0]["init_args"]["monitor"] = "val/psnr"
+    assert run("fit", "--trainer.num_sanity_val_steps", "0", "--trainer.callbacks.monitor=val/ssim") == 0
     (project / "config.yaml").write_text(yaml.safe_dump(config))
     assert run("fit") == 0
 

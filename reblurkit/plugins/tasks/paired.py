@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
-from reblurkit.metrics.per_image import named_values, values_of_each
+from reblurkit.metrics.per_image import PerImageMetric, named_values, values_of_each
 from reblurkit.models.full_size import FullSize
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, halved
@@ -151,6 +151,13 @@ class PairedTask(OwnNames, L.LightningModule):
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Deblur a batch; returns ``deblurred`` in [0, 1] and ``name``."""
         return {"deblurred": self._deblur(batch["blurry"]).clamp(0, 1), "name": batch["name"]}
+
+    def validation_names(self) -> set[str] | None:
+        """What validation will log; None where a metric of several values names them only when it is computed."""
+        metrics = self._stage_metrics("val")
+        if not all(isinstance(metric, PerImageMetric) for metric in metrics.values()):
+            return None
+        return {f"val/{name}" for name in metrics}
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
