@@ -17,7 +17,7 @@ class KnownMonitors(L.Callback):
 
     What validation logs is known after Lightning's sanity check, what training logs after the first batch. This
     package's modules log all of it then; of others, which may log later, a name that looks mistyped is warned of.
-    Without a sanity check the tasks on pairs are asked what validation will log, unless callbacks of others may log, too.
+    Without a sanity check the tasks on pairs are asked what validation will log, unless other callbacks may log, too.
     """
 
     def __init__(self) -> None:

@@ -194,7 +194,7 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         return self._measure(batch, batch_idx, "val")
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Measure a batch; returns ``pictures``."""
+        """Measure a batch; returns ``pictures``, and the ``metrics`` of each image by name."""
         return self._measure(batch, batch_idx, "test")
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -338,10 +338,10 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
             pictures |= {"deblurred alone": alone, "translated, deblurred": deblurred}
         counted = counted_images(self, len(blurry), batch_idx)
         extra = (None if image is None else image[:counted] for image in (deblurred, alone, sharp))
-        self._stage_metrics(stage).update(blurry[:counted], translated[:counted], *extra)
+        each = self._stage_metrics(stage).update(blurry[:counted], translated[:counted], *extra, each=stage == "test")
         if sharp is not None:
             pictures["sharp"] = sharp
-        return {"pictures": pictures}
+        return {"pictures": pictures, "metrics": each} if stage == "test" else {"pictures": pictures}
 
     def _report(self, stage: str) -> None:
         for name, value in self._stage_metrics(stage).compute():
