@@ -416,7 +416,7 @@ def test_bad_networks(project, capsys):
         (["--model", "NoTask"], "--model: unknown class NoTask"),
         (["--data.nope", "3"], "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
-        (["--model.reblur_weight", "-1"], "`weight` of the reblurring loss must be at least 0, but is -1.0"),
+        (["--model.reblur_weight", "-1"], "--model.reblur_weight of the reblurring loss must be at least 0, but"),
         (["--model.reblur_net.blocks", "-1"], "`blocks` must be at least 0 and `width` at least 1, but are -1 and 4"),
         (["--model.adversarial", "lsgan"], "model.adversarial"),
         (["--model.extra_losses", "{vgg: {weigh: 1, loss: VGGLoss}}"], "Option 'weigh' is not accepted"),

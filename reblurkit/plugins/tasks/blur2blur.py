@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from reblurkit.core.calls import Frozen, check_two_networks, finest_scale
-from reblurkit.core.checks import FirstBatchCheck, check_images
+from reblurkit.core.checks import FirstBatchCheck, check_images, named_as
 from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
@@ -131,6 +131,16 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
             )
         if deblur_network is None and (deblur_weights is not None or score is not None):
             raise ArgumentError("`deblur_weights` and `score` belong to a `deblur_network`: give one")
+        modules = {
+            "generator": generator,
+            "discriminator": discriminator,
+            "perceptual": perceptual,
+            "known_blur": known_blur,
+            "deblur_network": deblur_network,
+        }
+        for name, module in modules.items():
+            if not isinstance(module, nn.Module | None):
+                raise ArgumentError(f"`{name}` must be an nn.Module, but is {module!r}")
         self.automatic_optimization = False
         self.generator = generator or MIMOUNet(identity=True)
         self.discriminator = discriminator or PatchGAN()
@@ -143,7 +153,8 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         self.perceptual_weight = perceptual_weight
         self.gradient_penalty = gradient_penalty
         if not isinstance(adversarial, AdversarialLoss):
-            adversarial = AdversarialLoss(adversarial or "hinge")
+            with named_as(kind="adversarial"):
+                adversarial = AdversarialLoss(adversarial or "hinge")
         self.adversarial = adversarial
         self.known_blur = known_blur
         self.lr = lr

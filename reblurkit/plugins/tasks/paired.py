@@ -20,6 +20,7 @@ from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.metrics.per_image import PerImageMetric, named_values, values_of_each
 from reblurkit.models.full_size import FullSize
+from reblurkit.plugins.mixins.auxiliary_networks import check_factories
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, halved
 from reblurkit.plugins.shares import counted_images
@@ -113,6 +114,9 @@ class PairedTask(OwnNames, L.LightningModule):
         self, network: nn.Module, optimizer: OptimizerCallable | None, scheduler: LRSchedulerCallable | None
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise ArgumentError(f"`network` must be an nn.Module, but is {network!r}")
+        check_factories(optimizer, scheduler)
         self.network = network
         self._make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-4)
         self._make_scheduler = scheduler

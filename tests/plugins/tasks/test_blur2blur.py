@@ -317,6 +317,12 @@ def test_measures_of_held_out_images(tmp_path):
     torch.testing.assert_close(prediction["deblurred"], deblurred[:1])
 
 
+@pytest.mark.parametrize("name", ["generator", "discriminator", "perceptual", "known_blur", "deblur_network"])
+def test_what_is_no_network_is_named(name):
+    with pytest.raises(ArgumentError, match=f"^`{name}` must be an nn.Module, but is 3"):
+        Blur2BlurTranslator(**{name: 3})
+
+
 def windows(**means):
     usual = {"contrast": 1.0, "colour_shift": 0.1, "loss_discriminator": 2.0}
     return [{name: torch.tensor(value) for name, value in (usual | means).items()}] * 3
