@@ -23,7 +23,7 @@ from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budge
 from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.cli.resuming import Resuming, start_from_checkpoint
 from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training, checkpoint_folders
-from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_options
+from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
@@ -246,7 +246,11 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     except _UsageError as error:
-        message = unknown_options(arguments, error.parser) or required_options(str(error), arguments[0])
+        message = (
+            unknown_options(arguments, error.parser)
+            or unknown_keys(arguments, error.parser)
+            or required_options(str(error), arguments[0])
+        )
         raise ArgumentError(message) from error
     except ReblurkitError:
         raise
@@ -263,6 +267,8 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
 
 def _gist(error: Exception) -> str:
     message = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}"
     if "Error(s) in loading state_dict" in message:
         _, first, *others = message.splitlines()
         more = f" (and {len(others)} more)" if others else ""

@@ -126,6 +126,8 @@ def _build(model: str | None, network: str | None, network_args: str | None) -> 
 
     else:
         package, _, name = str(network).rpartition(".")
+        if not package:
+            raise ArgumentError(f"`network` must be the dotted path of a class, such as my_net.MyNet, but is {network}")
         try:
             factory = getattr(importlib.import_module(package), name)
         except Exception as error:  # whatever the user's file raises when it is imported

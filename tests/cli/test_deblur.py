@@ -610,6 +610,7 @@ def test_bad_inputs_end_in_one_line(work, capsys, monkeypatch):
     task, path = reblur_run(work)
     line = fails(capsys, "--translator", path)
     assert f"--translator must be a checkpoint of Blur2BlurTranslator, but {path} is of DeblurTask" in line
+    assert "dotted path of a class, such as my_net.MyNet, but is owned" in fails(capsys, by=("--network", "owned"))
     (work / "empty").mkdir()
     assert "no image or video in empty" in fails(capsys, inputs=["empty"])
     (work / "out").write_text("a file")

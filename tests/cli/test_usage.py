@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import yaml
@@ -56,6 +58,35 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
     discriminator = ["--model.discriminator", "PatchGAN", "--model.discriminator.width", "4"]
     line = fails(capsys, *discriminator)
     assert "use a --data.crop of at least 24" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "a configuration must say what model, data and trainer are, but is empty"),
+        ("[]", "a configuration must say what model, data and trainer are, but is []"),
+        ("modle: {}", "unknown key modle in other.yaml; did you mean model?"),
+        (
+            "model: 3",
+            "--model: expected a LightningModule: a class such as my_net.MyNet, or its class_path",
+        ),
+        ("model:\n\tx: 1", "found character that cannot start any token"),
+        ("model: {init_args: {network: 3}}", "expected a Module: a class such as my_net.MyNet, or its class_path"),
+        ("\xff", "--config must be a YAML file, but other.yaml is no text"),
+    ],
+)
+def test_configurations_that_are_none(project, capsys, text, expected):  # noqa: F811
+    (project / "other.yaml").write_bytes(text.encode("latin-1"))
+    words = ["--config", "config.yaml"] if "init_args" in text else []
+    assert main(["fit", *words, "--config", "other.yaml"]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_configuration_may_be_written_out_at_length(project, capsys):  # noqa: F811
+    config = yaml.safe_load((project / "config.yaml").read_text()) | {"seed_everything": "no number"}
+    config["model"]["init_args"]["metrics"] = {f"psnr_{index}": None for index in range(999)}
+    assert main(["fit", "--config", json.dumps(config)]) == 2
+    assert "seed_everything" in capsys.readouterr().err
 
 
 def test_missing_words(project, capsys):  # noqa: F811

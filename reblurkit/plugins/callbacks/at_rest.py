@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
@@ -64,6 +64,11 @@ class AtRest(L.Callback):
         """Begin anew, unless a training is resumed."""
         if trainer.ckpt_path is None:
             self._measured = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say so where nothing will be measured."""
+        if not trainer.enable_validation:
+            rank_zero_warn(f"training does not stop at rest: there is no validation that measures {self.monitors}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare the thirds."""

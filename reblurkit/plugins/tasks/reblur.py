@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reblurkit.core.calls import check_two_networks
 from reblurkit.core.kept_files import is_restoring
+from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, reblur_net_loss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
@@ -143,8 +144,13 @@ class ReblurTask(PairedTask):
 
 def _start_reblur_net(reblur_net: nn.Module, weights: str | None) -> None:
     """Give M_R the weights of a file, or those that come with the package."""
+    if weights is None:
+        return
     if weights not in list_pretrained():
-        start_from(reblur_net, weights, trained=True)
+        try:
+            start_from(reblur_net, weights, trained=True)
+        except WeightsError as error:
+            raise WeightsError(f"{error}{did_you_mean(weights, list_pretrained())}") from error
         return
     shipped = load_pretrained(weights).reblur_net
     try:

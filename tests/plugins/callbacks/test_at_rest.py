@@ -79,6 +79,12 @@ def test_a_resumed_training_remembers_and_another_one_does_not(tmp_path):
     assert [step for step, _ in later.state_dict()["measured"]] == [*range(2, 22, 2)]
 
 
+def test_without_a_validation_it_is_said(tmp_path):
+    trainer = L.Trainer(max_steps=1, default_root_dir=tmp_path, callbacks=[AtRest(["val/psnr"])], logger=False)
+    with pytest.warns(UserWarning, match=r"does not stop at rest: there is no validation that measures \['val/psnr'\]"):
+        trainer.fit(Curves(psnr=until(0)), DataLoader(torch.zeros(2)))
+
+
 def test_only_validations_in_a_training_count(tmp_path):
     callback = AtRest(["val/psnr"], least_steps=0)
     trainer = L.Trainer(default_root_dir=tmp_path, callbacks=[callback], logger=False, enable_progress_bar=False)

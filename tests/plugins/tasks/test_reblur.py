@@ -149,6 +149,8 @@ def test_a_reblurring_network_starts_from_weights(tmp_path):
     assert_bit_equal(ReblurTask(PlainNet(), ReblurNet(**same), reblur_weights="base").reblur, shipped.reblur_net)
     with pytest.raises(WeightsError, match="the reblurring network of 'base' does not fit `reblur_net`"):
         ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights="base")
+    with pytest.raises(WeightsError, match=r"bse cannot be read as a file of weights: .*; did you mean base\?"):
+        ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights="bse")
     mine = ReblurNet(width=3)
     save_weights(mine, tmp_path / "mine.safetensors")
     again = ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights=str(tmp_path / "mine.safetensors"))
