@@ -245,6 +245,10 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         # A process group that is still alive when Python ends may abort the process.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has caught it, and ends the process
+            raise KeyboardInterrupt from error
+        raise
     except _UsageError as error:
         message = (
             unknown_options(arguments, error.parser)

@@ -268,6 +268,23 @@ def test_missing_files_are_named_before_torch_is_imported(tmp_path, words, expec
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("hook", "under_way"), [("on_train_start", False), ("on_train_epoch_end", True)])
+def test_an_interrupted_training_ends_in_one_line(folder, capsys, monkeypatch, hook, under_way):
+    (folder / "impatient.py").write_text(
+        "import lightning.pytorch as L\n"
+        "class Impatient(L.Callback):\n"
+        f"    def {hook}(self, *_):\n"
+        "        raise KeyboardInterrupt\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "impatient", raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores a second Ctrl-C from then on
+    words = ["--trainer.callbacks", "impatient.Impatient", "--trainer.default_root_dir", "run"]
+    assert run("fit", "--config", "config.yaml", *words) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "reblurkit: interrupted"
+    assert (folder / "run").exists() == (folder / "run" / "config.yaml").exists() == under_way
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_folder_is_as_it_was_where_work_in_it_fails(tmp_path, error, is_there):
