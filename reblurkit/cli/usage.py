@@ -92,15 +92,16 @@ def required_options(message: str, command: str) -> str:
 
 
 def with_flags(message: str, options: Mapping[str, Any]) -> str:
-    """A message in which arguments of model and data, in backticks, are named by their options.
+    """A message in which arguments of model, data and Trainer, in backticks, are named by their options.
 
     Args:
         message: It may name arguments of the Python classes.
-        options: ``model`` and ``data`` as the parser has read them.
+        options: ``model``, ``data`` and ``trainer`` as the parser has read them.
     """
     flags: dict[str, list[str]] = {}
-    for part in ("model", "data"):
-        for name in vars((options.get(part) or {}).get("init_args") or Namespace()):
+    for part in ("model", "data", "trainer"):
+        given = options.get(part) or {}
+        for name in vars((given if part == "trainer" else given.get("init_args")) or Namespace()):
             flags.setdefault(name, []).append(f"--{part}.{name}")
 
     def named(match: re.Match[str]) -> str:

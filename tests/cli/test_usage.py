@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
 from reblurkit.cli import main
 from reblurkit.cli.commands import command_parser
+from reblurkit.cli.usage import with_flags
 from reblurkit.cli.words import NEGATIVE_NUMBER
 from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fixture
 
@@ -58,6 +60,10 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
     discriminator = ["--model.discriminator", "PatchGAN", "--model.discriminator.width", "4"]
     line = fails(capsys, *discriminator)
     assert "use a --data.crop of at least 24" in line
+    assert "name the folders by --data.blur and --data.sharp" in fails(capsys, "--data.root", str(project))
+    options = {"model": Namespace(init_args=Namespace(seed=0)), "data": Namespace(init_args=Namespace(seed=0))}
+    options["trainer"] = Namespace(precision=None)
+    assert with_flags("`precision` 32, `seed` 1", options) == "--trainer.precision 32, `seed` 1"  # whose seed?
 
 
 @pytest.mark.parametrize(
