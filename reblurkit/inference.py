@@ -28,13 +28,14 @@ _SHARE = 0.7  # of free memory that is used: what is measured is no promise
 class AdaptationChange(NamedTuple):
     """What adaptation did to an image.
 
-    The self-reblur loss (equation 7) ``before`` the first step and ``after`` the last, and the mean ``change`` of the
-    image's values in grey levels of 255.
+    The self-reblur loss (equation 7) ``before`` the first step and ``after`` the last, the mean ``change`` of the
+    image's values in grey levels of 255, and ``deblurred``, the mean of what the network itself changes, in [0, 1].
     """
 
     before: float
     after: float
     change: float
+    deblurred: float
 
 
 class Deblurrer:
@@ -138,8 +139,9 @@ class Deblurrer:
         call = adapt_call(self._deblur, self._reblur_net, (image,), {}, self.options)
         self.not_adapted += int((~call.losses.isfinite().all(1)).sum())
         adapted = finest_scale(call.output)
-        levels = 255 * (adapted.clamp(0, 1) - call.plain.clamp(0, 1)).abs().flatten(1).mean(1)
-        rows = zip(call.losses[:, 0].tolist(), call.losses[:, -1].tolist(), levels.tolist(), strict=True)
+        levels = 255 * _distances(adapted, call.plain)
+        columns = (call.losses[:, 0], call.losses[:, -1], levels, _distances(call.plain, image))
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         self.changes += [AdaptationChange(*row) for row in rows]
         return adapted
 
@@ -232,6 +234,11 @@ class Deblurrer:
 
     def _ready(self, network: FullSize) -> FullSize:
         return network.to(self.device).eval()
+
+
+def _distances(images: Tensor, others: Tensor) -> Tensor:
+    """The mean distance of each two images in [0, 1]."""
+    return (images.clamp(0, 1) - others.clamp(0, 1)).abs().flatten(1).mean(1)
 
 
 def frame_stacks(network: nn.Module, video: Frames, indices: Sequence[int]) -> list[Tensor]:

@@ -189,10 +189,10 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _deblur(options: argparse.Namespace) -> int:
-    from reblurkit.cli.deblur import deblur_files
+    from reblurkit.cli.deblur import deblur_files, reblurring_line
     from reblurkit.data.unread import unread_line
     from reblurkit.inference import Deblurrer
-    from reblurkit.plugins.trained_network import load_translator
+    from reblurkit.plugins.trained_network import checkpoint_metrics, load_translator
 
     if "" in (*options.inputs, options.output):
         raise ArgumentError("an INPUT or --output is an empty word; write . for the folder you are in")
@@ -203,6 +203,8 @@ def _deblur(options: argparse.Namespace) -> int:
             "ReblurTask, which trains one beside a network that is trained already; or --network and as --weights the "
             "checkpoint of a module with ReblurLossMixin and a ReblurNet"
         )
+    if options.adapt > 0 and options.checkpoint and (line := reblurring_line(checkpoint_metrics(options.checkpoint))):
+        print(f"reblurkit: {line}", file=sys.stderr)
     deblurrer = Deblurrer(
         network,
         translator=None if options.translator is None else load_translator(options.translator),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,16 +20,26 @@ def check_named_files(words: Sequence[str]) -> None:
 
     Raises:
         WeightsError: If one of weights is not there.
-        ArgumentError: If a configuration is not there.
+        ArgumentError: If a configuration is not there, or is no text.
     """
     for name, value in _options(words):
-        if "://" in value or value.startswith("registry:") or Path(value).exists():
+        if "://" in value or value.startswith("registry:") or os.path.exists(value):
             continue
         if name in _WEIGHTS and value not in _WORDS_OF_LIGHTNING:
             raise WeightsError(f"{value} cannot be read as a file of weights: No such file or directory")
         # a configuration may also be written out on the command line
         if name in _CONFIGURATIONS and Path(value).suffix in (".yaml", ".yml", ".json"):
             raise ArgumentError(f"{name} {value}: there is no such file")
+    for path in configurations(words):
+        try:
+            Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ArgumentError(f"--config must be a YAML file, but {path} is no text") from error
+
+
+def configurations(words: Sequence[str]) -> list[str]:
+    """The configuration files that a command line names and that are there."""
+    return [value for name, value in _options(words) if name in _CONFIGURATIONS and os.path.isfile(value)]
 
 
 def check_inputs(options: argparse.Namespace) -> None:

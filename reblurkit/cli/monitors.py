@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
+from reblurkit.plugins.tasks.paired import PairedTask
 
 
 class KnownMonitors(L.Callback):
@@ -16,26 +17,36 @@ class KnownMonitors(L.Callback):
 
     What validation logs is known after Lightning's sanity check, what training logs after the first batch. This
     package's modules log all of it then; of others, which may log later, a name that looks mistyped is warned of.
+    Without a sanity check the tasks on pairs are asked what validation will log, unless other callbacks may log, too.
     """
 
     def __init__(self) -> None:
         self._checked = False
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the monitors of a validation that has not been tried."""
+        if trainer.num_sanity_val_steps or not isinstance(pl_module, PairedTask):
+            return
+        packages = {type(each).__module__.partition(".")[0] for each in trainer.callbacks}  # type: ignore[attr-defined]
+        promised = pl_module.validation_names()
+        if promised is not None and packages <= {"lightning", "reblurkit"}:
+            self._check(trainer, pl_module, "val/", promised)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check the monitors of the validation."""
         if trainer.sanity_checking:
-            self._check(trainer, pl_module, "val/")
+            self._check(trainer, pl_module, "val/", set(trainer.callback_metrics))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Check those of the training."""
         if not self._checked:
             self._checked = True
-            self._check(trainer, pl_module, "train/")
+            self._check(trainer, pl_module, "train/", set(trainer.callback_metrics))
 
-    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        logged = {name for name in trainer.callback_metrics if name.startswith(stage)}
+    def _check(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str, known: set[str]) -> None:
+        logged = {name for name in known if name.startswith(stage)}
         complete = type(pl_module).__module__.startswith("reblurkit.")
-        for monitor in sorted(_monitors(trainer) - set(trainer.callback_metrics)):
+        for monitor in sorted(_monitors(trainer) - known):
             near = did_you_mean(monitor, logged)
             if complete and (near or monitor.startswith(stage)):
                 raise ArgumentError(f"the monitor {monitor!r} is not logged{near or f'; logged: {_list(logged)}'}")
@@ -45,7 +56,8 @@ class KnownMonitors(L.Callback):
 
 def _monitors(trainer: L.Trainer) -> set[str]:
     watching: list[Any] = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
-    return {name for each in watching if isinstance(name := getattr(each, "monitor", None), str)}
+    names = [name for each in watching for name in (getattr(each, "monitor", None), *getattr(each, "monitors", ()))]
+    return {name for name in names if isinstance(name, str)}
 
 
 def _list(names: set[str]) -> str:

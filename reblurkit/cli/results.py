@@ -48,6 +48,8 @@ def nothing_learnt(metrics: Mapping[str, Tensor]) -> str | None:
             if "psnr" not in name or before is None or not value <= before:
                 continue
             does = "leaves the images as they are" if value == before else "makes the images worse"
+            if "reblur_psnr" in name:
+                does = "brings back no blur"
             return (
                 f"{name} is {short_number(float(value))} dB, and {short_number(float(before))} dB without the "
                 f"network: it {does}"

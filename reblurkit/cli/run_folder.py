@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as L
 from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 from reblurkit.cli.messages import say
@@ -20,37 +21,55 @@ from reblurkit.errors import ArgumentError
 
 _NAME = "config.yaml"
 _LOGGERS_OWN = {"hparams.yaml", "metrics.csv"}
-_BEGUN = re.compile(r"config(-\d+)?\.yaml|hparams\.yaml|events\.out\.tfevents\..*")  # before anything is logged
+_BEGUN = re.compile(r"hparams\.yaml|events\.out\.tfevents\..*")  # before anything is logged
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes the run's whole configuration beside its log, over no file that is there.
+    """Writes the run's whole configuration beside its log and its checkpoints, over no file that is there.
 
-    The name, ``config.yaml`` or the next that is free, is kept in the run's checkpoints, and so is what has been read
-    from files of weights that these do not hold.
+    The name, ``config.yaml`` or the next that is free everywhere, is kept in the run's checkpoints, and so is what has
+    been read from files of weights that these do not hold.
     """
 
     def __init__(self, *arguments: Any, training: Training, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._training = training
+        self._text = b""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Write the file, once."""
+        """Write the file beside the log, once."""
         folder = trainer.log_dir  # all processes must ask: they agree on the answer
         if self.already_saved or folder is None:
             return
         if trainer.is_global_zero:
             self._check_given_files(trainer, folder)
             text = self.parser.dump(self.config, skip_none=False).encode()
-            files = get_filesystem(folder)
-            files.makedirs(folder, exist_ok=True)
-            paths = ((name, os.path.join(folder, name)) for name in _names())
-            name, path = next(each for each in paths if not files.exists(each[1]) or files.cat_file(each[1]) == text)
-            files.pipe_file(path, text)
-            if name != _NAME:
-                say(f"{os.path.join(folder, _NAME)} is there already and stays; the configuration of this run: {path}")
-            self.config_filename = name
+            folders = [folder, *(checkpoint_folders(trainer, folder) if stage == "fit" else ())]
+            self.config_filename = next(
+                name for name in _names() if all(_is_free(os.path.join(each, name), text) for each in folders)
+            )
+            if self.config_filename != _NAME:
+                taken = next(path for each in folders if not _is_free(path := os.path.join(each, _NAME), text))
+                path = os.path.join(folder, self.config_filename)
+                say(f"{taken} is there already and stays; the configuration of this run: {path}")
+            self._text = text
+            self._write(folder)
         self.already_saved = True
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it beside checkpoints that go elsewhere; Lightning has looked by now whether their folder is empty."""
+        log_dir = trainer.log_dir  # all processes must ask
+        if trainer.is_global_zero and log_dir is not None:
+            for folder in checkpoint_folders(trainer, log_dir):
+                self._write(folder)
+
+    def _write(self, folder: str) -> None:
+        path = os.path.join(folder, self.config_filename)
+        files = get_filesystem(folder)
+        if not files.exists(path):
+            files.makedirs(folder, exist_ok=True)
+            files.pipe_file(path, self._text)
+            self._training.configurations.append(path)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what a checkpoint is used with."""
@@ -63,6 +82,19 @@ class SaveConfig(SaveConfigCallback):
             path = Path(folder) / name
             if path.resolve() in given:
                 raise ArgumentError(f"the logger would overwrite the configuration {path}: rename that file")
+
+
+def checkpoint_folders(trainer: L.Trainer, log_dir: str) -> list[str]:
+    """Folders of checkpoints that lie elsewhere than the log."""
+    folders = [each.dirpath for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    inside = Path(log_dir).resolve()
+    return [str(path) for path in dict.fromkeys(folders) if path and not Path(path).resolve().is_relative_to(inside)]
+
+
+def _is_free(path: str, text: bytes) -> bool:
+    """Whether no file is there, or one that says the same."""
+    files = get_filesystem(path)
+    return not files.exists(path) or files.cat_file(path) == text
 
 
 def _names() -> Iterator[str]:
@@ -97,11 +129,12 @@ class RunFolder:
 
 
 class Training(L.Callback):
-    """What is known of a run: whether a training step has been made, its folder, and files that it has read."""
+    """What is known of a run: whether a training step was made, its folders, and files that it wrote and read."""
 
     def __init__(self) -> None:
         self.under_way = False
-        self.folder: RunFolder | None = None
+        self.folders: list[RunFolder] = []
+        self.configurations: list[str] = []
         self.kept = KeptFiles()
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -114,6 +147,9 @@ class Training(L.Callback):
         try:
             yield
         except BaseException:
-            if self.folder is not None and not self.under_way:
-                self.folder.remove_if_nothing_happened()
+            if not self.under_way:
+                for path in self.configurations:
+                    get_filesystem(path).rm(path)
+                for folder in self.folders:
+                    folder.remove_if_nothing_happened()
             raise

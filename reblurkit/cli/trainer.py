@@ -19,10 +19,11 @@ from reblurkit.blur import BlurTransfer
 from reblurkit.cli.class_help import class_help
 from reblurkit.cli.messages import hide_advice, say
 from reblurkit.cli.monitors import KnownMonitors
+from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.cli.resuming import Resuming, start_from_checkpoint
-from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training
-from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_options
+from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training, checkpoint_folders
+from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
@@ -116,7 +117,8 @@ class _ReblurkitCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         folder = self.trainer.log_dir
         if folder is not None and self.trainer.is_global_zero:
-            self._training.folder = RunFolder(Path(folder))
+            folders = [folder, *checkpoint_folders(self.trainer, folder)]
+            self._training.folders = [RunFolder(Path(each)) for each in folders]
 
     def before_fit(self) -> None:
         if self._start is not None:
@@ -125,6 +127,7 @@ class _ReblurkitCLI(LightningCLI):
             warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # its frozen network
             if self.model.weights is None and self._get(self.config, "ckpt_path") is None:
                 say("no --model.weights: the deblurring network keeps the weights that it was built with")
+            say(reblur_budget(self.config.fit, self.model))
         if isinstance(self.model, Blur2BlurTranslator):
             self._warn_of_fresh_helpers()
 
@@ -192,6 +195,8 @@ class _ReblurkitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         options = self.config[self.subcommand]
         options["weights_only"] = True  # checkpoints are untrusted files
+        if self.subcommand == "fit":
+            complete_reblur_training(options)
         # One table of results, with digits that mean something, instead of Lightning's.
         self._shows_results = options.get("verbose", False)
         if self.subcommand in ("validate", "test"):
@@ -240,8 +245,16 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         # A process group that is still alive when Python ends may abort the process.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has caught it, and ends the process
+            raise KeyboardInterrupt from error
+        raise
     except _UsageError as error:
-        message = unknown_options(arguments, error.parser) or required_options(str(error), arguments[0])
+        message = (
+            unknown_options(arguments, error.parser)
+            or unknown_keys(arguments, error.parser)
+            or required_options(str(error), arguments[0])
+        )
         raise ArgumentError(message) from error
     except ReblurkitError:
         raise
@@ -258,6 +271,8 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
 
 def _gist(error: Exception) -> str:
     message = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}"
     if "Error(s) in loading state_dict" in message:
         _, first, *others = message.splitlines()
         more = f" (and {len(others)} more)" if others else ""

@@ -9,16 +9,21 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from reblurkit.cli.class_help import known_classes
+from reblurkit.cli.missing_files import configurations
+from reblurkit.cli.words import TRAINER_COMMANDS
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import PluginError, ReblurkitError
 
 # Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
 _NOISE = re.compile(
     r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
-    r"Expected a path but|Problem with given class_path|$"
+    r"Expected a path but|Problem with given class_path|Subclass types expect|a class path \(str\)|a dict with|$"
 )
 _EXAMPLE = (
     "name them in a file (--config FILE) or as --model DeblurTask --model.network my_net.MyNet --data PairedDataModule "
@@ -29,7 +34,7 @@ _EXAMPLE = (
 def one_line(message: str) -> str:
     """The gist of a parser's complaint: the option, the class, and what is wrong with it."""
     lines = [line.strip(" -") for line in message.splitlines()]
-    reasons = [line for line in lines if not _NOISE.match(line)]
+    reasons = [*dict.fromkeys(line for line in lines if not _NOISE.match(line))]
     keys = re.findall(r'Parser key "(.+?)"', message)
     classes = re.findall(r"Problem with given class_path '(.+?)'", message)
     if not reasons:
@@ -57,6 +62,26 @@ def unknown_options(words: Sequence[str], parser: ArgumentParser) -> str:
     return " ".join(unknown)
 
 
+def unknown_keys(words: Sequence[str], parser: ArgumentParser) -> str:
+    """What to say of keys at the top of configuration files that look like options mistyped; empty if none does.
+
+    Args:
+        words: The command line, with its command.
+        parser: The parser of all commands.
+    """
+    known = {option.lstrip("-").partition(".")[0] for option in _options(parser, words[0]) if option.startswith("--")}
+    for path in configurations(words):
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except yaml.YAMLError:  # which is the complaint
+            continue
+        for key in content if isinstance(content, Mapping) else ():
+            near = did_you_mean(str(key), known, cutoff=0.75)
+            if key not in {*known, *TRAINER_COMMANDS} and near:
+                return f"unknown key {key} in {path}{near}"
+    return ""
+
+
 def required_options(message: str, command: str) -> str:
     """A complaint about missing options that names them as they are written."""
     missing = re.match(r"the following arguments are required: (.+)", message)
@@ -67,15 +92,16 @@ def required_options(message: str, command: str) -> str:
 
 
 def with_flags(message: str, options: Mapping[str, Any]) -> str:
-    """A message in which arguments of model and data, in backticks, are named by their options.
+    """A message in which arguments of model, data and Trainer, in backticks, are named by their options.
 
     Args:
         message: It may name arguments of the Python classes.
-        options: ``model`` and ``data`` as the parser has read them.
+        options: ``model``, ``data`` and ``trainer`` as the parser has read them.
     """
     flags: dict[str, list[str]] = {}
-    for part in ("model", "data"):
-        for name in vars((options.get(part) or {}).get("init_args") or Namespace()):
+    for part in ("model", "data", "trainer"):
+        given = options.get(part) or {}
+        for name in vars((given if part == "trainer" else given.get("init_args")) or Namespace()):
             flags.setdefault(name, []).append(f"--{part}.{name}")
 
     def named(match: re.Match[str]) -> str:
@@ -114,6 +140,11 @@ def _explained(reason: str, key: str, class_path: str) -> str:
             did_you_mean(match[1], known_classes())
             or "; one of another package is named by its dotted path, such as my_net.MyNet"
         )
+    if match := re.match(r"Not a valid subclass of (\w+)\.?(?: Got value: (.+))?", reason):
+        came = f", but came {match[2]}" if match[2] else ""
+        return f"expected a {match[1]}: a class such as my_net.MyNet, or its class_path and init_args{came}"
+    if match := re.match(r"Unexpected config: ?(.*)", reason):
+        return f"a configuration must say what model, data and trainer are, but is {match[1] or 'empty'}"
     if match := re.match(r"(?:Invalid content in sub-config file )?(\S+\.py|\S*/\S*): ", reason):
         file = match[1]
         module = file.removesuffix(".py").strip("./").replace("/", ".")

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.errors import ArgumentError, ReblurkitError, ShapeError
 
 _FULL_SIZE = "wrap the network as FullSize(network), which pads and crops"
+
+
+@contextmanager
+def named_as(**names: str) -> Iterator[None]:
+    """Errors that leave this block name arguments, in backticks, as they are called where the user has given them.
+
+    Args:
+        **names: The user's name by the name in the block.
+
+    Example:
+        >>> with named_as(weight="reblur_weight"):
+        ...     raise ArgumentError("`weight` must be at least 0, but is -1")
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `reblur_weight` must be at least 0, but is -1
+    """
+    try:
+        yield
+    except ReblurkitError as error:
+        message = re.sub(r"`(\w+)`", lambda match: f"`{names.get(match[1], match[1])}`", str(error))
+        raise type(error)(message) from error
 
 
 def check_images(**images: Tensor) -> None:

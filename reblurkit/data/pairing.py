@@ -161,9 +161,9 @@ def _files(root: Path, pattern: Pattern, part: Split, note: str) -> list[tuple[P
         for name in pattern.folder.split("/"):
             nearest = nearest / name if (nearest / name).is_dir() else nearest
         raise DatasetNotFoundError(
-            f"no images match {pattern.text!r} in {root}; {nearest} holds: {_content(nearest)}; name the folders with "
-            "blur= and sharp=, as 'NAME' in each split's folder or as patterns ('{split}/blur/*'); a root that is not "
-            "divided has the split null" + (f"; {note}" if note else "")
+            f"no images match {pattern.text!r} in {root}; {nearest} holds: {_content(nearest)}; name the folders by "
+            "`blur` and `sharp`, as 'NAME' in each split's folder or as patterns ('{split}/blur/*'); a root that is "
+            "not divided has the split null" + (f"; {note}" if note else "")
         )
     return files
 
@@ -177,7 +177,7 @@ def _listed_pairs(root: Path, file: Path, patterns: tuple[Pattern, Pattern], not
     """The pairs that a list names; each must be one of the layout, so that swapped columns are found."""
     if not file.is_file():
         raise DatasetNotFoundError(
-            f"no list of pairs {file}; {root} holds: {_content(root)}; name another with list_file=, or take all pairs "
+            f"no list of pairs {file}; {root} holds: {_content(root)}; name another by `list_file`, or take all pairs "
             "with the split null" + (f"; {note}" if note else "")
         )
     try:

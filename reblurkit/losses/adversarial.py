@@ -46,7 +46,7 @@ class AdversarialLoss:
 
     def __init__(self, kind: AdversarialKind = "vanilla") -> None:
         if kind not in get_args(AdversarialKind):
-            raise ArgumentError(f"the kind must be one of {', '.join(get_args(AdversarialKind))}, but is {kind!r}")
+            raise ArgumentError(f"`kind` must be one of {', '.join(get_args(AdversarialKind))}, but is {kind!r}")
         self.kind = kind
 
     def generator(self, fake: Scores) -> Tensor:

@@ -52,14 +52,13 @@ def named_values(name: str, value: Tensor | Mapping[str, Tensor]) -> dict[str, T
     return dict(value) if isinstance(value, Mapping) else {name: value}
 
 
-def values_of_each(metric: Metric, name: str, preds: Tensor, target: Tensor) -> dict[str, list[float]]:
+def values_of_each(metric: Metric, name: str, *images: Tensor) -> dict[str, list[float]]:
     """Add a batch to a metric, and measure each of its images alone.
 
     Args:
-        metric: Any metric of two images.
+        metric: Any metric of images.
         name: Its name.
-        preds: Images ``(B, C, H, W)``.
-        target: Theirs to compare with.
+        images: What it is called with, each ``(B, C, H, W)``.
 
     Returns:
         The values by name, one for each image.
@@ -73,7 +72,6 @@ def values_of_each(metric: Metric, name: str, preds: Tensor, target: Tensor) -> 
         >>> round(float(psnr.compute()), 3)
         30.0
     """
-    rows = [
-        named_values(name, metric(*pair)) for pair in zip(torch.split(preds, 1), torch.split(target, 1), strict=True)
-    ]
+    each = zip(*(torch.split(image, 1) for image in images), strict=True)
+    rows = [named_values(name, metric(*pair)) for pair in each]
     return {key: [float(row[key]) for row in rows] for key in rows[0]} if rows else {}

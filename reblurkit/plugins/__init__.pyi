@@ -1,4 +1,5 @@
 from reblurkit.plugins.callbacks.adaptation import TestTimeAdaptCallback as TestTimeAdaptCallback
+from reblurkit.plugins.callbacks.at_rest import AtRest as AtRest
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer as AuxiliaryOptimizer
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss as FiniteLoss
 from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback as FlowReblurFinetuneCallback
@@ -21,4 +22,5 @@ from reblurkit.plugins.tasks.deblur import WeightedLoss as WeightedLoss
 from reblurkit.plugins.tasks.kernel_wizard import KernelWizardTask as KernelWizardTask
 from reblurkit.plugins.tasks.reblur import ReblurTask as ReblurTask
 from reblurkit.plugins.trained_network import TrainedNetworks as TrainedNetworks
+from reblurkit.plugins.trained_network import checkpoint_metrics as checkpoint_metrics
 from reblurkit.plugins.trained_network import load_networks as load_networks

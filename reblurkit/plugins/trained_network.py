@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -125,6 +126,8 @@ def _build(model: str | None, network: str | None, network_args: str | None) -> 
 
     else:
         package, _, name = str(network).rpartition(".")
+        if not package:
+            raise ArgumentError(f"`network` must be the dotted path of a class, such as my_net.MyNet, but is {network}")
         try:
             factory = getattr(importlib.import_module(package), name)
         except Exception as error:  # whatever the user's file raises when it is imported
@@ -194,6 +197,26 @@ def _configurations(path: Path, saved: Mapping[str, Any]) -> list[Path]:
     name = noted.get("config") if isinstance(noted, Mapping) else None
     names = dict.fromkeys([Path(str(name or "config.yaml")).name, "config.yaml"])
     return [folder / each for each in names for folder in path.absolute().parents[:_ABOVE]]
+
+
+def checkpoint_metrics(checkpoint: str | os.PathLike[str]) -> dict[str, float]:
+    """What the validation before a checkpoint measured of its networks, by name, with the ``step`` that it came after.
+
+    Of a task with a reblurring network M_R, ``reblur_psnr`` and ``preserved_psnr`` say how much of the blur M_R brings
+    back, and how little it changes sharp images.
+
+    Args:
+        checkpoint: A checkpoint of a task of this package.
+
+    Returns:
+        The metrics; empty where nothing was measured, or an earlier version wrote the file.
+
+    Raises:
+        WeightsError: If the file cannot be read, or is no Lightning checkpoint.
+    """
+    noted = read_lightning_checkpoint(checkpoint).get("reblurkit")
+    measured = noted.get("measured") if isinstance(noted, Mapping) else None
+    return dict(measured) if isinstance(measured, Mapping) else {}
 
 
 def load_translator(checkpoint: str) -> nn.Module:

@@ -102,6 +102,12 @@ def check_a_whole_story(project, name, size):
     expected = -10 * ((blurry - sharp) ** 2).mean().log10().item()
     assert values["test/psnr_blurry"] == pytest.approx(expected, abs=1e-3)
     assert {"test/psnr", "test/psnr_alone", "test/ssim"} <= values.keys()
+    (table,) = project.glob("run/**/per_image.csv")
+    (row,) = csv.DictReader(table.open())
+    assert row.pop("name").endswith(name)
+    assert {f"test/{column}": pytest.approx(float(value), abs=1e-3) for column, value in row.items()} == {
+        column: value for column, value in values.items() if column.startswith("test/")
+    }
     assert run("predict", "--ckpt_path", str(checkpoint), "--image_writer.folder", "out") == 0
     generator, network = MIMOUNet(1, 8), UNet(1, (4, 4, 4))
     state = saved["state_dict"]

@@ -52,3 +52,33 @@ def test_zsh_gets_the_same_by_its_bridge(script, capsys):
     first, _, rest = capsys.readouterr().out.partition("\n")
     assert first.endswith("&& bashcompinit")
     assert rest == script.read_text()
+
+
+_TYPE = """
+zmodload zsh/zpty
+zpty -b shell 'ZDOTDIR=$PWD TERM=dumb zsh -f -i'
+zpty -w -n shell "PS1='ready ' RPS1=; source $1; print is ready"$'\\n'
+zpty -r shell said $'*\\nis ready*'
+zpty -w -n shell "$2"$'\\t'
+zpty -r shell said "*$3*"  # waits for it
+zpty -d shell
+"""
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("reblurkit f", "reblurkit fit "),
+        ("reblurkit deblur a.png --out", "--output "),
+        ("reblurkit fit --trainer.max_ep", "--trainer.max_epochs "),
+        ("reblurkit fit --model Deb", "DeblurTask "),
+        ("reblurkit deblur phot", "photo.png "),
+    ],
+)
+def test_what_zsh_completes(tmp_path, capsys, typed, completed):
+    assert main(["completion", "zsh"]) == 0
+    (tmp_path / "script.zsh").write_text(capsys.readouterr().out)
+    (tmp_path / "photo.png").touch()
+    command = ["zsh", "-f", "-c", _TYPE, "zsh", "script.zsh", typed, completed]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)

@@ -17,10 +17,10 @@ import reblurkit.inference
 from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
-from reblurkit.cli.deblur import deblur_files
+from reblurkit.cli.deblur import adaptation_line, deblur_files
 from reblurkit.data import read_image
 from reblurkit.data.images import ImageKind, image_kind
-from reblurkit.inference import Deblurrer
+from reblurkit.inference import AdaptationChange, Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
 from reblurkit.plugins import DeblurTask
 
@@ -252,6 +252,46 @@ def test_adaptation_says_what_it_did_to_each_image(work, capsys):
         assert any(each.startswith(f"{line}{change:.2f} grey levels") for each in lines), lines
     # this reblurring network was never trained
     assert sum("the reblurring network makes another image of it" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "poor"),
+    [
+        (AdaptationChange(0.026, 0.02, 1.0, 0.0483), False),
+        (AdaptationChange(0.0094, 0.009, 1.0, 0.001), False),  # a photo that is sharp already
+        (AdaptationChange(0.07, 0.06, 1.0, 0.012), True),
+        (AdaptationChange(0.07, 0.06, 1.0, 0.05), False),
+        (AdaptationChange(0.2, 0.06, 1.0, 0.15), True),
+    ],
+)
+def test_a_reblurring_network_that_makes_another_image_is_told(change, poor):
+    assert ("is it trained?" in adaptation_line(change)) == poor
+
+
+def test_what_a_network_changes_is_measured(work):
+    task, _ = reblur_run(work)
+    blurry = read_image(work / "photos" / "a.png")[None]
+    deblurrer = Deblurrer(task.network, reblur_net=task.reblur, steps=1, lr=0.01, device="cpu")
+    deblurrer(blurry)
+    with torch.no_grad():
+        plain = FullSize(task.network)(blurry).clamp(0, 1)
+    assert deblurrer.changes[0].deblurred == pytest.approx(float((plain - blurry).abs().mean()), rel=1e-5)
+
+
+def test_a_poor_reblurring_network_is_told_by_what_its_checkpoint_says(work, capsys):
+    _, path = reblur_run(work)
+    assert deblur("--adapt", "1", by=("--checkpoint", path)) == 0
+    assert "in its validation" not in capsys.readouterr().err  # an old checkpoint says nothing
+    measured = {"step": 9, "reblur_psnr": 28.0, "reblur_psnr_deblurred": 29.0, "preserved_psnr": 21.0}
+    torch.save(torch.load(path, weights_only=True) | {"reblurkit": {"measured": measured}}, path)
+    assert deblur("--adapt", "1", "--existing", "overwrite", by=("--checkpoint", path)) == 0
+    assert (
+        "reblurkit: the reblurring network in its validation: reblur_psnr 28.00 dB (29.00 without it), preserved_psnr "
+        "21.00 dB; it is poor, as it brings back no blur and changes sharp images: adapted images may be worse than "
+        "others\n"
+    ) in capsys.readouterr().err
+    assert deblur("--existing", "overwrite", by=("--checkpoint", path)) == 0
+    assert "in its validation" not in capsys.readouterr().err
 
 
 def test_steps_that_change_nothing_are_told(work, capsys):
@@ -570,6 +610,7 @@ def test_bad_inputs_end_in_one_line(work, capsys, monkeypatch):
     task, path = reblur_run(work)
     line = fails(capsys, "--translator", path)
     assert f"--translator must be a checkpoint of Blur2BlurTranslator, but {path} is of DeblurTask" in line
+    assert "dotted path of a class, such as my_net.MyNet, but is owned" in fails(capsys, by=("--network", "owned"))
     (work / "empty").mkdir()
     assert "no image or video in empty" in fails(capsys, inputs=["empty"])
     (work / "out").write_text("a file")

@@ -18,11 +18,13 @@ from skimage.data import astronaut, coffee, rocket
 from torchvision import models
 
 from reblurkit.cli import main
+from reblurkit.cli.metric_names import short_number
 from reblurkit.core.downloads import RemoteFile
 from reblurkit.data import read_image
 from reblurkit.metrics import NIQE, fit_pristine
-from reblurkit.models import FoldedUNet
+from reblurkit.models import FoldedUNet, ReblurNet, load_pretrained
 from reblurkit.models.vgg import VGG_WEIGHTS
+from reblurkit.plugins import checkpoint_metrics
 from reblurkit.plugins.former_paths import present_paths
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +185,37 @@ def test_a_reblurring_network_is_trained_beside_a_file_of_weights(project, capsy
     assert "none.pth cannot be read as a file of weights: No such file" in capsys.readouterr().err
     assert run("fit", *task, "--model.weights", "official.pth", "--model.network.width", "5") == 2
     assert "official.pth does not fit MyNet: " in capsys.readouterr().err
+
+
+def test_a_reblurring_network_has_a_budget_and_starts_from_the_one_in_the_box(project, capsys, monkeypatch):
+    options = yaml.safe_load((project / "config.yaml").read_text())
+    del options["trainer"]["max_epochs"]
+    options["model"] = {"class_path": "ReblurTask", "init_args": {"network": {"class_path": "own.MyNet"}}}
+    (project / "config.yaml").write_text(yaml.safe_dump(options))
+    assert run("fit", "--trainer.max_time", "00:00:00:01") == 0  # a first step takes longer
+    assert (
+        "trained until reblur_psnr and preserved_psnr are at rest (--model.rest 0.1 dB), and no longer than "
+        "--trainer.max_steps 10000 or --trainer.max_time 00:00:00:01"
+    ) in capsys.readouterr().err
+    assert run("fit", "--trainer.max_epochs", "1", "--model.rest", "null", "--trainer.default_root_dir", "two") == 0
+    assert "the reblurring network is trained for --trainer.max_epochs 1\n" in capsys.readouterr().err
+    shipped = load_pretrained()
+    (written,) = project.glob("two/**/config.yaml")
+    task = yaml.safe_load(written.read_text())["model"]["init_args"]
+    assert task["reblur_net"] == {
+        "class_path": "reblurkit.models.ReblurNet", "init_args": shipped.card["reblur_net"]["arguments"]
+    }  # fmt: skip
+    assert task["reblur_weights"] == "base"
+    (checkpoint,) = project.glob("two/**/*.ckpt")
+    measured = checkpoint_metrics(checkpoint)
+    assert {"step", "reblur_psnr", "reblur_psnr_deblurred", "preserved_psnr"} == measured.keys()
+    # of a later version of the package, in which another network is in the box
+    other = shipped._replace(reblur_net=ReblurNet(width=3))
+    monkeypatch.setattr("reblurkit.plugins.tasks.reblur.load_pretrained", lambda *_: other)
+    deblur = ["deblur", "pairs/test/blur", "--output", "out", "--checkpoint", str(checkpoint), "--adapt", "1"]
+    assert main([*deblur, "--device", "cpu"]) == 0
+    line = f"the reblurring network in its validation: reblur_psnr {short_number(measured['reblur_psnr'])} dB ("
+    assert line in capsys.readouterr().err
 
 
 def test_a_third_partys_denoiser_gets_a_reblurring_network(project, shared_data):
@@ -383,7 +416,7 @@ def test_bad_networks(project, capsys):
         (["--model", "NoTask"], "--model: unknown class NoTask"),
         (["--data.nope", "3"], "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
-        (["--model.reblur_weight", "-1"], "`weight` of the reblurring loss must be at least 0, but is -1.0"),
+        (["--model.reblur_weight", "-1"], "--model.reblur_weight of the reblurring loss must be at least 0, but"),
         (["--model.reblur_net.blocks", "-1"], "`blocks` must be at least 0 and `width` at least 1, but are -1 and 4"),
         (["--model.adversarial", "lsgan"], "model.adversarial"),
         (["--model.extra_losses", "{vgg: {weigh: 1, loss: VGGLoss}}"], "Option 'weigh' is not accepted"),

@@ -129,6 +129,38 @@ def test_a_translators_checkpoint_needs_no_file_of_its_helpers(camera, capsys): 
     assert "mine.pth" in capsys.readouterr().err
 
 
+def test_checkpoints_that_lie_elsewhere_have_their_configuration_beside_them(folder, capsys):
+    keep = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "kept"}}
+    other = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "logs/runs/best", "every_n_train_steps": 1}}
+    inside = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "logs/run/mine", "monitor": "val/psnr"}}
+    logger = {"class_path": "CSVLogger", "init_args": {"save_dir": "logs", "name": "", "version": "run"}}
+    for blocks in (0, 1):
+        configure(folder / "mine.yaml", trainer={"logger": logger, "callbacks": [keep, other, inside]})
+        assert run("fit", "--config", "mine.yaml", "--model.network.blocks", blocks) == 0
+        said = capsys.readouterr().err
+        assert "is not empty" not in said or blocks  # Lightning's warning, of the second run
+        shutil.rmtree("logs/run")
+    assert sorted(path.name for path in (folder / "kept").glob("*.yaml")) == ["config-2.yaml", "config.yaml"]
+    assert sorted(path.name for path in (folder / "logs/runs/best").glob("*.yaml")) == ["config-2.yaml", "config.yaml"]
+    assert "kept/config.yaml is there already and stays; the configuration of this run: logs/run/config-2.yaml" in said
+    first, second = sorted((folder / "kept").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    for path, blocks in ((first, 0), (second, 1)):  # each by its own: networks differ
+        assert run("deblur", "pairs/test/blur", "--output", f"out{blocks}", "--checkpoint", path, "--adapt", 1) == 0
+        words = ["--config", "mine.yaml", "--model.network.blocks", blocks]
+        assert run("test", *words, "--ckpt_path", path) == 0
+
+
+def test_a_run_that_fails_at_once_leaves_nothing_beside_checkpoints(folder):
+    keep = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.dirpath"]
+    before = sorted(folder.rglob("*"))
+    nan = ["--model.network", "torch.nn.Identity", "--model.reblur_net", "null"]  # fails in the first step
+    assert run("fit", "--config", "config.yaml", *keep, "kept/here", *nan) == 2
+    assert sorted(folder.rglob("*")) == before
+    (folder / "kept").mkdir()
+    assert run("fit", "--config", "config.yaml", *keep, "kept", *nan) == 2
+    assert sorted(folder.rglob("*")) == sorted([*before, folder / "kept"])
+
+
 def test_a_run_that_fails_at_once_leaves_nothing(folder, capsys):
     before = sorted(folder.rglob("*"))
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "new/logs"]
@@ -234,6 +266,23 @@ def test_missing_files_are_named_before_torch_is_imported(tmp_path, words, expec
     assert done.stdout.split() == ["2", "False"]
     assert expected in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("hook", "under_way"), [("on_train_start", False), ("on_train_epoch_end", True)])
+def test_an_interrupted_training_ends_in_one_line(folder, capsys, monkeypatch, hook, under_way):
+    (folder / "impatient.py").write_text(
+        "import lightning.pytorch as L\n"
+        "class Impatient(L.Callback):\n"
+        f"    def {hook}(self, *_):\n"
+        "        raise KeyboardInterrupt\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "impatient", raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning ignores a second Ctrl-C from then on
+    words = ["--trainer.callbacks", "impatient.Impatient", "--trainer.default_root_dir", "run"]
+    assert run("fit", "--config", "config.yaml", *words) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "reblurkit: interrupted"
+    assert (folder / "run").exists() == (folder / "run" / "config.yaml").exists() == under_way
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

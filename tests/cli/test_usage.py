@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
 from reblurkit.cli import main
 from reblurkit.cli.commands import command_parser
+from reblurkit.cli.usage import with_flags
 from reblurkit.cli.words import NEGATIVE_NUMBER
 from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fixture
 
@@ -41,7 +45,13 @@ def test_a_monitor_that_nobody_logs_is_refused_before_an_epoch_is_lost(project, 
         (project / "config.yaml").write_text(yaml.safe_dump(config))
         assert expected in fails(capsys)
         assert not list(project.glob("run/**/*.ckpt"))
+    for monitor in ("val/pnsr", "val/loss"):  # without a sanity check, by what the task promises
+        assert f"{monitor!r} is not logged" in fails(
+            capsys, "--trainer.num_sanity_val_steps", "0", f"--trainer.callbacks.monitor={monitor}"
+        )
+        assert not list(project.glob("run/**/*.csv"))
     config["trainer"]["callbacks"][0]["init_args"]["monitor"] = "val/psnr"
+    assert run("fit", "--trainer.num_sanity_val_steps", "0", "--trainer.callbacks.monitor=val/ssim") == 0
     (project / "config.yaml").write_text(yaml.safe_dump(config))
     assert run("fit") == 0
 
@@ -50,6 +60,39 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
     discriminator = ["--model.discriminator", "PatchGAN", "--model.discriminator.width", "4"]
     line = fails(capsys, *discriminator)
     assert "use a --data.crop of at least 24" in line
+    assert "name the folders by --data.blur and --data.sharp" in fails(capsys, "--data.root", str(project))
+    options = {"model": Namespace(init_args=Namespace(seed=0)), "data": Namespace(init_args=Namespace(seed=0))}
+    options["trainer"] = Namespace(precision=None)
+    assert with_flags("`precision` 32, `seed` 1", options) == "--trainer.precision 32, `seed` 1"  # whose seed?
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "a configuration must say what model, data and trainer are, but is empty"),
+        ("[]", "a configuration must say what model, data and trainer are, but is []"),
+        ("modle: {}", "unknown key modle in other.yaml; did you mean model?"),
+        (
+            "model: 3",
+            "--model: expected a LightningModule: a class such as my_net.MyNet, or its class_path",
+        ),
+        ("model:\n\tx: 1", "found character that cannot start any token"),
+        ("model: {init_args: {network: 3}}", "expected a Module: a class such as my_net.MyNet, or its class_path"),
+        ("\xff", "--config must be a YAML file, but other.yaml is no text"),
+    ],
+)
+def test_configurations_that_are_none(project, capsys, text, expected):  # noqa: F811
+    (project / "other.yaml").write_bytes(text.encode("latin-1"))
+    words = ["--config", "config.yaml"] if "init_args" in text else []
+    assert main(["fit", *words, "--config", "other.yaml"]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_configuration_may_be_written_out_at_length(project, capsys):  # noqa: F811
+    config = yaml.safe_load((project / "config.yaml").read_text()) | {"seed_everything": "no number"}
+    config["model"]["init_args"]["metrics"] = {f"psnr_{index}": None for index in range(999)}
+    assert main(["fit", "--config", json.dumps(config)]) == 2
+    assert "seed_everything" in capsys.readouterr().err
 
 
 def test_missing_words(project, capsys):  # noqa: F811

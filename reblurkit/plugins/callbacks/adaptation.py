@@ -101,7 +101,7 @@ class TestTimeAdaptCallback(L.Callback):
         if stage != "fit" and isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
             raise PluginError(
                 f"a network cannot be adapted under {type(trainer.strategy).__name__}, which splits or replaces "
-                "parameters; test on one device or with strategy='ddp'"
+                "parameters; test on one device or with `strategy` 'ddp'"
             )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -181,7 +181,7 @@ class TestTimeAdaptCallback(L.Callback):
         if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in network.parameters()):
             rank_zero_warn(
                 f"the weights of {self.network!r} have half precision, which rounds adaptation's small steps away; "
-                "keep them in float32 (precision='bf16-mixed' or 32)"
+                "keep them in float32 (`precision` 'bf16-mixed' or 32)"
             )
         self.history, self.failures, self._batches = [], 0, 0
         if self.metrics is not None and trainer.state.fn != TrainerFn.PREDICTING:

@@ -135,7 +135,7 @@ class AuxiliaryOptimizer(L.Callback):
         if stage == "fit" and isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy):
             raise PluginError(
                 f"{', '.join(self._networks)}: auxiliary networks cannot be trained under "
-                f"{type(trainer.strategy).__name__}, which splits or replaces parameters; use strategy='ddp'"
+                f"{type(trainer.strategy).__name__}, which splits or replaces parameters; use `strategy` 'ddp'"
             )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -124,7 +124,7 @@ class FiniteLoss(L.Callback):
         if broken is None or (scaler is not None and scaler.get_scale() >= 1):
             return
         if scaler is not None:
-            advice = "no loss scale is small enough for half precision: train with precision='bf16-mixed' or 32"
+            advice = "no loss scale is small enough for half precision: train with `precision` 'bf16-mixed' or 32"
         guilty = [each for each in waiting if each.gradients is not None and not each.gradients.isfinite()][:1]
         names = [name for each in guilty or waiting for name in each.names]
         raise NonFiniteLossError(

@@ -159,7 +159,7 @@ class FlowReblurFinetuneCallback(L.Callback):
         if not pl_module.automatic_optimization and getattr(trainer.precision_plugin, "scaler", None) is not None:
             raise PluginError(
                 "in manual optimization the loss is added after the gradients have been unscaled, where those of half "
-                "precision are gone; train with precision='bf16-mixed' or 32, or with automatic optimization"
+                "precision are gone; train with `precision` 'bf16-mixed' or 32, or with automatic optimization"
             )
         if trainer.ckpt_path is None:
             self._restored = None  # a checkpoint that `validate` or `test` has read is not resumed from

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reblurkit.core.calls import check_two_networks, find_network, preserved_rng
+from reblurkit.core.checks import named_as
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, routed_adversarial_loss
 from reblurkit.models.patchgan import PatchGAN
@@ -90,11 +91,12 @@ class AdversarialLossMixin(AuxiliaryNetworks):
             raise ArgumentError(f"`discriminator` must be an nn.Module, but is {type(discriminator).__name__}")
         if not (weight >= 0 and gradient_penalty >= 0):
             raise ArgumentError(
-                f"weight and gradient penalty of the adversarial loss must be at least 0, but are {weight} and "
+                f"`weight` and `gradient_penalty` of the adversarial loss must be at least 0, but are {weight} and "
                 f"{gradient_penalty}"
             )
         if isinstance(adversarial, str):
-            adversarial = AdversarialLoss(adversarial)
+            with named_as(kind="adversarial"):
+                adversarial = AdversarialLoss(adversarial)
         if discriminator is None:
             with preserved_rng(torch.get_default_device()):
                 discriminator = PatchGAN()

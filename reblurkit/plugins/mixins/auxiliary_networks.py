@@ -15,6 +15,16 @@ from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer, 
 from reblurkit.plugins.mixins.own_names import OwnNames
 
 
+def check_factories(optimizer: object, scheduler: object) -> None:
+    """Raise ArgumentError for an optimizer or a scheduler where a function that builds one is wanted."""
+    for name, factory in {"optimizer": optimizer, "scheduler": scheduler}.items():
+        if factory is not None and not callable(factory):
+            raise ArgumentError(
+                f"`{name}` must be a function that builds one, but is a {type(factory).__name__} object; "
+                f"write {name}=lambda {'parameters' if name == 'optimizer' else 'optimizer'}: ..."
+            )
+
+
 class AuxiliaryNetworks(OwnNames):
     """Base of mixins that train a network of their own beside a network of the user's LightningModule."""
 
@@ -43,12 +53,7 @@ class AuxiliaryNetworks(OwnNames):
             raise PluginError(
                 f"{type(self).__name__} has an attribute `{attribute}` already; is {method} called twice?"
             )
-        for name, factory in {"optimizer": optimizer, "scheduler": scheduler}.items():
-            if factory is not None and not callable(factory):
-                raise ArgumentError(
-                    f"`{name}` must be a function that builds one, but is a {type(factory).__name__} object; "
-                    f"write {name}=lambda {'parameters' if name == 'optimizer' else 'optimizer'}: ..."
-                )
+        check_factories(optimizer, scheduler)
 
     def _add_auxiliary(
         self,

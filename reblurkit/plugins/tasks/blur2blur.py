@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from reblurkit.core.calls import Frozen, check_two_networks, finest_scale
-from reblurkit.core.checks import FirstBatchCheck, check_images
+from reblurkit.core.checks import FirstBatchCheck, check_images, named_as
 from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
@@ -131,6 +131,16 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
             )
         if deblur_network is None and (deblur_weights is not None or score is not None):
             raise ArgumentError("`deblur_weights` and `score` belong to a `deblur_network`: give one")
+        modules = {
+            "generator": generator,
+            "discriminator": discriminator,
+            "perceptual": perceptual,
+            "known_blur": known_blur,
+            "deblur_network": deblur_network,
+        }
+        for name, module in modules.items():
+            if not isinstance(module, nn.Module | None):
+                raise ArgumentError(f"`{name}` must be an nn.Module, but is {module!r}")
         self.automatic_optimization = False
         self.generator = generator or MIMOUNet(identity=True)
         self.discriminator = discriminator or PatchGAN()
@@ -143,7 +153,8 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         self.perceptual_weight = perceptual_weight
         self.gradient_penalty = gradient_penalty
         if not isinstance(adversarial, AdversarialLoss):
-            adversarial = AdversarialLoss(adversarial or "hinge")
+            with named_as(kind="adversarial"):
+                adversarial = AdversarialLoss(adversarial or "hinge")
         self.adversarial = adversarial
         self.known_blur = known_blur
         self.lr = lr
@@ -194,7 +205,7 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         return self._measure(batch, batch_idx, "val")
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Measure a batch; returns ``pictures``."""
+        """Measure a batch; returns ``pictures``, and the ``metrics`` of each image by name."""
         return self._measure(batch, batch_idx, "test")
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -338,10 +349,10 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
             pictures |= {"deblurred alone": alone, "translated, deblurred": deblurred}
         counted = counted_images(self, len(blurry), batch_idx)
         extra = (None if image is None else image[:counted] for image in (deblurred, alone, sharp))
-        self._stage_metrics(stage).update(blurry[:counted], translated[:counted], *extra)
+        each = self._stage_metrics(stage).update(blurry[:counted], translated[:counted], *extra, each=stage == "test")
         if sharp is not None:
             pictures["sharp"] = sharp
-        return {"pictures": pictures}
+        return {"pictures": pictures, "metrics": each} if stage == "test" else {"pictures": pictures}
 
     def _report(self, stage: str) -> None:
         for name, value in self._stage_metrics(stage).compute():

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from reblurkit.core.checks import named_as
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness
@@ -24,6 +25,7 @@ from reblurkit.plugins.tasks.paired import (
     blurry_to_sharp,
     check_metrics,
     deblurred_to_sharp,
+    preserved_to_sharp,
     reblurred_to_blurry,
     with_metrics,
 )
@@ -55,7 +57,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     learning rate 1e-4, halved at 50, 75 and 90 % of the training. Logs ``train/loss`` and every other loss by its
     name, without weights; over validation and test images ``psnr`` and ``ssim``, over test images also the gradient
     statistics, of the output clamped to [0, 1]; beside them ``psnr_blurry``, of the blurry images, which a network that
-    learns must exceed; with a reblurring network also ``reblur_psnr``.
+    learns must exceed; with a reblurring network M_R also ``reblur_psnr``, of M_R(L) to B, and ``preserved_psnr``, of
+    M_R(S) to S.
 
     Batches are dicts with ``blurry``, ``sharp`` and ``name``.
 
@@ -108,6 +111,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     ) -> None:
         super().__init__(network, optimizer, scheduler)
         start_from(network, weights, trained=True)
+        if not (loss is None or callable(loss)):
+            raise ArgumentError(f"`loss` must be called with two images, but is {loss!r}")
         self.loss = loss or nn.L1Loss()
         extra_losses = extra_losses or {}
         _check_extra_losses(extra_losses)
@@ -115,17 +120,19 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         self._extra_weights = {name: extra.weight for name, extra in extra_losses.items()}
         recipe: dict[str, Any] = {"optimizer": self._make_optimizer, "scheduler": self._halving}
         if reblur_net is not None:
-            self.configure_reblur(
-                reblur_net, weight=reblur_weight, sharpness=reblur_sharpness, warmup=reblur_warmup, **recipe
-            )
+            with named_as(weight="reblur_weight", sharpness="reblur_sharpness", warmup="reblur_warmup"):
+                self.configure_reblur(
+                    reblur_net, weight=reblur_weight, sharpness=reblur_sharpness, warmup=reblur_warmup, **recipe
+                )
         if discriminator is not None:
-            self.configure_adversarial(
-                discriminator,
-                adversarial=adversarial,
-                weight=adversarial_weight,
-                gradient_penalty=gradient_penalty,
-                **recipe,
-            )
+            with named_as(weight="adversarial_weight"):
+                self.configure_adversarial(
+                    discriminator,
+                    adversarial=adversarial,
+                    weight=adversarial_weight,
+                    gradient_penalty=gradient_penalty,
+                    **recipe,
+                )
         check_metrics(metrics or {})
         self._set_metrics(
             **{stage: with_metrics(_measures(stage, self._reblurs), metrics or {}) for stage in ("val", "test")}
@@ -183,6 +190,7 @@ def _measures(stage: str, reblurs: bool) -> dict[str, Measure]:
     }
     if reblurs:
         measures["reblur_psnr"] = Measure(ReblurPSNR(), reblurred_to_blurry)
+        measures["preserved_psnr"] = Measure(PSNR(), preserved_to_sharp)
     if stage == "test":
         measures["gradients"] = Measure(GradientStatistics(), deblurred_to_sharp)
     return measures

@@ -13,6 +13,7 @@ from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.reconstruction import CharbonnierLoss
 from reblurkit.metrics import PSNR
+from reblurkit.metrics.per_image import values_of_each
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.plugins.mixins.own_names import OwnNames
@@ -79,9 +80,9 @@ class KernelWizardTask(OwnNames, L.LightningModule):
         """Measure a batch."""
         self._measure(batch, batch_idx, "val")
 
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Measure a batch."""
-        self._measure(batch, batch_idx, "test")
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Measure a batch; returns the ``metrics`` of each image by name."""
+        return {"metrics": self._measure(batch, batch_idx, "test")}
 
     def configure_optimizers(self) -> Any:
         """Adam, with a learning rate that falls along a cosine to zero."""
@@ -91,11 +92,13 @@ class KernelWizardTask(OwnNames, L.LightningModule):
         optimizer = torch.optim.Adam(self.network.parameters(), self.lr, betas=(0.9, 0.99))
         return [optimizer], [{"scheduler": OverTraining(optimizer, int(steps), cosine), "interval": "step"}]
 
-    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: str) -> None:
+    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: str) -> dict[str, list[float]]:
         blurry, sharp = batch["blurry"], batch["sharp"]
+        each: dict[str, list[float]] = {}
         if counted := counted_images(self, len(blurry), batch_idx):
             back = FullSize(self.network)(sharp, blurry).clamp(0, 1)
-            self.psnr.update(back[:counted], blurry[:counted])
-            self.psnr_sharp.update(sharp[:counted], blurry[:counted])
+            each = values_of_each(self.psnr, "psnr", back[:counted], blurry[:counted])
+            each |= values_of_each(self.psnr_sharp, "psnr_sharp", sharp[:counted], blurry[:counted])
         self.log(f"{stage}/psnr", self.psnr, prog_bar=True)
         self.log(f"{stage}/psnr_sharp", self.psnr_sharp)
+        return each

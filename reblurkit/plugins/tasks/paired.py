@@ -18,8 +18,9 @@ from torchmetrics import Metric
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
-from reblurkit.metrics.per_image import named_values, values_of_each
+from reblurkit.metrics.per_image import PerImageMetric, named_values, values_of_each
 from reblurkit.models.full_size import FullSize
+from reblurkit.plugins.mixins.auxiliary_networks import check_factories
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, halved
 from reblurkit.plugins.shares import counted_images
@@ -96,6 +97,8 @@ class PairedTask(OwnNames, L.LightningModule):
     Images that are measured and predicted may have any size, as for ``reblurkit deblur``; training calls the network
     itself.
 
+    Checkpoints note what validation has measured last, for :func:`reblurkit.plugins.checkpoint_metrics`.
+
     A subclass names the network that it trains and its metrics, sets ``reblur`` if a metric reblurs, and brings the
     training step.
 
@@ -111,10 +114,14 @@ class PairedTask(OwnNames, L.LightningModule):
         self, network: nn.Module, optimizer: OptimizerCallable | None, scheduler: LRSchedulerCallable | None
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise ArgumentError(f"`network` must be an nn.Module, but is {network!r}")
+        check_factories(optimizer, scheduler)
         self.network = network
         self._make_optimizer = optimizer or partial(torch.optim.Adam, lr=1e-4)
         self._make_scheduler = scheduler
         self._check_range = FirstBatchCheck()
+        self._measured: dict[str, float] = {}
 
     @property
     def _trained(self) -> nn.Module:
@@ -149,6 +156,13 @@ class PairedTask(OwnNames, L.LightningModule):
         """Deblur a batch; returns ``deblurred`` in [0, 1] and ``name``."""
         return {"deblurred": self._deblur(batch["blurry"]).clamp(0, 1), "name": batch["name"]}
 
+    def validation_names(self) -> set[str] | None:
+        """What validation will log; None where a metric of several values names them only when it is computed."""
+        metrics = self._stage_metrics("val")
+        if not all(isinstance(metric, PerImageMetric) for metric in metrics.values()):
+            return None
+        return {f"val/{name}" for name in metrics}
+
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
         self._report("val")
@@ -156,6 +170,11 @@ class PairedTask(OwnNames, L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
         self._report("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the networks can do."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint.setdefault("reblurkit", {})["measured"] = self._measured
 
     def configure_optimizers(self) -> Any:
         """One optimizer, for the network that the task trains."""
@@ -222,12 +241,16 @@ class PairedTask(OwnNames, L.LightningModule):
 
     def _report(self, stage: Literal["val", "test"]) -> None:
         metrics = self._stage_metrics(stage)
+        measured: dict[str, float] = {}
         for name, metric in metrics.items():
-            value = metric.compute()
-            logged = {f"{stage}/{key}": number.float() for key, number in named_values(name, value).items()}
+            values = {key: number.float() for key, number in named_values(name, metric.compute()).items()}
+            logged = {f"{stage}/{key}": number for key, number in values.items()}
             # every process has the same value; Lightning warns where it is not told to agree on it
             self.log_dict(logged, prog_bar=name == next(iter(metrics)), sync_dist=True)
+            measured |= {key: float(number) for key, number in values.items()}
             metric.reset()
+        if stage == "val" and not self.trainer.sanity_checking:
+            self._measured = {"step": self.trainer.global_step, **measured}
 
     def _stage_metrics(self, stage: Literal["val", "test"]) -> dict[str, Metric]:
         return cast("dict[str, Metric]", dict(cast("nn.ModuleDict", self.metrics[stage]).items()))

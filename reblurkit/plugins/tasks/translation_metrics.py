@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from reblurkit.metrics import PSNR, SSIM, ColourShift
+from reblurkit.metrics.per_image import values_of_each
 
 
 class TranslationMetrics(nn.Module):
@@ -36,7 +37,9 @@ class TranslationMetrics(nn.Module):
         deblurred: Tensor | None = None,
         alone: Tensor | None = None,
         sharp: Tensor | None = None,
-    ) -> None:
+        *,
+        each: bool = False,
+    ) -> dict[str, list[float]]:
         """Add a batch.
 
         Args:
@@ -45,17 +48,29 @@ class TranslationMetrics(nn.Module):
             deblurred: Those deblurred.
             alone: The blurry images deblurred without translation; together with ``deblurred``.
             sharp: The truth.
+            each: Also measure each image alone.
+
+        Returns:
+            The values of each image by name; empty without ``each``.
         """
-        self._update("content_ssim", translated, blurry)
-        self._update("colour_shift", translated, blurry)
-        if deblurred is None or alone is None:
-            return
-        if sharp is not None:
-            for ending, image in (("", deblurred), ("_alone", alone), ("_blurry", blurry)):
-                self._update(f"psnr{ending}", image, sharp)
-                self._update(f"ssim{ending}", image, sharp)
-        if "score" in self.metrics:
-            self._update("score", deblurred)
+        content = (translated, blurry)
+        pairs: dict[str, tuple[Tensor, ...]] = {"content_ssim": content, "colour_shift": content}
+        if deblurred is not None and alone is not None:
+            if sharp is not None:
+                for ending, image in (("", deblurred), ("_alone", alone), ("_blurry", blurry)):
+                    pairs |= {f"psnr{ending}": (image, sharp), f"ssim{ending}": (image, sharp)}
+            if "score" in self.metrics:
+                pairs["score"] = (deblurred,)
+        self._measured.update(pairs)  # also where nothing counts: all processes must compute the same metrics
+        values: dict[str, list[float]] = {}
+        if len(blurry):
+            for name, images in pairs.items():
+                metric = cast(Metric, self.metrics[name])
+                if each:
+                    values |= values_of_each(metric, name, *images)
+                else:
+                    metric.update(*images)
+        return values
 
     def compute(self) -> Iterator[tuple[str, Tensor]]:
         """Names and values of what was measured; starts anew."""
@@ -65,8 +80,3 @@ class TranslationMetrics(nn.Module):
                 yield name, metric.compute().float()
                 metric.reset()
         self._measured.clear()
-
-    def _update(self, name: str, *images: Tensor) -> None:
-        self._measured.add(name)  # also where nothing counts: all processes must compute the same metrics
-        if len(images[0]):
-            cast(Metric, self.metrics[name]).update(*images)

@@ -207,7 +207,7 @@ def test_steps_whose_scaled_gradients_overflow_are_skipped_as_usual(tmp_path, va
 
 def test_training_stops_where_no_scale_is_small_enough(tmp_path):
     message = stops(tmp_path, Module(), greys=[0.9] * 4, epochs=2, plugins=[half(2.0)])
-    assert "no loss scale is small enough for half precision: train with precision='bf16-mixed' or 32" in message
+    assert "no loss scale is small enough for half precision: train with `precision` 'bf16-mixed' or 32" in message
 
 
 def test_a_loss_that_is_nan_stops_half_precision_too(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import warnings
 
 import lightning.pytorch as L
@@ -25,7 +26,13 @@ from reblurkit.models import EfficientNetLiteFeatures, FullSize, ReblurNet, UNet
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.models.vgg import VGG_WEIGHTS
-from reblurkit.plugins import Blur2BlurTranslator, KernelWizardTask, TranslationWatch, UnpairedDataModule
+from reblurkit.plugins import (
+    Blur2BlurTranslator,
+    KernelWizardTask,
+    ResultsWriter,
+    TranslationWatch,
+    UnpairedDataModule,
+)
 from tests.conftest import PlainNet
 from tests.plugins.mixins.test_reblur import assert_bit_equal
 
@@ -286,9 +293,13 @@ def test_measures_of_held_out_images(tmp_path):
     data = [
         {"blurry": one[None], "sharp": other[None], "name": ["x"]} for one, other in zip(blurry, sharp, strict=True)
     ]
-    run = trainer(tmp_path)
+    writer = ResultsWriter()
+    run = trainer(tmp_path, callbacks=[writer])
     run.test(module, DataLoader(data, batch_size=None), verbose=False)
     logged = {name.removeprefix("test/"): value.item() for name, value in run.logged_metrics.items()}
+    first, second = csv.DictReader(writer.path.open())
+    for name, value in logged.items():
+        assert (float(first[name]) + float(second[name])) / 2 == pytest.approx(value, abs=1e-3)
 
     def psnr(image):
         return (-10 * ((image - sharp) ** 2).mean((1, 2, 3)).log10()).mean().item()
@@ -304,6 +315,12 @@ def test_measures_of_held_out_images(tmp_path):
     assert not any("deblur" in key for key in module.state_dict()), "the deblurring network is not saved"
     (prediction,) = trainer(tmp_path).predict(module, DataLoader(data[:1], batch_size=None))
     torch.testing.assert_close(prediction["deblurred"], deblurred[:1])
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator", "perceptual", "known_blur", "deblur_network"])
+def test_what_is_no_network_is_named(name):
+    with pytest.raises(ArgumentError, match=f"^`{name}` must be an nn.Module, but is 3"):
+        Blur2BlurTranslator(**{name: 3})
 
 
 def windows(**means):
@@ -396,7 +413,12 @@ def test_kernel_wizard_task_learns_to_give_blur_back(tmp_path):
     run = fit(task, tmp_path, data)
     assert run.logged_metrics["train/loss"] < before
     whole = [{key: F.pad(data[0][key], (10, 7, 3, 2)) for key in ("blurry", "sharp")}]
+    writer = ResultsWriter()
+    run = trainer(tmp_path, callbacks=[writer])
     run.test(task, DataLoader(whole, batch_size=None), verbose=False)
+    (row,) = csv.DictReader(writer.path.open())
+    for name in ("psnr", "psnr_sharp"):
+        assert float(row[name]) == pytest.approx(run.logged_metrics[f"test/{name}"].item(), abs=1e-3)
     with torch.no_grad():
         back = FullSize(wizard, 128)(whole[0]["sharp"], whole[0]["blurry"])
         error = ((back.clamp(0, 1) - whole[0]["blurry"]) ** 2).mean()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from reblurkit.blur import ShakeBlur
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.metrics import PSNR, SSIM, ReblurPSNR
-from reblurkit.models import ReblurNet, UNet
+from reblurkit.models import PatchGAN, ReblurNet, UNet
 from reblurkit.plugins import DeblurTask, DemoDataModule, ImageLogger, ImageWriter
 from reblurkit.plugins.tasks.deblur import WeightedLoss
 from tests.conftest import MultiScaleNet, PlainNet
@@ -37,7 +39,8 @@ def test_fit_and_test_log_what_they_promise(tmp_path, network, reblur_net):
     task, run = DeblurTask(network, reblur_net), trainer(tmp_path)
     run.fit(task, data())
     always = {"train/loss", "val/psnr", "val/psnr_blurry", "val/ssim"}
-    with_reblur = {"train/loss_reblur", "train/loss_blur", "train/loss_sharp", "lr-reblur", "val/reblur_psnr"}
+    with_reblur = {"train/loss_reblur", "train/loss_blur", "train/loss_sharp", "lr-reblur"}
+    with_reblur |= {"val/reblur_psnr", "val/preserved_psnr"}
     assert set(run.logged_metrics) == always | (with_reblur if reblur_net else set())
     (results,) = run.test(task, data(), verbose=False)
     assert {"test/psnr", "test/ssim", "test/gradient_ratio", "test/gradient_distance"} <= set(results)
@@ -170,6 +173,27 @@ def run_step(network, batch):
     return DeblurTask(network).training_step(batch, 0)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reblur_weight": -1}, "`reblur_weight` of the reblurring loss must be at least 0, but is -1"),
+        ({"reblur_sharpness": "fake"}, "`reblur_sharpness` must be one of"),
+        ({"reblur_warmup": -1}, "`reblur_warmup` must be at least 0 steps"),
+        ({"adversarial_weight": -1}, "`adversarial_weight` and `gradient_penalty` of the adversarial loss must be"),
+        ({"adversarial": "lsgan"}, "`adversarial` must be one of vanilla, hinge, wgan, but is 'lsgan'"),
+        ({"optimizer": 3}, "`optimizer` must be a function that builds one, but is a int object"),
+        ({"scheduler": 3}, "`scheduler` must be a function that builds one"),
+        ({"loss": 3}, "`loss` must be called with two images, but is 3"),
+    ],
+)
+def test_errors_name_the_arguments_that_the_user_gave(options, message):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}"):
+        DeblurTask(PlainNet(), ReblurNet(width=2), discriminator=PatchGAN(width=4, layers=1), **options)
+    if options.keys() <= {"optimizer", "scheduler"}:
+        with pytest.raises(ArgumentError, match=f"^{re.escape(message)}"):
+            DeblurTask(PlainNet(), **options)
+
+
 def test_wrong_networks_and_batches():
     image = torch.rand(1, 3, 8, 8)
     pair = {"blurry": image, "sharp": image, "name": ["a"]}
@@ -183,6 +207,8 @@ def test_wrong_networks_and_batches():
         run_step(PlainNet(), {"blurry": 255 * image, "sharp": 255 * image})
     with pytest.raises(ArgumentError, match="but it returned dict"):
         run_step(Dict(), pair)
+    with pytest.raises(ArgumentError, match=r"`network` must be an nn\.Module, but is 'unet'"):
+        DeblurTask("unet")
 
 
 class Dict(nn.Module):

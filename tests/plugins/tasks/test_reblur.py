@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from reblurkit import strip_reblur
 from reblurkit.errors import ArgumentError, ShapeError, WeightsError
 from reblurkit.metrics import PSNR, ReblurPSNR
-from reblurkit.models import ReblurNet
-from reblurkit.plugins import ReblurTask
+from reblurkit.models import ReblurNet, load_pretrained, save_weights
+from reblurkit.plugins import AtRest, ReblurTask, checkpoint_metrics
 from tests.conftest import BatchNormNet, DropoutNet, MultiScaleNet, PlainNet
 from tests.plugins.mixins.test_reblur import assert_bit_equal, loader, trainer
 
@@ -136,6 +136,60 @@ def test_the_checkpoint_holds_both_networks(tmp_path):
     assert_bit_equal(plain, official)
 
 
+def test_without_a_reblurring_network_it_is_the_one_in_the_box():
+    task = ReblurTask(PlainNet())
+    assert_bit_equal(task.reblur, load_pretrained().reblur_net)
+    assert task.reblur.training
+    assert all(parameter.requires_grad for parameter in task.reblur.parameters())
+
+
+def test_a_reblurring_network_starts_from_weights(tmp_path):
+    shipped = load_pretrained()
+    same = shipped.card["reblur_net"]["arguments"]
+    assert_bit_equal(ReblurTask(PlainNet(), ReblurNet(**same), reblur_weights="base").reblur, shipped.reblur_net)
+    with pytest.raises(WeightsError, match="the reblurring network of 'base' does not fit `reblur_net`"):
+        ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights="base")
+    with pytest.raises(WeightsError, match=r"bse cannot be read as a file of weights: .*; did you mean base\?"):
+        ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights="bse")
+    mine = ReblurNet(width=3)
+    save_weights(mine, tmp_path / "mine.safetensors")
+    again = ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights=str(tmp_path / "mine.safetensors"))
+    assert_bit_equal(again.reblur, mine)
+
+
+def test_training_ends_when_the_reblurring_network_is_at_rest(tmp_path):
+    still = partial(torch.optim.SGD, lr=0.0)
+    task = ReblurTask(PlainNet(), ReblurNet(width=2), optimizer=still)
+    (rule,) = task.configure_callbacks()
+    assert isinstance(rule, AtRest)
+    assert (rule.monitors, rule.gain, rule.least_steps) == (["val/reblur_psnr", "val/preserved_psnr"], 0.1, 1000)
+    rule.least_steps = 18
+    run = trainer(tmp_path, max_epochs=7)
+    run.fit(task, loader(), loader(length=2))
+    assert run.global_step == 20
+    assert ReblurTask(PlainNet(), ReblurNet(width=2), rest=None).configure_callbacks() == []
+
+
+def test_the_checkpoint_says_what_validation_measured(tmp_path):
+    task = ReblurTask(PlainNet(), ReblurNet(width=6))
+    run = trainer(tmp_path, max_epochs=2)
+    run.fit(task, loader(), loader(length=2))
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    measured = checkpoint_metrics(tmp_path / "a.ckpt")
+    assert measured.pop("step") == 8
+    assert {f"val/{name}" for name in measured} == {
+        "val/reblur_psnr", "val/reblur_psnr_deblurred", "val/preserved_psnr"
+    }  # fmt: skip
+    (validated,) = trainer(tmp_path).validate(task, loader(length=2), verbose=False)
+    for name, value in measured.items():
+        assert value == pytest.approx(validated[f"val/{name}"], rel=1e-5)
+    run = trainer(tmp_path, max_epochs=1, limit_val_batches=0)
+    fresh = ReblurTask(PlainNet(), ReblurNet(width=6))
+    run.fit(fresh, loader())
+    run.save_checkpoint(tmp_path / "b.ckpt")
+    assert checkpoint_metrics(tmp_path / "b.ckpt") == {}
+
+
 def test_wrong_arguments(tmp_path):
     network, reblur_net = PlainNet(), ReblurNet(width=6)
     with pytest.raises(WeightsError, match=r"none\.pth cannot be read as a file of weights: No such file"):
@@ -147,6 +201,8 @@ def test_wrong_arguments(tmp_path):
         ReblurTask(network, network)
     with pytest.raises(ArgumentError, match="'pseudo', 'real', None"):
         ReblurTask(network, reblur_net, sharpness="fake")
+    with pytest.raises(ArgumentError, match="`rest` must be above 0 dB, or null"):
+        ReblurTask(network, reblur_net, rest=0)
 
 
 def test_a_network_that_changes_the_size_is_refused():
@@ -158,7 +214,7 @@ def test_a_network_that_changes_the_size_is_refused():
         ReblurTask(Shrinking(), ReblurNet(width=6)).training_step(next(iter(loader())), 0)
 
 
-@pytest.mark.parametrize("reblur_net", [nn.Identity(), ReblurNet(width=4).requires_grad_(False), "reblur-n1", None])
+@pytest.mark.parametrize("reblur_net", [nn.Identity(), ReblurNet(width=4).requires_grad_(False), "reblur-n1"])
 def test_what_cannot_be_trained_is_refused(reblur_net):
     with pytest.raises(ArgumentError, match=r"nothing to train|must be an nn\.Module"):
         ReblurTask(PlainNet(), reblur_net)
