@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from kornia.filters import filter2d
 from torch import Tensor
 
-from reblurkit.blur.arguments import check_positive
-from reblurkit.blur.random_blur import RandomBlur
-from reblurkit.errors import ArgumentError
+from reblurkit.blur.random_blur import RandomExtentBlur
 
 _FINE = 8  # points a side, per pixel, that decide how much of it lies in the disc
 
 
-class DefocusBlur(RandomBlur):
+class DefocusBlur(RandomExtentBlur):
     """Blurs every image of a batch by a disc of its own, as a lens does that is out of focus.
 
     The radius is uniform between ``smallest`` and ``largest``; the same all over the image.
@@ -26,13 +22,10 @@ class DefocusBlur(RandomBlur):
         seed: Makes the sequence of radii of this object reproducible; default: the global random state.
         linear: Blur in linear light; ``False`` blurs the values as they are.
 
-    Shape:
-        ``(B, C, H, W)`` in [0, 1] to the same shape. In linear light C is 3 or 1.
+    Images, and errors of theirs, are those of :class:`RandomBlur`.
 
     Raises:
-        ArgumentError: If not ``0 < smallest <= largest``, ``seed`` is not a whole number, or the input no tensor of
-            floating point.
-        ShapeError: If the input is no batch of images, is empty, or neither RGB nor grey in linear light.
+        ArgumentError: If not ``0 < smallest <= largest``, or ``seed`` is not a whole number.
 
     Example:
         >>> DefocusBlur(largest=3, seed=0)(torch.rand(2, 3, 32, 32)).shape
@@ -42,22 +35,12 @@ class DefocusBlur(RandomBlur):
     def __init__(
         self, largest: float = 3.0, smallest: float = 1.0, seed: int | None = None, linear: bool = True
     ) -> None:
-        super().__init__(seed, linear)
-        check_positive(largest=largest, smallest=smallest, unit=" of pixels")
-        if smallest > largest:
-            raise ArgumentError(f"`smallest` must be at most `largest`, but they are {smallest} and {largest}")
-        self.largest = largest
-        self.smallest = smallest
-
-    @property
-    def border(self) -> int:
-        """Pixels of the largest radius."""
-        return math.ceil(self.largest)
+        super().__init__(largest, smallest, seed, linear)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw discs: kernels ``(count, side, side)``, each with sum 1."""
         radius = torch.stack([torch.rand((), generator=generator or self._generator) for _ in range(count)])
-        radius = self.smallest + (self.largest - self.smallest) * radius
+        radius = self._extent(radius)
         side = 2 * self.border + 1
         position = (torch.arange(side * _FINE) + 0.5) / _FINE - side / 2
         inside = position.square()[:, None] + position.square() <= radius.square()[:, None, None]
@@ -67,7 +50,3 @@ class DefocusBlur(RandomBlur):
     def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
         blurred: Tensor = filter2d(image, drawn, border_type="replicate")
         return blurred
-
-    def extra_repr(self) -> str:
-        """The options, for ``repr``."""
-        return f"largest={self.largest}, smallest={self.smallest}, seed={self.seed}, linear={self.linear}"

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reblurkit.blur.arguments import check_positive
 from reblurkit.blur.line_blur import flow_line_blur
-from reblurkit.blur.random_blur import RandomBlur
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.blur.random_blur import RandomExtentBlur
+from reblurkit.errors import ShapeError
 
 _GRID = 4  # control points a side: motion varies over a quarter of the image and more
 _VARIATION = 0.6  # of neighbouring control points, in lengths of the camera's own motion
 _BEND = 0.4  # how far the two halves of the exposure differ from one straight motion
 
 
-class MotionBlur(RandomBlur):
+class MotionBlur(RandomExtentBlur):
     """Blurs every image of a batch along a smooth random motion of its own, which differs from place to place.
 
     One direction for all of the image, the camera's, plus smooth random variation, as of turns, depth and objects, and
@@ -34,13 +33,10 @@ class MotionBlur(RandomBlur):
         seed: Makes the sequence of motions of this object reproducible; default: the global random state.
         linear: Blur in linear light; ``False`` blurs the values as they are.
 
-    Shape:
-        ``(B, C, H, W)`` in [0, 1] to the same shape. In linear light C is 3 or 1.
+    Images, and errors of theirs, are those of :class:`RandomBlur`.
 
     Raises:
-        ArgumentError: If not ``0 < smallest <= largest``, ``seed`` is not a whole number, or the input no tensor of
-            floating point.
-        ShapeError: If the input is no batch of images, is empty, or neither RGB nor grey in linear light.
+        ArgumentError: If not ``0 < smallest <= largest``, or ``seed`` is not a whole number.
 
     Example:
         >>> MotionBlur(largest=8, seed=0)(torch.rand(2, 3, 32, 40)).shape
@@ -50,17 +46,7 @@ class MotionBlur(RandomBlur):
     def __init__(
         self, largest: float = 14.0, smallest: float = 1.0, seed: int | None = None, linear: bool = True
     ) -> None:
-        super().__init__(seed, linear)
-        check_positive(largest=largest, smallest=smallest, unit=" of pixels")
-        if smallest > largest:
-            raise ArgumentError(f"`smallest` must be at most `largest`, but they are {smallest} and {largest}")
-        self.largest = largest
-        self.smallest = smallest
-
-    @property
-    def border(self) -> int:
-        """Pixels of the longest motion."""
-        return math.ceil(self.largest)
+        super().__init__(largest, smallest, seed, linear)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw motions: vectors at control points, ``(count, 2, 2, 4, 4)`` pixels; F_next and F_prev, u and v."""
@@ -75,7 +61,7 @@ class MotionBlur(RandomBlur):
         following = camera + _VARIATION * (2 * uniform(2, _GRID, _GRID) - 1)
         preceding = -following + _BEND * (2 * uniform(2, _GRID, _GRID) - 1)
         points = torch.stack([following, preceding])
-        length = self.smallest + (self.largest - self.smallest) * uniform() ** 1.5
+        length = self._extent(uniform() ** 1.5)
         motion: Tensor = points * (length / torch.linalg.vector_norm(points, dim=1).amax())
         return motion
 
@@ -98,10 +84,6 @@ class MotionBlur(RandomBlur):
 
     def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
         return flow_line_blur(image, *self.flows(drawn, (image.shape[-2], image.shape[-1])))
-
-    def extra_repr(self) -> str:
-        """The options, for ``repr``."""
-        return f"largest={self.largest}, smallest={self.smallest}, seed={self.seed}, linear={self.linear}"
 
 
 def _longest(flows: Tensor) -> Tensor:

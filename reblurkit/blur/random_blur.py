@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_image, own_generator
+from reblurkit.blur.arguments import check_image, check_positive, own_generator
 from reblurkit.blur.light import from_light, to_light
-from reblurkit.errors import ShapeError
+from reblurkit.errors import ArgumentError, ShapeError
 
 
 class RandomBlur(nn.Module, ABC):
@@ -27,6 +28,10 @@ class RandomBlur(nn.Module, ABC):
 
     Shape:
         ``(B, C, H, W)`` in [0, 1] to the same shape. In linear light C is 3 or 1.
+
+    Raises:
+        ArgumentError: If ``seed`` is not a whole number, or the input no tensor of floating point.
+        ShapeError: If the input is no batch of images, is empty, or neither RGB nor grey in linear light.
     """
 
     def __init__(self, seed: int | None, linear: bool) -> None:
@@ -79,3 +84,38 @@ class RandomBlur(nn.Module, ABC):
     @abstractmethod
     def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
         """Blur values as they are; ``drawn`` has the image's type and device."""
+
+
+class RandomExtentBlur(RandomBlur):
+    """A random blur that reaches at least ``smallest`` and at most ``largest`` pixels far.
+
+    Args:
+        largest: The largest extent in pixels.
+        smallest: The smallest.
+        seed: As of :class:`RandomBlur`.
+        linear: As of :class:`RandomBlur`.
+
+    Raises:
+        ArgumentError: If not ``0 < smallest <= largest``.
+    """
+
+    def __init__(self, largest: float, smallest: float, seed: int | None, linear: bool) -> None:
+        super().__init__(seed, linear)
+        check_positive(largest=largest, smallest=smallest, unit=" of pixels")
+        if smallest > largest:
+            raise ArgumentError(f"`smallest` must be at most `largest`, but they are {smallest} and {largest}")
+        self.largest = largest
+        self.smallest = smallest
+
+    @property
+    def border(self) -> int:
+        """Pixels of the largest extent."""
+        return math.ceil(self.largest)
+
+    def _extent(self, share: Tensor) -> Tensor:
+        """From the smallest extent, for 0, to the largest, for 1."""
+        return self.smallest + (self.largest - self.smallest) * share
+
+    def extra_repr(self) -> str:
+        """The options, for ``repr``."""
+        return f"largest={self.largest}, smallest={self.smallest}, seed={self.seed}, linear={self.linear}"

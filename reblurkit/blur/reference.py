@@ -62,14 +62,7 @@ def dense_flow_kernel_blur(
 def dense_flow_line_blur(image: Tensor, flow_next: Tensor, flow_prev: Tensor, *, exposure: float = 1.0) -> Tensor:
     """Blur along the real motion, all nodes of all pixels at once; :func:`reblurkit.blur.flow_line_blur` defines it.
 
-    Args:
-        image: Sharp images, ``(B, C, H, W)``.
-        flow_next: F(t+1 -> t), ``(B, 2, H, W)``, in pixels.
-        flow_prev: F(t-1 -> t), ``(B, 2, H, W)``, in pixels.
-        exposure: Half-length of the exposure in frame intervals; greater than 0.
-
-    Returns:
-        Blurred images, ``(B, C, H, W)``.
+    Arguments and result are those of :func:`dense_flow_kernel_blur`; there is no range.
 
     Example:
         >>> image, flow = torch.rand(1, 3, 5, 5), torch.zeros(1, 2, 5, 5)

@@ -92,7 +92,7 @@ def start_from_checkpoint(module: L.LightningModule, path: str, state: Mapping[s
     mine, theirs = ({name.split(".")[0] for name in names} for names in (own, state))
     shared = mine & theirs
     wrong = [name for name in sorted(own.keys() ^ state.keys()) if name.split(".")[0] in shared]
-    wrong += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    wrong += [name for name in own if name in state and own[name].shape != state[name].shape]
     if wrong or not shared:
         raise ArgumentError(f"{path} does not fit the networks: {wrong[0] if wrong else 'they have no name in common'}")
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)

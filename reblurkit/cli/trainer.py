@@ -137,21 +137,6 @@ class _ReblurkitCLI(LightningCLI):
         say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
         self._warn_of_nothing_learnt()
 
-    def before_validate(self) -> None:
-        self._warn_of_fresh_weights()
-
-    def before_test(self) -> None:
-        self._warn_of_fresh_weights()
-
-    def before_predict(self) -> None:
-        self._warn_of_fresh_weights()
-
-    def after_validate(self) -> None:
-        self._show_results()
-
-    def after_test(self) -> None:
-        self._show_results()
-
     def _show_results(self) -> None:
         if self._shows_results and self.trainer.is_global_zero:
             show_results(self.trainer.callback_metrics)
@@ -159,6 +144,8 @@ class _ReblurkitCLI(LightningCLI):
         each_image = f"; each image: {writer.path}" if writer.path else ""
         say(f"run folder: {self.trainer.log_dir}{each_image}")
         self._warn_of_nothing_learnt()
+
+    after_validate = after_test = _show_results  # the names that LightningCLI looks for
 
     def _warn_of_nothing_learnt(self) -> None:
         if warning := nothing_learnt(self.trainer.callback_metrics):
@@ -174,6 +161,8 @@ class _ReblurkitCLI(LightningCLI):
             weights = options.model.get("init_args", {}).get("weights")
             origin = f"of {weights}" if weights else "that it was built with"
             say(f"no --ckpt_path: the network has the weights {origin}")
+
+    before_validate = before_test = before_predict = _warn_of_fresh_weights
 
     def _warn_of_fresh_helpers(self) -> None:
         """Of the networks that a translator uses and does not train."""

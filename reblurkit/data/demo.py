@@ -8,13 +8,12 @@ import torch
 from skimage import data
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from reblurkit.blur.random_blur import RandomBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.augmentation import flip_and_turn, random_crop
 from reblurkit.data.paired import PairedItem
-from reblurkit.data.sampling import Draw, draw_generator
+from reblurkit.data.sampling import DrawnItems
 
 _PHOTOS = {
     # The natural colour photographs that are bundled, so that no network is needed. Split by photo.
@@ -23,7 +22,7 @@ _PHOTOS = {
 }
 
 
-class DemoPhotos(Dataset[PairedItem]):
+class DemoPhotos(DrawnItems[PairedItem]):
     """Natural photographs bundled with scikit-image, blurred by :class:`reblurkit.blur.ShakeBlur` or another.
 
     Training items are random crops, flipped and turned, each with a blur of its own that changes every epoch. Test
@@ -64,15 +63,8 @@ class DemoPhotos(Dataset[PairedItem]):
     def __len__(self) -> int:
         return len(self.names) * self.repeats
 
-    def __getitem__(self, draw: int | Draw) -> PairedItem:
-        """Blur a photo or a crop of it.
-
-        Args:
-            draw: An index, or index and epoch; a plain index is of epoch 0.
-        """
-        draw = Draw.of(draw, len(self))
-        generator = draw_generator(self.seed, draw)
-        number = draw.item // self.repeats
+    def _item(self, index: int, generator: torch.Generator) -> PairedItem:
+        number, crop = divmod(index, self.repeats)
         sharp = self._padded[number]
         if self.crop is None:
             blurry = self.blur(sharp[None], generator)[0]
@@ -81,7 +73,7 @@ class DemoPhotos(Dataset[PairedItem]):
         sharp = random_crop(sharp, self.crop + 2 * self._margin, generator)
         pair = torch.stack([self.blur(sharp[None], generator)[0], sharp])
         pair = flip_and_turn(pair[..., inner, inner], generator)
-        return {"blurry": pair[0], "sharp": pair[1], "name": f"{self.names[number]}/{draw.item % self.repeats}"}
+        return {"blurry": pair[0], "sharp": pair[1], "name": f"{self.names[number]}/{crop}"}
 
 
 def _photo(name: str) -> Tensor:

@@ -8,13 +8,12 @@ from typing import TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from reblurkit.data.augmentation import WHOLE, augment_pair, random_place
 from reblurkit.data.cache import CacheFolder, reader
 from reblurkit.data.images import image_size, to_image
 from reblurkit.data.pairing import find_pairs
-from reblurkit.data.sampling import Draw, draw_generator
+from reblurkit.data.sampling import DrawnItems
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -26,7 +25,7 @@ class PairedItem(TypedDict):
     name: str
 
 
-class PairedFolder(Dataset[PairedItem]):
+class PairedFolder(DrawnItems[PairedItem]):
     """Pairs of blurry and sharp image files.
 
     Layouts (their trees, splits and test protocols: ``docs/data.md``):
@@ -118,15 +117,8 @@ class PairedFolder(Dataset[PairedItem]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, draw: int | Draw) -> PairedItem:
-        """Read a pair.
-
-        Args:
-            draw: An index, or index and epoch; a plain index is of epoch 0.
-        """
-        draw = draw if isinstance(draw, Draw) else Draw(draw)
-        pair = self.pairs[draw.item]
-        generator = draw_generator(self.seed, draw)
+    def _item(self, index: int, generator: torch.Generator) -> PairedItem:
+        pair = self.pairs[index]
         both = [self.read(path) for path in (pair.blurry, pair.sharp)]
         place = WHOLE if self.crop is None else random_place(both[0].shape[:2], self.crop, generator)
         images = torch.stack([to_image(levels[place]) for levels in both])

@@ -1,4 +1,4 @@
-"""Folders of sharp photos."""
+"""Folders of images without partners: sharp photos, which others will blur, and blurry ones."""
 
 from __future__ import annotations
 
@@ -6,15 +6,38 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from reblurkit.data.cache import CacheFolder, reader
 from reblurkit.data.images import Levels, image_size, to_image
-from reblurkit.data.patterns import image_files
+from reblurkit.data.patterns import image_files, result_names
 from reblurkit.errors import ShapeError
+
+Item = TypeVar("Item", covariant=True)
+
+
+class LoneImages(Dataset[Item]):
+    """The images of a folder and of the folders below it, of any sizes, each by itself.
+
+    Args:
+        root: The folder.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
+
+    Raises:
+        DatasetNotFoundError: If the folder is missing or holds no image.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, cache: CacheFolder = None) -> None:
+        self.root = Path(root)
+        self.files = image_files(self.root)
+        self.read = reader(cache)
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 class PhotoItem(TypedDict):
@@ -24,16 +47,8 @@ class PhotoItem(TypedDict):
     name: str
 
 
-class PhotoFolder(Dataset[PhotoItem]):
-    """Sharp photos alone, of any sizes, also in folders below the root; blurred by whoever uses them.
-
-    Args:
-        root: The folder.
-        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
-            in the cache of ``torch.hub``. Default: files are decoded each time.
-
-    Raises:
-        DatasetNotFoundError: If the folder is missing or holds no image.
+class PhotoFolder(LoneImages[PhotoItem]):
+    """Sharp photos alone; blurred by whoever uses them. Arguments and errors are those of :class:`LoneImages`.
 
     Example:
         >>> import tempfile, torch
@@ -45,19 +60,11 @@ class PhotoFolder(Dataset[PhotoItem]):
         ('a', torch.Size([3, 8, 9]))
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, cache: CacheFolder = None) -> None:
-        self.root = Path(root)
-        self.files = image_files(self.root)
-        self.read = reader(cache)
-
     def subset(self, numbers: Sequence[int]) -> PhotoFolder:
         """The same folder with some of its photos only."""
         part = copy(self)
         part.files = [self.files[number] for number in numbers]
         return part
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def __getitem__(self, index: int) -> PhotoItem:
         return {"sharp": to_image(self.levels(index)), "name": self.name(index)}
@@ -84,3 +91,34 @@ class PhotoFolder(Dataset[PhotoItem]):
                     f"{path} has {width} x {height} pixels, fewer than the crop of {smallest} x {smallest}; choose a "
                     "smaller `crop`"
                 )
+
+
+class BlurryItem(TypedDict):
+    """An image ``(3, H, W)`` in [0, 1], and its path below the root, without suffix where that is unique."""
+
+    blurry: Tensor
+    name: str
+
+
+class BlurryFolder(LoneImages[BlurryItem]):
+    """Blurry images alone, to be deblurred and judged without ground truth.
+
+    Arguments and errors are those of :class:`LoneImages`.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from reblurkit.data import write_image
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     for name in ("night/a.png", "b.jpg", "b.png"):
+        ...         write_image(torch.rand(3, 8, 9), f"{root}/{name}")
+        ...     [item["name"] for item in BlurryFolder(root)]
+        ['b.jpg', 'b', 'night/a']
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, cache: CacheFolder = None) -> None:
+        super().__init__(root, cache=cache)
+        self._names = result_names(self.files)
+
+    def __getitem__(self, index: int) -> BlurryItem:
+        path = self.files[index]
+        return {"blurry": to_image(self.read(path)), "name": self._names[path].relative_to(self.root).as_posix()}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, count, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from reblurkit.core.calls import preserved_rng
+
+Item = TypeVar("Item", covariant=True)
 
 
 class Draw(NamedTuple):
@@ -42,6 +45,28 @@ def draw_generator(seed: int, draw: Draw) -> torch.Generator:
         False
     """
     return torch.Generator().manual_seed(_mix(seed, *draw))
+
+
+class DrawnItems(Dataset[Item], ABC):
+    """A data set whose items are a function of (seed, epoch, index)."""
+
+    seed: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, draw: int | Draw) -> Item:
+        """Make an item.
+
+        Args:
+            draw: An index, or index and epoch; a plain index is of epoch 0.
+        """
+        draw = Draw.of(draw, len(self))
+        return self._item(draw.item, draw_generator(self.seed, draw))
+
+    @abstractmethod
+    def _item(self, index: int, generator: torch.Generator) -> Item:
+        """The item of a draw, whose random stream is ``generator``."""
 
 
 @contextmanager

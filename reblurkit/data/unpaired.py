@@ -9,13 +9,12 @@ from typing import NotRequired, TypedDict
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from reblurkit.data.augmentation import random_crop, random_place
 from reblurkit.data.cache import CacheFolder, reader
 from reblurkit.data.images import image_size, to_image
-from reblurkit.data.patterns import image_files, result_names
-from reblurkit.data.sampling import Draw, draw_generator
+from reblurkit.data.patterns import image_files
+from reblurkit.data.sampling import DrawnItems
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, PairingError, ShapeError
 
 
@@ -29,7 +28,7 @@ class UnpairedItem(TypedDict):
     name: str
 
 
-class UnpairedFolder(Dataset[UnpairedItem]):
+class UnpairedFolder(DrawnItems[UnpairedItem]):
     """Training crops for the translation of blur: two unpaired folders of one camera, and pairs of known blur.
 
     The folders' default names are those of Blur2Blur: ``trainA``, blurry images of the camera whose blur is unknown;
@@ -117,15 +116,8 @@ class UnpairedFolder(Dataset[UnpairedItem]):
     def __len__(self) -> int:
         return max(len(self.blurry), len(self.sharp))
 
-    def __getitem__(self, draw: int | Draw) -> UnpairedItem:
-        """Read a blurry image and others at random.
-
-        Args:
-            draw: An index, or index and epoch; a plain index is of epoch 0.
-        """
-        draw = Draw.of(draw, len(self))
-        generator = draw_generator(self.seed, draw)
-        blurry = self.blurry[draw.item % len(self.blurry)]
+    def _item(self, index: int, generator: torch.Generator) -> UnpairedItem:
+        blurry = self.blurry[index % len(self.blurry)]
         sharp = self.sharp[_index(len(self.sharp), generator)]
         item: UnpairedItem = {
             "blurry": self._crop(blurry, generator),
@@ -168,48 +160,6 @@ class UnpairedFolder(Dataset[UnpairedItem]):
             if image_size(one) != image_size(other):
                 raise ShapeError(f"{one} and {other} are a pair in sorted order and must have the same size")
         return list(zip(*pairs, strict=True))
-
-
-class BlurryItem(TypedDict):
-    """A whole image ``(3, H, W)`` in [0, 1], and the file's path below its folder without suffix."""
-
-    blurry: Tensor
-    name: str
-
-
-class BlurryFolder(Dataset[BlurryItem]):
-    """Blurry images alone, to be deblurred and judged without ground truth.
-
-    Args:
-        root: The folder.
-        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
-            in the cache of ``torch.hub``. Default: files are decoded each time.
-
-    Raises:
-        DatasetNotFoundError: If the folder is missing or holds no image.
-
-    Example:
-        >>> import tempfile
-        >>> from reblurkit.data import write_image
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     write_image(torch.rand(3, 8, 9), f"{root}/a.png")
-        ...     item = BlurryFolder(root)[0]
-        >>> item["name"], item["blurry"].shape
-        ('a', torch.Size([3, 8, 9]))
-    """
-
-    def __init__(self, root: str | os.PathLike[str], *, cache: CacheFolder = None) -> None:
-        self.root = Path(root)
-        self.files = image_files(self.root)
-        self._names = result_names(self.files)
-        self.read = reader(cache)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> BlurryItem:
-        path = self.files[index]
-        return {"blurry": to_image(self.read(path)), "name": self._names[path].relative_to(self.root).as_posix()}
 
 
 def _check_folders(root: Path, **folders: str | None) -> None:

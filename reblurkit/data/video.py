@@ -9,14 +9,13 @@ from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from reblurkit.blur.averaging import average_frames
 from reblurkit.data.augmentation import WHOLE, flip_and_turn, random_place
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.frames import FrameFiles, Frames, find_videos, natural_order
 from reblurkit.data.pairing import find_pairs
-from reblurkit.data.sampling import Draw, draw_generator
+from reblurkit.data.sampling import DrawnItems
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ShapeError
 
 
@@ -29,7 +28,7 @@ class VideoItem(TypedDict):
     name: str
 
 
-class VideoFolder(Dataset[VideoItem]):
+class VideoFolder(DrawnItems[VideoItem]):
     """Clips of consecutive frames.
 
     Three kinds of video:
@@ -129,16 +128,9 @@ class VideoFolder(Dataset[VideoItem]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, draw: int | Draw) -> VideoItem:
-        """Read a clip.
-
-        Args:
-            draw: An index, or index and epoch; a plain index is of epoch 0.
-        """
-        draw = draw if isinstance(draw, Draw) else Draw(draw)
-        index, start = self.clips[draw.item]
-        video, centre = self.videos[index], start + self.frames // 2
-        generator = draw_generator(self.seed, draw)
+    def _item(self, index: int, generator: torch.Generator) -> VideoItem:
+        number, start = self.clips[index]
+        video, centre = self.videos[number], start + self.frames // 2
         place = WHOLE if self.crop is None else random_place(video.size, self.crop, generator)
         if self.window is not None:
             first = start * self.spacing
@@ -149,7 +141,7 @@ class VideoFolder(Dataset[VideoItem]):
             name = video.frame_name(centre * self.spacing + self.window // 2)
         else:
             frames, name = video.read(start, start + self.frames, place), video.frame_name(centre)
-            truth = self._truth[index].read(centre, centre + 1, place) if self._truth else frames[:0]
+            truth = self._truth[number].read(centre, centre + 1, place) if self._truth else frames[:0]
         images = torch.cat((frames, truth))
         if self.augment:
             images = flip_and_turn(images, generator)

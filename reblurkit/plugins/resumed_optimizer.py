@@ -48,8 +48,8 @@ def resumed_optimizer(
     merged = []
     for group, old, then, wanted in zip(fresh["param_groups"], groups, known, now["groups"], strict=False):
         new = dict(old)
-        for name in wanted.keys() & then.keys():
-            if wanted[name] == then[name]:
+        for name in wanted:
+            if wanted[name] == then.get(name, wanted[name]):
                 continue
             changes[f"{name} {then[name]} -> {wanted[name]}"] = None
             if name == "lr":
@@ -66,7 +66,7 @@ def resumed_optimizer(
 def schedule_options(scheduler: LRScheduler) -> Options:
     """What a schedule has been asked for, when it is new."""
     state = scheduler.state_dict()
-    return {"class": type(scheduler).__name__, "state": {key: repr(state[key]) for key in state if key[0] != "_"}}
+    return {"class": type(scheduler).__name__, "state": {key: _text(state[key]) for key in state if key[0] != "_"}}
 
 
 def resumed_schedule(
@@ -88,4 +88,9 @@ def resumed_schedule(
 
 def _texts(group: Mapping[str, Any]) -> dict[str, str]:
     asked = {name: value for name, value in group.items() if name not in ("params", "param_names", "initial_lr")}
-    return {name: repr(value) for name, value in {**asked, "lr": group.get("initial_lr", group["lr"])}.items()}
+    return {name: _text(value) for name, value in {**asked, "lr": group.get("initial_lr", group["lr"])}.items()}
+
+
+def _text(value: Any) -> str:
+    """One text for equal numbers: a default of 0 and the 0.0 that the command line makes of it ask for the same."""
+    return repr(int(value) if isinstance(value, float) and value.is_integer() else value)

@@ -20,6 +20,7 @@ from reblurkit.inference import Deblurrer
 from reblurkit.models import FullSize, UNet, create_model
 from reblurkit.plugins.trained_network import load_networks
 from tests.cli.test_main import make_pairs, project, save  # noqa: F401  # `project` is a fixture
+from tests.data.test_video import encoded
 
 SMALL = {"blocks": 0, "widths": (4, 4, 4)}
 ARGS = '{"blocks": 0, "widths": [4, 4, 4]}'
@@ -304,14 +305,8 @@ def test_a_damaged_frame_leaves_the_other_clips(work, capsys):
 
 def test_a_video_beside_its_frames_and_a_file_that_is_cut_off(work, capsys):
     av = pytest.importorskip("av")
-    with av.open("film.mkv", "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 40, "yuv420p"
-        for index in range(30):
-            noise = np.random.default_rng(index).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        container.mux(stream.encode())
-    content = Path("film.mkv").read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 48, 3), dtype=np.uint8)
+    content = encoded(Path("film.mkv"), "libx264", noise, pixels="yuv420p").read_bytes()
     Path("film.mkv").write_bytes(content[: len(content) // 2])
     with pytest.warns(UserWarning, match="film.mkv has"):
         assert adapt("--video", clips=("film.mkv", "clip"), output="out") == 1

@@ -23,6 +23,7 @@ from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.inference import AdaptationChange, Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
 from reblurkit.plugins import DeblurTask
+from tests.data.test_video import encoded
 
 SMALL = {"blocks": 1, "widths": [4, 4, 4]}
 UNET = ("--model", "unet", "--network-args", '{"blocks": 1, "widths": [4, 4, 4]}', "--weights", "unet.pt")
@@ -388,27 +389,14 @@ def test_a_broken_clip_does_not_take_the_others_along(work, capsys):
 
 
 def test_a_video_file_goes_to_a_folder_of_its_name(work):
-    av = pytest.importorskip("av")
-    with av.open(str(work / "clip.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for index in range(11):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(chelsea()[index : index + 32, :48]), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    encoded(work / "clip.mp4", "mpeg4", [chelsea()[index : index + 32, :48] for index in range(11)], pixels="yuv420p")
     assert deblur(inputs=["clip.mp4"]) == 0
     assert written(work / "out") == [f"clip/{index:06}.png" for index in range(11)]
 
 
 def test_a_video_beside_its_frames(work, capsys):
-    av = pytest.importorskip("av")
-    with av.open(str(work / "clip.mkv"), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for index in range(30):
-            noise = np.random.default_rng(index).integers(0, 256, (32, 48, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
-        container.mux(stream.encode())
+    noise = np.random.default_rng(0).integers(0, 256, (30, 32, 48, 3), dtype=np.uint8)
+    encoded(work / "clip.mkv", "libx264", noise, pixels="yuv420p")
     assert deblur("--video", inputs=["clip.mkv", "photos"]) == 0
     assert (work / "out" / "clip.mp4").exists()
     assert len(written(work / "out")) == 30 + 1 + 2

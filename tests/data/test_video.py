@@ -265,16 +265,9 @@ def test_video_that_cannot_be_read(video_file, content):
 
 def test_a_video_filmed_upright_is_shown_upright(tmp_path):
     """The matrix that phones write into `tkhd` (ISO 14496-12, 8.3.2): to be shown a quarter turn clockwise."""
-    av = pytest.importorskip("av")
-    path = tmp_path / "phone.mp4"
     image = np.zeros((32, 48, 3), np.uint8)
     image[:8] = 255
-    with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
+    path = encoded(tmp_path / "phone.mp4", "mpeg4", [image] * 3, pixels="yuv420p")
     content = bytearray(path.read_bytes())
     place = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8
     unit, zero = (1 << 16).to_bytes(4, "big"), bytes(4)

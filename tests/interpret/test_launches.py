@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from reblurkit.blur.backends.choice import Flows
 from tests.blur.problems import MODELS, problem
 
 pytestmark = [
@@ -44,16 +45,17 @@ def test_no_tensor_comes_from_the_host_and_none_is_waited_for(model, determinist
         launches.append(kernel.fn.__name__)
 
     inputs, grad = problem(1, 3, 6, 7, 3.0, dtype=torch.float32)
-    inputs = [value.detach() for value in inputs]
+    image, flow_next, flow_prev = (value.detach() for value in inputs)
     max_flow = 16 if model == "table" else None
-    host._table(max_flow, torch.float32, inputs[0].device)  # once for a device
+    host._table(max_flow, torch.float32, image.device)  # once for a device
+    flows = Flows(flow_next, flow_prev, 0.7, max_flow)
     monkeypatch.setattr(host, "launch", launch)
     torch.use_deterministic_algorithms(deterministic)
     try:
         with Operators() as forward:
-            _, saved = host.forward(*inputs, 0.7, max_flow, True)
+            _, saved = host.forward(image, flows, True)
         with Operators() as backward:
-            host.backward(grad, *inputs, saved, 0.7, max_flow, True, True)
+            host.backward(grad, image, flows, saved, True, True)
     finally:
         torch.use_deterministic_algorithms(False)
     assert launches == ["layout_kernel", "forward_kernel", "backward_kernel"]

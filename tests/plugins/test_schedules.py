@@ -96,6 +96,15 @@ def test_options_that_are_asked_for_anew_are_followed_and_the_others_kept():
     assert (state["last_epoch"], news) == (0, ["CosineAnnealingLR, from its beginning, instead of StepLR"])
 
 
+def test_what_is_new_is_told_in_the_optimizers_order_and_equal_numbers_are_not_new():
+    first, new = (
+        torch.optim.Adam(parameters(), lr, weight_decay=decay, eps=eps)
+        for lr, decay, eps in ((1, 0, 1e-8), (0.5, 0.0, 1e-6))
+    )
+    _, news = resumed_optimizer(first.state_dict(), new, optimizer_options(first))
+    assert news == ["lr 1 -> 0.5", "eps 1e-08 -> 1e-06"]
+
+
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(("was", "now"), [(torch.optim.Adam, torch.optim.SGD), (torch.optim.SGD, torch.optim.Adam)])
 def test_an_optimizer_of_another_class_starts_without_moments(was, now, known):

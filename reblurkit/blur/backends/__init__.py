@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reblurkit.blur.backends.choice import Backend, Gradients, choose, module_of
+from reblurkit.blur.backends.choice import Backend, Flows, Gradients, choose, module_of
 from reblurkit.blur.backends.operator import NO_SECOND_DERIVATIVES, blur_by_operator
 from reblurkit.errors import BackendError
 
 __all__ = ["blur", "choose"]
+
+_PLAIN = frozenset({Tensor, nn.Parameter})  # every other kind has a say in what operators do
 
 
 def blur(
@@ -37,77 +39,58 @@ def blur(
     jacobian = torch.is_grad_enabled() and (flow_next.requires_grad or flow_prev.requires_grad)
     if _observed(image, flow_next, flow_prev):
         return blur_by_operator(image, flow_next, flow_prev, exposure, max_flow, backend, jacobian)
-    module = module_of(backend, image.device)
-    blurred: Tensor = _Blur.apply(image, flow_next, flow_prev, float(exposure), max_flow, module, jacobian)
+    flows = Flows(flow_next, flow_prev, float(exposure), max_flow)
+    blurred: Tensor = _Blur.apply(image, flow_next, flow_prev, flows, module_of(backend, image.device), jacobian)
     return blurred
 
 
-def _observed(*tensors: Tensor) -> bool:
+def _observed(image: Tensor, flow_next: Tensor, flow_prev: Tensor) -> bool:
     """Whether somebody watches operators go by, or replaces them: a compiler, a transform, a mode, a kind of tensor."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._is_tracing()
-        or any(tensor.is_meta or type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors)
+        or image.is_meta
+        or not _PLAIN.issuperset(map(type, (image, flow_next, flow_prev)))
     )
 
 
 class _Blur(torch.autograd.Function):
-    """The short road. Static methods with a context: torch applies these fastest."""
+    """The short road. Static methods with a context: torch applies these fastest.
+
+    The flows come twice: as arguments of their own, which torch follows, and together, as the backend takes them.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        image: Tensor,
-        flow_next: Tensor,
-        flow_prev: Tensor,
-        exposure: float,
-        max_flow: int | None,
-        module: Backend,
-        jacobian: bool,
+        ctx: Any, image: Tensor, _next: Tensor, _prev: Tensor, flows: Flows, module: Backend, jacobian: bool
     ) -> Tensor:
-        blurred: Tensor
-        blurred, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, jacobian)
-        ctx.save_for_backward(image, flow_next, flow_prev, saved)
-        ctx.options = exposure, max_flow, module
+        blurred, saved = module.forward(image, flows, jacobian)
+        ctx.save_for_backward(image, saved, flows.next, flows.prev)
+        ctx.options = module, flows.exposure, flows.max_flow
         return blurred
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         need_image, need_next, need_prev = ctx.needs_input_grad[:3]
-        arguments = (grad, *ctx.saved_tensors, *ctx.options, need_image, need_next or need_prev)
+        image, saved, *both = ctx.saved_tensors
+        module, *options = ctx.options
+        arguments = (grad, image, Flows(*both, *options), saved, need_image, need_next or need_prev)
         # Only what may be differentiated again needs a function of its own.
-        gradients = _Gradients.apply(*arguments) if torch.is_grad_enabled() else _gradients(*arguments)
+        again = torch.is_grad_enabled()
+        gradients: Gradients = _Gradients.apply(module, *both, *arguments) if again else module.backward(*arguments)
         d_image, d_next, d_prev = gradients
-        return d_image, d_next if need_next else None, d_prev if need_prev else None, None, None, None, None
+        return d_image, d_next if need_next else None, d_prev if need_prev else None, None, None, None
 
 
 class _Gradients(torch.autograd.Function):
     """The backward pass, which says why it has no gradient of its own."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Gradients:
-        return _gradients(*arguments)
+    def forward(ctx: Any, module: Backend, _next: Tensor, _prev: Tensor, *arguments: Any) -> Gradients:
+        return module.backward(*arguments)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
         raise BackendError(NO_SECOND_DERIVATIVES)
-
-
-def _gradients(
-    grad: Tensor,
-    image: Tensor,
-    flow_next: Tensor,
-    flow_prev: Tensor,
-    saved: Tensor,
-    exposure: float,
-    max_flow: int | None,
-    module: Backend,
-    need_image: bool,
-    need_flow: bool,
-) -> Gradients:
-    gradients: Gradients = module.backward(
-        grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow
-    )
-    return gradients

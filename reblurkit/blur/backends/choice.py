@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -18,21 +18,36 @@ from reblurkit.errors import ArgumentError, BackendError
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
+class Flows(NamedTuple):
+    """The motion as every backend takes it.
+
+    Attributes:
+        next: F(t+1 -> t), ``(B, 2, H, W)``, in pixels.
+        prev: F(t-1 -> t), likewise.
+        exposure: Factor on both.
+        max_flow: Range of the table; None for the line model.
+    """
+
+    next: Tensor
+    prev: Tensor
+    exposure: float
+    max_flow: int | None
+
+
 class Backend(Protocol):
-    """What the module of a backend offers; ``max_flow=None`` selects the line model.
+    """What the module of a backend offers.
 
     Attributes:
         keeps_jacobian: Whether it keeps the output's derivative by the flows for their gradient,
             ``(2, B, H, W, C, 2)`` for (next, prev) and (u, v); else it keeps the image in rows of four channels.
-        forward: ``(image, flow_next, flow_prev, exposure, max_flow, jacobian) -> (blurred, saved)``: ``saved`` is what
-            it keeps, if ``jacobian`` announces a gradient of the flows, else empty.
-        backward: ``(grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow) ->
-            (grad_image, grad_next, grad_prev)``.
+        forward: ``(image, flows, jacobian) -> (blurred, saved)``: ``saved`` is what it keeps, if ``jacobian`` announces
+            a gradient of the flows, else empty.
+        backward: ``(grad, image, flows, saved, need_image, need_flow) -> (grad_image, grad_next, grad_prev)``.
     """
 
     keeps_jacobian: bool
-    forward: Callable[[Tensor, Tensor, Tensor, float, int | None, bool], tuple[Tensor, Tensor]]
-    backward: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float, int | None, bool, bool], Gradients]
+    forward: Callable[[Tensor, Flows, bool], tuple[Tensor, Tensor]]
+    backward: Callable[[Tensor, Tensor, Flows, Tensor, bool, bool], Gradients]
 
 
 _MODULES = {"torch": "plain", "numba": "numba.host", "triton": "triton.host"}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reblurkit.blur.arguments import computing_type
-from reblurkit.blur.backends.choice import module_of
+from reblurkit.blur.backends.choice import Flows, module_of
 from reblurkit.blur.backends.layout import LANES, groups_of
 from reblurkit.errors import BackendError
 
@@ -49,21 +49,13 @@ def _blur(
     backend: str,
     jacobian: bool,
 ) -> tuple[Tensor, Tensor]:
-    module = module_of(backend, image.device)
-    blurred, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, jacobian)
-    return blurred, saved
+    flows = Flows(flow_next, flow_prev, exposure, max_flow)
+    return module_of(backend, image.device).forward(image, flows, jacobian)
 
 
 @_blur.register_fake
-def _(
-    image: Tensor,
-    flow_next: Tensor,
-    flow_prev: Tensor,
-    exposure: float,
-    max_flow: int | None,
-    backend: str,
-    jacobian: bool,
-) -> tuple[Tensor, Tensor]:
+def _(image: Tensor, flow_next: Tensor, flow_prev: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    _, _, backend, jacobian = options
     batch, channels, height, width = image.shape
     shape: tuple[int, ...] = (0,)
     if jacobian:
@@ -88,11 +80,11 @@ def _blur_backward(
     need_image: bool,
     need_flow: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    module = module_of(backend, image.device)
+    module, flows = module_of(backend, image.device), Flows(flow_next, flow_prev, exposure, max_flow)
     if need_flow and not saved.numel():
         # Under torch.func.vmap the forward pass cannot see that a gradient will be wanted.
-        _, saved = module.forward(image, flow_next, flow_prev, exposure, max_flow, True)
-    gradients = module.backward(grad, image, flow_next, flow_prev, saved, exposure, max_flow, need_image, need_flow)
+        _, saved = module.forward(image, flows, True)
+    gradients = module.backward(grad, image, flows, saved, need_image, need_flow)
     # An operator returns as many tensors every time.
     d_image, d_next, d_prev = (
         of.new_empty(0) if one is None else one
@@ -102,18 +94,8 @@ def _blur_backward(
 
 
 @_blur_backward.register_fake
-def _(
-    grad: Tensor,
-    image: Tensor,
-    flow_next: Tensor,
-    flow_prev: Tensor,
-    saved: Tensor,
-    exposure: float,
-    max_flow: int | None,
-    backend: str,
-    need_image: bool,
-    need_flow: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(grad: Tensor, image: Tensor, flow_next: Tensor, flow_prev: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *_, need_image, need_flow = others
     d_image = image.new_empty(image.shape if need_image else (0,))
     d_next, d_prev = (flow.new_empty(flow.shape if need_flow else (0,)) for flow in (flow_next, flow_prev))
     return d_image, d_next, d_prev

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
-from reblurkit.blur.backends.choice import Gradients
+from reblurkit.blur.backends.choice import Flows, Gradients
 from reblurkit.blur.table import merged_cells
 
 keeps_jacobian = True
@@ -37,13 +37,12 @@ def _without_autocast(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 @_without_autocast
-def forward(
-    image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, jacobian: bool
-) -> tuple[Tensor, Tensor]:
+def forward(image: Tensor, flows: Flows, jacobian: bool) -> tuple[Tensor, Tensor]:
     """Blurred images, and the derivative by the flows if ``jacobian``; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flow_next, flow_prev)
+    dtype = computing_type(image, flows.next, flows.prev)
     batch, channels, height, width = image.shape
-    motion, drawable = _motions(flow_next, flow_prev, exposure, max_flow, dtype)
+    max_flow = flows.max_flow
+    motion, drawable = _motions(flows, dtype)
     planes = _planes(image.to(dtype), max_flow or 0)
     both = 2 * batch * height * width
     sums = image.new_empty((3 if jacobian else 1, channels, both), dtype=dtype)
@@ -54,7 +53,7 @@ def forward(
     blurred = torch.where(drawable, blurred, torch.nan).to(image.dtype)
     saved = image.new_empty(0, dtype=dtype)
     if jacobian:
-        scale = exposure * drawable.to(dtype).expand(2, batch, 2, height, width)
+        scale = flows.exposure * drawable.to(dtype).expand(2, batch, 2, height, width)
         if max_flow is not None:
             # The table has a range: its gradient is 0 from the edge of the range on.
             scale = scale * (motion.abs() < max_flow)
@@ -64,20 +63,11 @@ def forward(
 
 
 @_without_autocast
-def backward(
-    grad: Tensor,
-    image: Tensor,
-    flow_next: Tensor,
-    flow_prev: Tensor,
-    saved: Tensor,
-    exposure: float,
-    max_flow: int | None,
-    need_image: bool,
-    need_flow: bool,
-) -> Gradients:
+def backward(grad: Tensor, image: Tensor, flows: Flows, saved: Tensor, need_image: bool, need_flow: bool) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flow_next, flow_prev)
-    motion, drawable = _motions(flow_next, flow_prev, exposure, max_flow, dtype)
+    dtype = computing_type(image, flows.next, flows.prev)
+    max_flow = flows.max_flow
+    motion, drawable = _motions(flows, dtype)
     # Where the blur is undefined the upstream gradient may be NaN: such a pixel takes part in no gradient.
     grad = torch.where(drawable, grad.to(dtype), 0)
     d_image = d_next = d_prev = None
@@ -85,8 +75,8 @@ def backward(
         d_flow = torch.zeros_like(motion)
         for channel in range(image.shape[1]):
             d_flow += grad[:, channel, None] * saved[..., channel, :].movedim(-1, 2)
-        d_next = d_flow[0].to(flow_next.dtype, copy=True)
-        d_prev = d_flow[1].to(flow_prev.dtype, copy=True)
+        d_next = d_flow[0].to(flows.next.dtype, copy=True)
+        d_prev = d_flow[1].to(flows.prev.dtype, copy=True)
     if need_image:
         # Thousands of nodes of long motions fall on one pixel of the border: too many to add up in single precision.
         # (Apple's devices have no other.)
@@ -98,12 +88,10 @@ def backward(
     return d_image, d_next, d_prev
 
 
-def _motions(
-    flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _motions(flows: Flows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Scaled flows ``(2, B, 2, H, W)``, with 0 where a pixel cannot be drawn, and where it can, ``(B, 1, H, W)``."""
-    motion = exposure * torch.stack([flow_next.to(dtype), flow_prev.to(dtype)])
-    limit = LONGEST if max_flow is None else torch.finfo(dtype).max
+    motion = flows.exposure * torch.stack([flows.next.to(dtype), flows.prev.to(dtype)])
+    limit = LONGEST if flows.max_flow is None else torch.finfo(dtype).max
     drawable = (motion.abs() <= limit).all(dim=2, keepdim=True).all(dim=0)
     return torch.where(drawable, motion, 0), drawable
 

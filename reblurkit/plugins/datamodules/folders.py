@@ -13,7 +13,7 @@ from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.paired import PairedFolder
-from reblurkit.data.unpaired import BlurryFolder
+from reblurkit.data.photos import BlurryFolder
 from reblurkit.data.video import VideoFolder
 from reblurkit.plugins.datamodules.image import ImageDataModule, PairAugmentation, Stage
 

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.paired import PairedFolder
-from reblurkit.data.unpaired import BlurryFolder, UnpairedFolder
+from reblurkit.data.photos import BlurryFolder
+from reblurkit.data.unpaired import UnpairedFolder
 from reblurkit.plugins.datamodules.image import ImageDataModule, Stage
 
 

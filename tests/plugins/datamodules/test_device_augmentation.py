@@ -12,6 +12,7 @@ from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.plugins import DeblurTask, PairedDataModule
 from tests.data.test_paired import save
+from tests.plugins.datamodules import test_synthetic
 from tests.plugins.datamodules.test_folders import data, task
 
 
@@ -35,36 +36,21 @@ class Noise(nn.Module):
         return blurry + self.level * torch.randn_like(blurry), sharp
 
 
-class Recorder(L.Callback):
-    """Keeps all batches, draws from the global random numbers, and stops like a power cut after a step."""
+class Recorder(test_synthetic.Recorder):
+    """Also draws from the global random numbers."""
 
     def __init__(self, stop_after=None, path=None):
-        self.batches, self.validated, self.drawn = [], [], []
-        self.stop_after, self.path = stop_after, path
+        super().__init__(stop_after, path)
+        self.drawn = []
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.batches.append(batch)
+    def on_train_batch_end(self, *arguments):
         self.drawn.append(torch.rand(()).item())
-        if trainer.global_step == self.stop_after:
-            trainer.save_checkpoint(self.path)
-            raise RuntimeError("power cut")
-
-    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.validated.append(batch)
+        super().on_train_batch_end(*arguments)
 
 
 def fit(tmp_path, recorder, augmentation=None, module=None, ckpt_path=None, **flags):
-    flags = {"max_epochs": 2, "limit_val_batches": 0, "accelerator": "cpu"} | flags
     module = module or task()
-    trainer = L.Trainer(
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[recorder],
-        default_root_dir=tmp_path,
-        **flags,
-    )
+    trainer = test_synthetic.trainer(tmp_path, recorder, **flags)
     torch.manual_seed(5)
     trainer.fit(module, data(device_augmentation=augmentation), ckpt_path=ckpt_path, weights_only=True)
     return module

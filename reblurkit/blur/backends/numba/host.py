@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
-from reblurkit.blur.backends.choice import Gradients
+from reblurkit.blur.backends.choice import Flows, Gradients
 from reblurkit.blur.backends.layout import LANES, groups_of, rows_of_four
 from reblurkit.blur.backends.numba.pixel import Table, gather, scatter
 from reblurkit.blur.backends.numba.vec4 import add_scaled, lane, load, zeros
@@ -30,47 +30,35 @@ Array = NDArray[Any]
 _one_at_a_time = threading.Lock()
 
 
-def forward(
-    image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, jacobian: bool
-) -> tuple[Tensor, Tensor]:
+def forward(image: Tensor, flows: Flows, jacobian: bool) -> tuple[Tensor, Tensor]:
     """Blurred images, and the derivative by the flows if ``jacobian``; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flow_next, flow_prev)
+    dtype = computing_type(image, flows.next, flows.prev)
     batch, channels, height, width = image.shape
     blurred = image.new_empty(image.shape, dtype=dtype)
     saved = image.new_empty((2, batch, height, width, channels, 2) if jacobian else 0, dtype=dtype)
-    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype)
-    table = _table_arguments(max_flow, dtype, width)
+    motion = _motion_arguments(flows, dtype)
+    table = _table_arguments(flows.max_flow, dtype, width)
     _run(_forward, rows_of_four(image, dtype), *motion, table, blurred, saved if jacobian else None)
     return blurred.to(image.dtype), saved
 
 
-def backward(
-    grad: Tensor,
-    image: Tensor,
-    flow_next: Tensor,
-    flow_prev: Tensor,
-    saved: Tensor,
-    exposure: float,
-    max_flow: int | None,
-    need_image: bool,
-    need_flow: bool,
-) -> Gradients:
+def backward(grad: Tensor, image: Tensor, flows: Flows, saved: Tensor, need_image: bool, need_flow: bool) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flow_next, flow_prev)
+    dtype = computing_type(image, flows.next, flows.prev)
     batch, channels, height, width = image.shape
-    motion = _motion_arguments(flow_next, flow_prev, exposure, max_flow, dtype)
+    motion = _motion_arguments(flows, dtype)
     d_image = d_next = d_prev = None
     if need_flow:
-        d_flow = grad.new_empty((2, *flow_next.shape), dtype=dtype)
+        d_flow = grad.new_empty((2, *flows.next.shape), dtype=dtype)
         _run(_flow_gradient, grad.to(dtype).contiguous(), *motion, saved, d_flow)
-        d_next, d_prev = d_flow[0].to(flow_next.dtype, copy=True), d_flow[1].to(flow_prev.dtype, copy=True)
+        d_next, d_prev = d_flow[0].to(flows.next.dtype, copy=True), d_flow[1].to(flows.prev.dtype, copy=True)
     if need_image:
         bands = min(16, -(-height // 16))
         depth = -(-height // bands)
-        reach = min(height, _reach(flow_next, flow_prev, exposure) if max_flow is None else max_flow)
+        reach = min(height, _reach(flows))
         rows = batch * bands * (depth + 2 * reach) * width * groups_of(channels)
         buffers = torch.zeros(rows, LANES, dtype=dtype)
-        table = _table_arguments(max_flow, dtype, width)
+        table = _table_arguments(flows.max_flow, dtype, width)
         _run(_scatter_bands, rows_of_four(grad, dtype), *motion, table, bands, depth, reach, buffers)
         total = grad.new_empty(image.shape, dtype=dtype)
         _run(_sum_bands, buffers, bands, depth, reach, total)
@@ -78,13 +66,12 @@ def backward(
     return d_image, d_next, d_prev
 
 
-def _motion_arguments(
-    flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, dtype: torch.dtype
-) -> tuple[Any, ...]:
+def _motion_arguments(flows: Flows, dtype: torch.dtype) -> tuple[Any, ...]:
     """What every kernel takes to know the motion: both flows, their factor, the longest component."""
     number = np.float64 if dtype == torch.float64 else np.float32
-    limit = LONGEST if max_flow is None else np.finfo(number).max
-    return flow_next.to(dtype).contiguous(), flow_prev.to(dtype).contiguous(), number(exposure), number(limit)
+    limit = LONGEST if flows.max_flow is None else np.finfo(number).max
+    both = (flow.to(dtype).contiguous() for flow in (flows.next, flows.prev))
+    return *both, number(flows.exposure), number(limit)
 
 
 def _table_arguments(max_flow: int | None, dtype: torch.dtype, width: int) -> Table | None:
@@ -97,10 +84,12 @@ def _table_arguments(max_flow: int | None, dtype: torch.dtype, width: int) -> Ta
     return max_flow, start, x, y, ahead.numpy(), coefficients
 
 
-def _reach(flow_next: Tensor, flow_prev: Tensor, exposure: float) -> int:
-    """How many rows up or down the line model takes a pixel at most."""
-    flows = torch.stack([flow_next[:, 1], flow_prev[:, 1]])
-    distance = (exposure * flows.double()).abs()
+def _reach(flows: Flows) -> int:
+    """How many rows up or down a pixel is taken at most."""
+    if flows.max_flow is not None:
+        return flows.max_flow
+    down = torch.stack([flows.next[:, 1], flows.prev[:, 1]])
+    distance = (flows.exposure * down.double()).abs()
     # In single precision the kernels may round a product just beyond the limit down to it, and draw it.
     return int(torch.where(distance <= LONGEST + 1, distance.clamp(max=LONGEST), 0).max()) + 3
 

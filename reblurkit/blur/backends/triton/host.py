@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from reblurkit.blur.arguments import LONGEST, computing_type
-from reblurkit.blur.backends.choice import Gradients
+from reblurkit.blur.backends.choice import Flows, Gradients
 from reblurkit.blur.backends.layout import LANES, groups_of
 from reblurkit.blur.backends.triton.kernels import backward_kernel, forward_kernel, layout_kernel
 from reblurkit.blur.backends.triton.launch import launch
@@ -30,53 +30,48 @@ from reblurkit.blur.table import merged_cells
 keeps_jacobian = False
 
 
-def forward(
-    image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None, jacobian: bool
-) -> tuple[Tensor, Tensor]:
+def forward(image: Tensor, flows: Flows, jacobian: bool) -> tuple[Tensor, Tensor]:
     """Blurred images, and the image in rows of four if ``jacobian``; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flow_next, flow_prev)
+    dtype = computing_type(image, flows.next, flows.prev)
     _, channels, height, width = image.shape
     with _on(image.device):
         rows = _rows_of_four(image, dtype)
         blurred = _like(image)
-        arguments: tuple[Any, ...] = (rows, flow_next.contiguous(), flow_prev.contiguous(), blurred)
-        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), height, width, channels)
-        launch(forward_kernel, (_tiles(image), 1, 1), arguments, (max_flow or 0, _wide(image)))
+        arguments: tuple[Any, ...] = (rows, flows.next.contiguous(), flows.prev.contiguous(), blurred)
+        arguments += (*_table(flows.max_flow, dtype, image.device), _bits(flows.exposure), height, width, channels)
+        launch(forward_kernel, (_tiles(image), 1, 1), arguments, (flows.max_flow or 0, _wide(image)))
     return blurred, rows if jacobian else image.new_empty(0, dtype=dtype)
 
 
-def backward(
-    grad: Tensor,
-    image: Tensor,
-    flow_next: Tensor,
-    flow_prev: Tensor,
-    saved: Tensor,
-    exposure: float,
-    max_flow: int | None,
-    need_image: bool,
-    need_flow: bool,
-) -> Gradients:
+def backward(grad: Tensor, image: Tensor, flows: Flows, saved: Tensor, need_image: bool, need_flow: bool) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flow_next, flow_prev)
+    dtype = computing_type(image, flows.next, flows.prev)
     batch, channels, height, width = image.shape
     fixed = need_image and torch.are_deterministic_algorithms_enabled()
     # Both gradients at once share the reading of the table. For the line, and in whole numbers, that would only take
     # more registers: programs of their own, in the same launch.
-    split = need_image and need_flow and (max_flow is None or fixed)
+    split = need_image and need_flow and (flows.max_flow is None or fixed)
     total = rows = unit = d_image = d_next = d_prev = None
     with _on(image.device):
         if fixed:
-            unit = _unit(grad, flow_next, flow_prev, exposure, max_flow)
+            unit = _unit(grad, flows)
         if need_image:
             shape = (batch, height, width, groups_of(channels) * LANES)
             total = image.new_zeros(shape, dtype=torch.int64 if fixed else dtype)
         if need_flow:
             rows = saved.contiguous() if saved.numel() else _rows_of_four(image, dtype)
-            d_next, d_prev = _like(flow_next), _like(flow_prev)
-        flows = flow_next.contiguous(), flow_prev.contiguous()
-        arguments: tuple[Any, ...] = (grad.contiguous(), rows, *flows, total, d_next, d_prev)
-        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), unit, height, width, channels)
-        constants = (max_flow or 0, need_image, need_flow, split, fixed, _wide(image))
+            d_next, d_prev = _like(flows.next), _like(flows.prev)
+        both = flows.next.contiguous(), flows.prev.contiguous()
+        arguments: tuple[Any, ...] = (grad.contiguous(), rows, *both, total, d_next, d_prev)
+        arguments += (
+            *_table(flows.max_flow, dtype, image.device),
+            _bits(flows.exposure),
+            unit,
+            height,
+            width,
+            channels,
+        )
+        constants = (flows.max_flow or 0, need_image, need_flow, split, fixed, _wide(image))
         launch(backward_kernel, (_tiles(image), 1 + split, 1), arguments, constants)
         if total is not None:
             row = total.shape[-1]
@@ -101,14 +96,15 @@ def _rows_of_four(image: Tensor, dtype: torch.dtype) -> Tensor:
     return rows
 
 
-def _unit(grad: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: float, max_flow: int | None) -> Tensor:
+def _unit(grad: Tensor, flows: Flows) -> Tensor:
     """How many whole numbers make up 1, so that no sum over an image can overflow; 0-dim, on the device.
 
     Each pixel adds at most its gradient, in several parts. A NaN or infinity among the gradients makes the unit NaN
     or 0, and then every image gradient NaN.
     """
-    limit = LONGEST if max_flow is None else torch.finfo(torch.float32).max
-    drawable = [(exposure * flow.float()).abs().amax(dim=1, keepdim=True) <= limit for flow in (flow_next, flow_prev)]
+    limit = LONGEST if flows.max_flow is None else torch.finfo(torch.float32).max
+    lengths = ((flows.exposure * flow.float()).abs().amax(dim=1, keepdim=True) for flow in (flows.next, flows.prev))
+    drawable = [length <= limit for length in lengths]
     largest = grad.masked_fill(~(drawable[0] & drawable[1]), 0).abs().max().double()
     return 2.0**61 / (grad[0, 0].numel() * largest.clamp(min=torch.finfo(torch.float64).tiny ** 0.5))
 

@@ -17,7 +17,7 @@ from reblurkit.blur.backends.triton.pixel import (
     by_components,
     combine,
     course_of,
-    motion_of,
+    motions_of,
     node_change,
     node_of,
     number_of,
@@ -61,18 +61,15 @@ def forward_kernel(
     MAX_FLOW: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Blurred images ``(B, C, H, W)``; by the table, or with MAX_FLOW = 0 by the line."""
-    batch, y, x, exists = tile_of(height, width)
+    batch, size, y, x, inside, exists = tile_of(height, width, WIDE)
     factor = number_of(scale, coefficients.dtype.element_ty)
-    size = tl.cast(height, tl.int64) * width
-    groups = tl.cdiv(channels, 4)
-    inside = y.to(WIDE) * width + x
-    u_next, v_next, drawn_next = motion_of(flow_next, factor, batch, size, inside, exists, MAX_FLOW)
-    u_prev, v_prev, drawn_prev = motion_of(flow_prev, factor, batch, size, inside, exists, MAX_FLOW)
-    drawable = drawn_next & drawn_prev
+    motions = motions_of(flow_next, flow_prev, factor, batch, size, inside, exists, MAX_FLOW)
+    u_next, v_next, u_prev, v_prev, drawable = motions
     course_next = course_of(u_next, v_next, drawable, cells, MAX_FLOW)
     course_prev = course_of(u_prev, v_prev, drawable, cells, MAX_FLOW)
     steps = tl.max(tl.maximum(course_next[0], course_prev[0]), axis=0)
     one = tl.full(u_next.shape, 1, u_next.dtype)
+    groups = tl.cdiv(channels, 4)
     source = rows + batch * size * groups * 4
     for group in range(groups):
         total = tl.zeros([TILE, 4], dtype=factor.dtype)
@@ -103,15 +100,12 @@ def _gradients(
     height, width, channels,
     MAX_FLOW: tl.constexpr, NEED_IMAGE: tl.constexpr, NEED_FLOW: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    batch, y, x, exists = tile_of(height, width)
+    batch, size, y, x, inside, exists = tile_of(height, width, WIDE)
     factor = number_of(scale, coefficients.dtype.element_ty)
-    size = tl.cast(height, tl.int64) * width
-    groups = tl.cdiv(channels, 4)
-    inside = y.to(WIDE) * width + x
-    u_next, v_next, drawn_next = motion_of(flow_next, factor, batch, size, inside, exists, MAX_FLOW)
-    u_prev, v_prev, drawn_prev = motion_of(flow_prev, factor, batch, size, inside, exists, MAX_FLOW)
-    drawable = drawn_next & drawn_prev
+    motions = motions_of(flow_next, flow_prev, factor, batch, size, inside, exists, MAX_FLOW)
+    u_next, v_next, u_prev, v_prev, drawable = motions
     zero, one = tl.zeros(u_next.shape, u_next.dtype), tl.full(u_next.shape, 1, u_next.dtype)
+    groups = tl.cdiv(channels, 4)
     begin = batch * size * groups * 4
     precision = tl.load(unit) if FIXED else 0.0
     if NEED_IMAGE and MAX_FLOW == 0:

@@ -16,8 +16,8 @@ _LARGEST = tl.constexpr(3.4028234663852886e38)  # of single precision
 
 
 @triton.jit
-def tile_of(height, width):
-    """Image number, rows and columns of this program's pixels, and which of them exist."""
+def tile_of(height, width, WIDE: tl.constexpr):
+    """Image number, the size of an image; rows, columns and places in it of this program's pixels, and which exist."""
     columns = tl.cdiv(width, TILE_WIDTH)
     tiles = columns * tl.cdiv(height, TILE_HEIGHT)
     program = tl.program_id(0)
@@ -25,11 +25,20 @@ def tile_of(height, width):
     pixel = tl.arange(0, TILE_HEIGHT * TILE_WIDTH)
     y = tile // columns * TILE_HEIGHT + pixel // TILE_WIDTH
     x = tile % columns * TILE_WIDTH + pixel % TILE_WIDTH
-    return (program // tiles).to(tl.int64), y, x, (y < height) & (x < width)
+    size = tl.cast(height, tl.int64) * width
+    return (program // tiles).to(tl.int64), size, y, x, y.to(WIDE) * width + x, (y < height) & (x < width)
 
 
 @triton.jit
-def motion_of(flow, factor, batch, size, inside, exists, MAX_FLOW: tl.constexpr):
+def motions_of(flow_next, flow_prev, factor, batch, size, inside, exists, MAX_FLOW: tl.constexpr):
+    """Both scaled flows of the pixels, and where both can be drawn."""
+    u_next, v_next, drawn_next = _motion(flow_next, factor, batch, size, inside, exists, MAX_FLOW)
+    u_prev, v_prev, drawn_prev = _motion(flow_prev, factor, batch, size, inside, exists, MAX_FLOW)
+    return u_next, v_next, u_prev, v_prev, drawn_next & drawn_prev
+
+
+@triton.jit
+def _motion(flow, factor, batch, size, inside, exists, MAX_FLOW: tl.constexpr):
     """Scaled flow of the pixels and where it can be drawn (False for NaN)."""
     place = flow + batch * 2 * size + inside
     u = factor * tl.load(place, mask=exists, other=0).to(factor.dtype)
