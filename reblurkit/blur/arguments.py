@@ -196,14 +196,15 @@ def computing_type(*tensors: Tensor) -> torch.dtype:
         >>> computing_type(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1))
         torch.float32
     """
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    return torch.float64 if torch.float64 in [tensor.dtype for tensor in tensors] else torch.float32
 
 
 def _check_flow(name: str, flow: Tensor, like_name: str, like: Tensor) -> None:
     """Check that a flow fits the image or the flow ``like``."""
     _check_type(name, flow)
-    expected = (like.shape[0], 2, *like.shape[2:])
-    if tuple(flow.shape) != expected:
+    batch, _, height, width = like.shape
+    expected = (batch, 2, height, width)
+    if flow.shape != expected:
         raise ShapeError(
             f"`{name}` must be {expected}, channels u and v, as `{like_name}` is {tuple(like.shape)}, but is "
             f"{tuple(flow.shape)}"

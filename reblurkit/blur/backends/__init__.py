@@ -64,22 +64,24 @@ class _Blur(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, _next: Tensor, _prev: Tensor, flows: Flows, module: Backend, jacobian: bool
+        ctx: Any, image: Tensor, flow_next: Tensor, flow_prev: Tensor, flows: Flows, module: Backend, jacobian: bool
     ) -> Tensor:
         blurred, saved = module.forward(image, flows, jacobian)
-        ctx.save_for_backward(image, saved, flows.next, flows.prev)
-        ctx.options = module, flows.exposure, flows.max_flow
+        ctx.save_for_backward(image, saved, flow_next, flow_prev)
+        ctx.module, ctx.options = module, flows[2:]
         return blurred
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         need_image, need_next, need_prev = ctx.needs_input_grad[:3]
-        image, saved, *both = ctx.saved_tensors
-        module, *options = ctx.options
-        arguments = (grad, image, Flows(*both, *options), saved, need_image, need_next or need_prev)
-        # Only what may be differentiated again needs a function of its own.
-        again = torch.is_grad_enabled()
-        gradients: Gradients = _Gradients.apply(module, *both, *arguments) if again else module.backward(*arguments)
+        image, saved, flow_next, flow_prev = ctx.saved_tensors
+        flows = Flows(flow_next, flow_prev, *ctx.options)
+        arguments = (grad, image, flows, saved, need_image, need_next or need_prev)
+        gradients: Gradients
+        if torch.is_grad_enabled():  # only what may be differentiated again needs a function of its own
+            gradients = _Gradients.apply(ctx.module, flow_next, flow_prev, *arguments)
+        else:
+            gradients = ctx.module.backward(*arguments)
         d_image, d_next, d_prev = gradients
         return d_image, d_next if need_next else None, d_prev if need_prev else None, None, None, None
 

@@ -32,25 +32,27 @@ keeps_jacobian = False
 
 def forward(image: Tensor, flows: Flows, jacobian: bool) -> tuple[Tensor, Tensor]:
     """Blurred images, and the image in rows of four if ``jacobian``; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flows.next, flows.prev)
+    flow_next, flow_prev, exposure, max_flow = flows
+    dtype = computing_type(image, flow_next, flow_prev)
     _, channels, height, width = image.shape
     with _on(image.device):
         rows = _rows_of_four(image, dtype)
         blurred = _like(image)
-        arguments: tuple[Any, ...] = (rows, flows.next.contiguous(), flows.prev.contiguous(), blurred)
-        arguments += (*_table(flows.max_flow, dtype, image.device), _bits(flows.exposure), height, width, channels)
-        launch(forward_kernel, (_tiles(image), 1, 1), arguments, (flows.max_flow or 0, _wide(image)))
+        arguments: tuple[Any, ...] = (rows, flow_next.contiguous(), flow_prev.contiguous(), blurred)
+        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), height, width, channels)
+        launch(forward_kernel, (_tiles(image), 1, 1), arguments, (max_flow or 0, _wide(image)))
     return blurred, rows if jacobian else image.new_empty(0, dtype=dtype)
 
 
 def backward(grad: Tensor, image: Tensor, flows: Flows, saved: Tensor, need_image: bool, need_flow: bool) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
-    dtype = computing_type(image, flows.next, flows.prev)
+    flow_next, flow_prev, exposure, max_flow = flows
+    dtype = computing_type(image, flow_next, flow_prev)
     batch, channels, height, width = image.shape
     fixed = need_image and torch.are_deterministic_algorithms_enabled()
     # Both gradients at once share the reading of the table. For the line, and in whole numbers, that would only take
     # more registers: programs of their own, in the same launch.
-    split = need_image and need_flow and (flows.max_flow is None or fixed)
+    split = need_image and need_flow and (max_flow is None or fixed)
     total = rows = unit = d_image = d_next = d_prev = None
     with _on(image.device):
         if fixed:
@@ -60,18 +62,11 @@ def backward(grad: Tensor, image: Tensor, flows: Flows, saved: Tensor, need_imag
             total = image.new_zeros(shape, dtype=torch.int64 if fixed else dtype)
         if need_flow:
             rows = saved.contiguous() if saved.numel() else _rows_of_four(image, dtype)
-            d_next, d_prev = _like(flows.next), _like(flows.prev)
-        both = flows.next.contiguous(), flows.prev.contiguous()
+            d_next, d_prev = _like(flow_next), _like(flow_prev)
+        both = flow_next.contiguous(), flow_prev.contiguous()
         arguments: tuple[Any, ...] = (grad.contiguous(), rows, *both, total, d_next, d_prev)
-        arguments += (
-            *_table(flows.max_flow, dtype, image.device),
-            _bits(flows.exposure),
-            unit,
-            height,
-            width,
-            channels,
-        )
-        constants = (flows.max_flow or 0, need_image, need_flow, split, fixed, _wide(image))
+        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), unit, height, width, channels)
+        constants = (max_flow or 0, need_image, need_flow, split, fixed, _wide(image))
         launch(backward_kernel, (_tiles(image), 1 + split, 1), arguments, constants)
         if total is not None:
             row = total.shape[-1]
