@@ -93,5 +93,5 @@ def test_the_networks_in_the_box_deblur_photos_that_they_never_saw(name):
         after, before, unchanged = (float(metric.compute()) for metric in metrics)
         gains.append(after - before)
         kept.append(unchanged)
-    assert sum(gains) / len(gains) > 0.1
-    assert min(kept) > 40
+    assert sum(gains) / len(gains) > 1
+    assert sum(kept) / len(kept) > 40  # the mean: the card says which sharp photo changes more
