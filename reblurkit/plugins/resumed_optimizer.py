@@ -48,8 +48,8 @@ def resumed_optimizer(
     merged = []
     for group, old, then, wanted in zip(fresh["param_groups"], groups, known, now["groups"], strict=False):
         new = dict(old)
-        for name in wanted.keys() & then.keys():
-            if wanted[name] == then[name]:
+        for name in wanted:
+            if wanted[name] == then.get(name, wanted[name]):
                 continue
             changes[f"{name} {then[name]} -> {wanted[name]}"] = None
             if name == "lr":
@@ -88,4 +88,9 @@ def resumed_schedule(
 
 def _texts(group: Mapping[str, Any]) -> dict[str, str]:
     asked = {name: value for name, value in group.items() if name not in ("params", "param_names", "initial_lr")}
-    return {name: repr(value) for name, value in {**asked, "lr": group.get("initial_lr", group["lr"])}.items()}
+    return {name: _text(value) for name, value in {**asked, "lr": group.get("initial_lr", group["lr"])}.items()}
+
+
+def _text(value: object) -> str:
+    """A value as text: 0 and 0.0, the default and what the command line makes of it, are one."""
+    return repr(int(value)) if isinstance(value, float) and value.is_integer() else repr(value)
