@@ -72,8 +72,8 @@ if weights is None:
     torch.save(strip_reblur(folder / "pretrained.ckpt"), weights)
 
 # %% [markdown]
-# `reblurkit fit --model=ReblurTask --model.network=my_dncnn.ColourDnCNN --model.weights=FILE ...` trains M_R until it is at
-# rest; here for a moment, without validation, and from nothing. Without a `reblur_net` it is the one in the box. And
+# `reblurkit fit --model=ReblurTask --model.network=my_dncnn.ColourDnCNN --model.weights=FILE ...` trains M_R until it
+# is at rest; here for a moment, without validation, and from nothing. Without a `reblur_net` it is the one in the box.
 # `reblurkit test` says with `reblur_psnr` how much of the blur it brings back from the deblurred photos, and with
 # `preserved_psnr` how little it changes sharp ones.
 
