@@ -84,7 +84,7 @@ def train(network, reblur_net, photos, options):
     optimizer = partial(torch.optim.Adam, lr=1e-3)
     flags = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0, "accelerator": options.device}
     deblur = DeblurTask(network, optimizer=optimizer)
-    reblur = ReblurTask(network, reblur_net, optimizer=optimizer)
+    reblur = ReblurTask(network, reblur_net, optimizer=optimizer, rest=None)
     for task, steps in ((deblur, options.training_steps), (reblur, options.reblur_steps)):
         network.requires_grad_(task is deblur)
         crops = BlurredCrops(photos, options.sigma, options.crop, 8 * steps)

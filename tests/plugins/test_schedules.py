@@ -79,13 +79,15 @@ def test_options_that_are_asked_for_anew_are_followed_and_the_others_kept():
 
     same = torch.optim.Adam(parameters(), 1e-4, weight_decay=0.1)
     assert resumed_optimizer(saved, same, asked) == (saved, [])
+    whole, float_ = (optimizer_options(torch.optim.Adam(parameters(), weight_decay=zero)) for zero in (0, 0.0))
+    assert whole == float_  # of the default, and of the command line
 
     new = torch.optim.Adam(parameters(), 3e-4, weight_decay=0.2)
     state, news = resumed_optimizer(saved, new, asked)
     new.load_state_dict(state)
     group = new.param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (pytest.approx(1.5e-4), 0.2)
-    assert sorted(news) == ["lr 0.0001 -> 0.0003", "weight_decay 0.1 -> 0.2"]
+    assert news == ["lr 0.0001 -> 0.0003", "weight_decay 0.1 -> 0.2"]
     assert new.state[group["params"][0]]["step"] == 1
 
     later = StepLR(torch.optim.SGD(parameters(), 1e-4), 3, 0.5)
