@@ -147,7 +147,7 @@ def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
     results = {name: _measure(rows, name, pristine) for name in _TITLES if name != "sharp"}
     _write(folder, results, rows, DemoPhotos("test").names)
     _show(console, results)
-    console.print(f"\n[bold]{folder}/deblurred.png[/bold] and [bold]{folder}/reblurring.png[/bold] show the photos.")
+    console.print(f"\n[bold]{folder}/deblurred.png[/bold] and [bold]{folder}/comparison.png[/bold] show the photos.")
     console.print("To go on, with your own photo and with your own data:")
     commands = (
         f"  reblurkit deblur PHOTO --output sharp\n  reblurkit fit --config {folder}/own_data.yaml --data.root DIR"
@@ -257,7 +257,7 @@ def _write(
             [name, *(part for metric in _METRICS for part in values[metric])] for name, values in results.items()
         )
     comparison_grid([{_TITLES[name]: image for name, image in row.items()} for row in rows], width=300).save(
-        folder / "reblurring.png"
+        folder / "comparison.png"
     )
     for name, row in zip(names, rows, strict=True):
         for version, image in row.items():

@@ -23,7 +23,6 @@ from reblurkit.core.downloads import RemoteFile
 from reblurkit.data import read_image
 from reblurkit.metrics import NIQE, fit_pristine
 from reblurkit.models import FoldedUNet, ReblurNet, load_pretrained
-from reblurkit.models.pretrained import Pretrained
 from reblurkit.models.vgg import VGG_WEIGHTS
 from reblurkit.plugins import checkpoint_metrics
 from reblurkit.plugins.former_paths import present_paths
@@ -418,7 +417,10 @@ def test_bad_networks(project, capsys):
         (["--data.nope", "3"], "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
         (["--model.reblur_weight", "-1"], "--model.reblur_weight of the reblurring loss must be at least 0, but"),
-        (["--model.reblur_net.blocks", "-1"], "`blocks` must be at least 0 and `width` at least 1, but are -1 and 4"),
+        (
+            ["--model.reblur_net.blocks", "-1"],
+            "`width` and `fold` at least 1, but are -1, 4 and 1",
+        ),
         (["--model.adversarial", "lsgan"], "model.adversarial"),
         (["--model.extra_losses", "{vgg: {weigh: 1, loss: VGGLoss}}"], "Option 'weigh' is not accepted"),
         (["--data.batch_size", "0"], "--data.batch_size must be at least 1"),
@@ -474,13 +476,6 @@ def test_usage(capsys):
         assert line.endswith("--help` lists what there is")
 
 
-@pytest.fixture
-def small_box(monkeypatch):
-    """The demo with small networks in the box, which change nothing yet: those that deblur take minutes."""
-    pair = FoldedUNet(widths=(8, 8), blocks=(1, 1)).eval(), ReblurNet(width=4).eval()
-    monkeypatch.setattr("reblurkit.cli.demo.load_pretrained", lambda: Pretrained(*pair, {}))
-
-
 def test_demo(small_box, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo").mkdir(parents=True)  # an earlier run
@@ -509,7 +504,7 @@ def test_demo(small_box, tmp_path, monkeypatch, capsys):
             for quarter in half.chunk(2, -1):
                 niqe.update(quarter)
     assert results["blurry"]["niqe_demo_model"][0] == pytest.approx(float(niqe.compute()), rel=1e-2)  # 8-bit files
-    for picture in ("deblurred.png", "reblurring.png"):
+    for picture in ("deblurred.png", "comparison.png"):
         with Image.open(folder / picture) as grid:
             assert grid.width > 600
     for name in ("l1", "reblur"):

@@ -33,7 +33,7 @@ class FoldedUNet(nn.Module):
 
     Example:
         >>> sum(p.numel() for p in FoldedUNet().parameters())
-        3557868
+        3558300
     """
 
     def __init__(self, widths: Sequence[int] = (64, 128, 176), blocks: Sequence[int] = (3, 2, 3)) -> None:

@@ -117,7 +117,7 @@ def test_one_run_and_a_report_that_is_made_again(work):
     assert Page((work / "pages" / "one.html").read_text()).cells[:2] == ["metric", "logs/version_10"]
 
 
-def test_the_runs_of_the_demo(work, capsys):
+def test_the_runs_of_the_demo(small_box, work, capsys):
     assert main(["demo", "--output", "demo", "--steps", "22"]) == 0
     assert main(["report", "demo"]) == 0
     page = Page((work / "report.html").read_text())

@@ -1,0 +1,15 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import pytest
+
+from reblurkit.models import FoldedUNet, ReblurNet
+from reblurkit.models.pretrained import Pretrained
+
+
+@pytest.fixture
+def small_box(monkeypatch):
+    """The demo with small networks in the box, which change nothing yet: those that deblur take minutes."""
+    pair = FoldedUNet(widths=(8, 8), blocks=(1, 1)).eval(), ReblurNet(width=4).eval()
+    monkeypatch.setattr("reblurkit.cli.demo.load_pretrained", lambda: Pretrained(*pair, {}))
