@@ -77,7 +77,7 @@ def _demo_arguments(parser: _Parser) -> None:
     )
     add = parser.add_argument
     add("--output", metavar="DIR", help="run folder, new or empty (default: runs/demo, runs/demo-2, ...)")
-    add("--steps", type=int, metavar="N", help="steps of each fine-tuning (default: 80; 12 with --quick)")
+    add("--steps", type=int, metavar="N", help="steps of each fine-tuning (default: 200; 12 with --quick)")
     add("--quick", action="store_true", help="few steps, one minute in all")
     add("--seed", type=int, default=0, help="seed of weights, data order and blur (default: 0)")
 
@@ -321,7 +321,7 @@ class _Command(NamedTuple):
 
 
 _COMMANDS = {
-    "demo": _Command("deblur bundled photos, and see what reblurring adds, in 4 minutes", _demo_arguments, _demo),
+    "demo": _Command("deblur bundled photos, and see what reblurring adds, in 3 minutes", _demo_arguments, _demo),
     "deblur": _Command("deblur image files, folders and videos with a trained network", _deblur_arguments, _deblur),
     "adapt-video": _Command(
         "adapt a network to blurry clips without ground truth, and deblur them", _adapt_video_arguments, _adapt_video

@@ -38,7 +38,7 @@ from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.datamodules.folders import DemoDataModule
 from reblurkit.plugins.tasks.deblur import DeblurTask
 
-STEPS, QUICK_STEPS = 80, 12
+STEPS, QUICK_STEPS = 200, 12
 _KNOWN = {"motion": MotionBlur(12), "camera shake": ShakeBlur(15, 0.5)}
 _UNKNOWN = DefocusBlur(largest=2.5, smallest=2.0)
 _TITLES = {
@@ -97,7 +97,7 @@ def run_demo(output: str | None = None, *, steps: int | None = None, quick: bool
 
     Args:
         output: Run folder, new or empty; default the first free of ``runs/demo``, ``runs/demo-2``, ...
-        steps: Steps of each fine-tuning; the default takes three to four minutes in all on two CPU cores.
+        steps: Steps of each fine-tuning; the default takes three minutes in all on two CPU cores.
         quick: Fewer steps, one minute in all.
         seed: Seed of data order and blur.
 
@@ -181,7 +181,7 @@ def _show_known_blur(network: nn.Module, folder: Path, steps: int, seed: int, co
             table.add_row(name, title, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}")
             rows.append({"blurry": blurry[0], "deblurred": deblurred[0], "sharp": sharp})
         if kind == "test":
-            left = (time.perf_counter() - start) * (1 + steps / 10)
+            left = (time.perf_counter() - start) * (19 + steps / 5)  # what the rest took on two cores, in this unit
             console.print(f"About {max(left / 60, 0.2):.1f} minutes in all.")
     comparison_grid(rows).save(folder / "deblurred.png")
     console.print(table)
