@@ -135,7 +135,8 @@ def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
             data = DemoDataModule(batch_size=4, crop=64, crops_per_photo=1000, blur=_UNKNOWN, seed=seed)
             _train(task, data, steps, folder, name, progress)
     rows = []
-    for photo in DemoPhotos("test", blur=_UNKNOWN, seed=seed):
+    photos = DemoPhotos("test", blur=_UNKNOWN, seed=seed)
+    for photo in (photos[number] for number in range(len(photos))):
         blurry = photo["blurry"][None]
         with torch.inference_mode():
             row = {"blurry": blurry, "box": network(blurry)}
@@ -145,7 +146,7 @@ def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
     # All 73 blocks: the sharpest alone are too few for a covariance of 36 features.
     pristine = fit_pristine(DemoPhotos("train").photos, sharpness=0.0)
     results = {name: _measure(rows, name, pristine) for name in _TITLES if name != "sharp"}
-    _write(folder, results, rows, DemoPhotos("test").names)
+    _write(folder, results, rows, photos.names)
     _show(console, results)
     console.print(f"\n[bold]{folder}/deblurred.png[/bold] and [bold]{folder}/comparison.png[/bold] show the photos.")
     console.print("To go on, with your own photo and with your own data:")
