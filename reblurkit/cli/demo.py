@@ -66,11 +66,9 @@ _OWN_DATA = """\
 model:
   class_path: DeblurTask
   init_args:
-    network: {{class_path: FoldedUNet}}
+    network: {{class_path: FoldedUNet, init_args: {network}}}
     weights: {folder}/reblur/last.ckpt
-    reblur_net:
-      class_path: ReblurNet
-      init_args: {{blocks: 2, width: 48, fold: 2}}
+    reblur_net: {{class_path: ReblurNet, init_args: {reblur_net}}}
 data:
   class_path: PairedDataModule
   init_args:
@@ -121,7 +119,7 @@ def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
     hide_advice()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(seed, verbose=False)
-    network, reblur_net, _ = load_pretrained()
+    network, reblur_net, card = load_pretrained()
     _show_known_blur(network, folder, steps, seed, console)
 
     networks = {name: copy.deepcopy(network).train() for name in ("l1", "reblur")}
@@ -147,6 +145,8 @@ def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
     pristine = fit_pristine(DemoPhotos("train").photos, sharpness=0.0)
     results = {name: _measure(rows, name, pristine) for name in _TITLES if name != "sharp"}
     _write(folder, results, rows, photos.names)
+    arguments = {part: json.dumps(card[part]["arguments"]) for part in ("network", "reblur_net")}
+    (folder / "own_data.yaml").write_text(_OWN_DATA.format(folder=folder, **arguments))
     _show(console, results)
     console.print(f"\n[bold]{folder}/deblurred.png[/bold] and [bold]{folder}/comparison.png[/bold] show the photos.")
     console.print("To go on, with your own photo and with your own data:")
@@ -263,7 +263,6 @@ def _write(
     for name, row in zip(names, rows, strict=True):
         for version, image in row.items():
             write_image(image, folder / "photos" / f"{name}_{version}.png")
-    (folder / "own_data.yaml").write_text(_OWN_DATA.format(folder=folder))
 
 
 def _show(console: Console, results: dict[str, dict[str, tuple[float, float]]]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reblurkit.errors import ArgumentError
-from reblurkit.models.layers import ResBlock, same_conv
+from reblurkit.models.layers import ResBlock, fold_pixels, same_conv
 
 
 class ReblurNet(nn.Module):
@@ -69,8 +68,6 @@ class ReblurNet(nn.Module):
             change: Tensor = self.layers(image - 0.5)
         else:
             height, width = image.shape[-2:]
-            padded = F.pad(image, (0, -width % self.fold, 0, -height % self.fold), mode="replicate")
-            # the faster layout for these convolutions; every later one follows the first
-            folded = F.pixel_unshuffle(padded - 0.5, self.fold).contiguous(memory_format=torch.channels_last)
+            folded = fold_pixels(image - 0.5, self.fold, self.fold)
             change = F.pixel_shuffle(self.layers(folded), self.fold)[..., :height, :width]
         return (image if self.global_residual else 0.5) + change

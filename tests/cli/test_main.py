@@ -513,7 +513,6 @@ def test_demo(small_box, tmp_path, monkeypatch, capsys):
     # the commands that it prints work
     make_pairs(tmp_path / "YOUR_FOLDER")
     words = ["--config", f"{folder}/own_data.yaml", "--data.root", "YOUR_FOLDER"]
-    words += ["--model.network.widths=[8,8]", "--model.network.blocks=[1,1]"]
     assert main(["fit", *words, "--data.crop", "16", "--data.num_workers", "0", "--trainer.fast_dev_run", "true"]) == 0
     # a folder that is asked for is not overwritten
     assert main(["demo", "--steps", "1", "--output", str(folder)]) == 2

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reblurkit.errors import ArgumentError
-from reblurkit.models.layers import ResBlock, same_conv
+from reblurkit.models.layers import ResBlock, fold_pixels, same_conv
 
 
 class FoldedUNet(nn.Module):
@@ -59,10 +58,7 @@ class FoldedUNet(nn.Module):
     def forward(self, blurry: Tensor) -> Tensor:
         """Return the deblurred image."""
         height, width = blurry.shape[-2:]
-        padded = F.pad(blurry, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
-        # oneDNN and cuDNN run these convolutions faster in this layout; every later one follows the first
-        folded = F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)
-        features = self.enter(folded)
+        features = self.enter(fold_pixels(blurry, 2, self.multiple))
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=False):
             skips.append(encoder(features))
