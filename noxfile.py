@@ -18,6 +18,9 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 DEV = ROOT / ".nox" / "dev"
+# A process per core, each with one thread: small tensors gain nothing from more.
+ALL_CORES = ["-n", "auto", "--dist", "worksteal"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
 def dev_environment(session: nox.Session) -> Path:
@@ -45,16 +48,15 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         run(session, "python", "-m", "pytest", *session.posargs)
         return
-    # A process per core, each with one thread: small tensors gain nothing from more.
-    one_thread = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    run(session, "python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", env=one_thread)
+    run(session, "python", "-m", "pytest", *ALL_CORES, env=ONE_THREAD)
     interpret(session)
 
 
 @nox.session(venv_backend="none")
 def interpret(session: nox.Session) -> None:
     """Run the Triton kernels on the CPU. Triton must know before it is imported: a process of its own."""
-    run(session, "python", "-m", "pytest", "tests/interpret", *session.posargs, env={"TRITON_INTERPRET": "1"})
+    arguments = session.posargs or ALL_CORES
+    run(session, "python", "-m", "pytest", "tests/interpret", *arguments, env={"TRITON_INTERPRET": "1", **ONE_THREAD})
 
 
 @nox.session(venv_backend="venv", reuse_venv=True)
@@ -67,8 +69,7 @@ def minimum(session: nox.Session) -> None:
     oldest = [re.sub(r">=(\d+\.\d+)[\d.]*.*", r"==\1.*", requirement) for requirement in wanted]
     session.install(*oldest, "pytest", "pytest-timeout", "pytest-xdist", "nbconvert", "jupytext")
     session.install("--no-deps", "-e", ".")
-    one_thread = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto", "--dist", "worksteal"]), env=one_thread)
+    session.run("python", "-m", "pytest", *(session.posargs or ALL_CORES), env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none")
