@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reblurkit.adaptation.histogram import check_bins
+from reblurkit.core.numbers import check_positive
 from reblurkit.errors import ArgumentError
 
 OptimizerFactory = Callable[[list[Tensor]], Optimizer]
@@ -56,8 +57,7 @@ class AdaptOptions:
         """Refuse what makes no sense."""
         if not _is_number(self.steps) or self.steps % 1 != 0 or self.steps < 0:
             raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {self.steps!r}")
-        if not _is_number(self.lr) or not 0 < self.lr < float("inf"):
-            raise ArgumentError(f"`lr` must be above 0, but is {self.lr!r}")
+        check_positive(lr=self.lr)
         if not _is_number(self.anchor) or not 0 <= self.anchor < float("inf"):
             raise ArgumentError(f"`anchor` must be at least 0, but is {self.anchor!r}")
         if self.tile is not None and (not _is_number(self.tile) or self.tile % 1 != 0 or self.tile < 1):

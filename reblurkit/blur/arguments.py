@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
-import sys
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from reblurkit.core.checks import check_images
+from reblurkit.core.numbers import check_positive, check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 #: Longest motion component, in pixels, that the line model follows. A component beyond it counts as not finite: no
@@ -112,49 +109,6 @@ def check_table(max_flow: int, dense: bool = False) -> None:
         )
 
 
-def check_whole(unit: str = "", **numbers: int) -> None:
-    """Check that every argument is a whole number, at least 1; neither 2.0 nor True is one.
-
-    Args:
-        unit: What is counted, for the message.
-        **numbers: Values by the name that the message shall use.
-
-    Raises:
-        ArgumentError: If one is not.
-
-    Example:
-        >>> check_whole(samples=2.5)
-        Traceback (most recent call last):
-        reblurkit.errors.ArgumentError: `samples` must be a whole number (int), at least 1 and below 2**31, but is 2.5
-    """
-    for name, value in numbers.items():
-        if not is_number(value, int) or not 1 <= value < 2**31:
-            raise ArgumentError(
-                f"`{name}` must be a whole number{unit} (int), at least 1 and below 2**31, but is {shown(value)}"
-            )
-
-
-def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
-    """Check that every argument is a finite number greater than 0; neither "9" nor True is one.
-
-    Args:
-        unit: What is counted, for the message.
-        hint: What to do, for the end of the message.
-        **numbers: Values by the name that the message shall use.
-
-    Raises:
-        ArgumentError: If one is not.
-
-    Example:
-        >>> check_positive(gamma="2.2")
-        Traceback (most recent call last):
-        reblurkit.errors.ArgumentError: `gamma` must be a finite number greater than 0, but is '2.2'
-    """
-    for name, value in numbers.items():
-        if not is_number(value) or not 0 < value <= sys.float_info.max:
-            raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
-
-
 def own_generator(seed: int | None) -> torch.Generator | None:
     """The source of an object's random numbers, on the CPU; None, the global one, without a seed.
 
@@ -166,27 +120,6 @@ def own_generator(seed: int | None) -> torch.Generator | None:
     if not is_number(seed, int) or not -(2**63) <= seed < 2**64:
         raise ArgumentError(f"`seed` must be a whole number of 64 bits (int) or None, but is {shown(seed)}")
     return torch.Generator().manual_seed(seed)
-
-
-def is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
-    """Whether a value is an int or a float: True is none, and a tensor is none.
-
-    Example:
-        >>> is_number(0.5), is_number(True), is_number(torch.tensor(0.5))
-        (True, False, False)
-    """
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def shown(value: Any) -> str:
-    """A value on one short line, for messages.
-
-    Example:
-        >>> shown("9"), shown(torch.ones(5))
-        ("'9'", 'a Tensor')
-    """
-    plain = value is None or isinstance(value, (bool, int, float, str))
-    return reprlib.repr(value) if plain else f"a {type(value).__name__}"
 
 
 def computing_type(*tensors: Tensor) -> torch.dtype:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from reblurkit.blur.arguments import check_positive, shown
 from reblurkit.blur.light import widened
+from reblurkit.core.numbers import check_positive, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 

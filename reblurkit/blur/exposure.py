@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reblurkit.blur.arguments import check_exposure, check_positive, check_whole, shown
+from reblurkit.blur.arguments import check_exposure
+from reblurkit.core.numbers import check_positive, check_whole, shown
 from reblurkit.errors import ArgumentError
 
 

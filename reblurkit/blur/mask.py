@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reblurkit.blur.arguments import check_flows, check_whole
+from reblurkit.blur.arguments import check_flows
+from reblurkit.core.numbers import check_whole
 
 
 def flow_kernel_mask(flow_next: Tensor, flow_prev: Tensor, *, exposure: float = 1.0, max_flow: int = 16) -> Tensor:

@@ -11,8 +11,9 @@ from kornia.enhance import jpeg_codec_differentiable
 from PIL import Image
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_image, is_number, own_generator, shown
+from reblurkit.blur.arguments import check_image, own_generator
 from reblurkit.blur.light import from_light, to_light
+from reblurkit.core.numbers import is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_image, check_positive, own_generator
+from reblurkit.blur.arguments import check_image, own_generator
 from reblurkit.blur.light import from_light, to_light
+from reblurkit.core.numbers import check_positive
 from reblurkit.errors import ArgumentError, ShapeError
 
 

@@ -9,8 +9,8 @@ import torch
 from kornia.filters import filter2d
 from torch import Tensor
 
-from reblurkit.blur.arguments import check_whole, is_number, shown
 from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.core.numbers import check_whole, is_number, shown
 from reblurkit.errors import ArgumentError
 
 _SAMPLES = 1024  # points on a trajectory: below half a pixel apart even for a jittery path across 65 pixels

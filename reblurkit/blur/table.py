@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reblurkit.blur.arguments import check_table, shown
+from reblurkit.blur.arguments import check_table
+from reblurkit.core.numbers import shown
 from reblurkit.errors import ArgumentError
 
 Floats = NDArray[np.float64]

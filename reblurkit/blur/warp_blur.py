@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_motion, check_whole, computing_type
+from reblurkit.blur.arguments import check_motion, computing_type
+from reblurkit.core.numbers import check_whole
 
 
 def flow_warp_blur(

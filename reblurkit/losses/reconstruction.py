@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from reblurkit.core.calls import finest_scale
 from reblurkit.core.checks import check_images
+from reblurkit.core.numbers import check_positive
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -32,8 +33,7 @@ class CharbonnierLoss(nn.Module):
 
     def __init__(self, epsilon: float = 1e-3) -> None:
         super().__init__()
-        if not epsilon > 0:
-            raise ArgumentError(f"`epsilon` must be greater than 0, but is {epsilon}")
+        check_positive(epsilon=epsilon)
         self.epsilon = epsilon
 
     def forward(self, deblurred: Tensor, sharp: Tensor) -> Tensor:
@@ -62,8 +62,7 @@ class LogMSELoss(nn.Module):
 
     def __init__(self, floor: float = 1e-4) -> None:
         super().__init__()
-        if not floor > 0:
-            raise ArgumentError(f"`floor` must be greater than 0, but is {floor}")
+        check_positive(floor=floor)
         self.floor = floor
 
     def forward(self, deblurred: Tensor, sharp: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import flow_to_image
 
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.core.numbers import check_positive
+from reblurkit.errors import ShapeError
 from reblurkit.losses.flow_reblur import FlowReblurTerms
 from reblurkit.pictures.grid import comparison_grid
 
@@ -37,8 +38,7 @@ def flow_colours(flow: Tensor, scale: float) -> Tensor:
     """
     if flow.ndim != 4 or flow.shape[1] != 2:
         raise ShapeError(f"`flow` must be (B, 2, H, W), but is {tuple(flow.shape)}")
-    if not scale > 0:
-        raise ArgumentError(f"`scale` must be greater than 0, but is {scale}")
+    check_positive(scale=scale)
     flow = flow.detach().float().cpu()
     finite = flow.isfinite().all(1, keepdim=True)
     flow = torch.where(finite, flow, 0)

@@ -481,9 +481,9 @@ def test_real_images_go_through(shared_data, file):
     [
         ({"steps": -1}, "`steps` of adaptation must be a whole number, at least 0, but is -1"),
         ({"steps": 1.5}, "whole number"),
-        ({"lr": 0}, "`lr` must be above 0, but is 0"),
-        ({"lr": -1e-6}, "`lr` must be above 0"),
-        ({"lr": float("nan")}, "`lr` must be above 0"),
+        ({"lr": 0}, "`lr` must be a finite number greater than 0, but is 0"),
+        ({"lr": -1e-6}, "`lr` must be a finite number greater than 0"),
+        ({"lr": float("nan")}, "`lr` must be a finite number greater than 0"),
         ({"anchor": -1}, "`anchor` must be at least 0"),
         ({"tile": 0}, "`tile` must be a number of pixels"),
         ({"histogram_bins": 1}, "at least 2"),

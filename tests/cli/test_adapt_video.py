@@ -172,18 +172,18 @@ def test_bad_use(work, capsys, options, expected):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--blur", "dense"], "--blur must be one of kernel, line, warp"),
-        (["--steps", "0"], "--steps must be at least 1"),
-        (["--flow", "raft"], "--flow must be one of raft-small, raft-large, tvl1"),
-        (["--frames", "4"], "--frames must be 3, or 2 for steady motion"),
-        (["--weight", "-1"], "--weight must be at least 0"),
-        (["--weight", "nan"], "--weight must be at least 0"),
-        (["--lr", "inf"], "--lr must be above 0"),
-        (["--config", "config.txt"], "--config says what the network of a --checkpoint is"),
+        ("--blur dense", "--blur must be one of kernel, line, warp"),
+        ("--steps 0", "--steps must be at least 1"),
+        ("--flow raft", "--flow must be one of raft-small, raft-large, tvl1"),
+        ("--frames 4", "--frames must be 3, or 2 for steady motion"),
+        ("--weight -1", "--weight must be at least 0"),
+        ("--weight nan", "--weight must be at least 0"),
+        ("--lr inf", "--lr must be above 0"),
+        ("--config config.txt", "--config says what the network of a --checkpoint is"),
     ],
 )
 def test_bad_options(work, capsys, words, expected):
-    assert expected in fails(capsys, *words)
+    assert expected in fails(capsys, *words.split())
     assert not Path("out").exists()
 
 

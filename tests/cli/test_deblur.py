@@ -575,22 +575,22 @@ def test_alpha_and_the_scene_are_kept_unless_stripped(work):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--adapt", "2"), "--adapt needs a --checkpoint that holds a reblurring network too"),
-        (("--adapt", "-1"), "`steps` of adaptation must be a whole number, at least 0, but is -1"),
-        (("--adapt", "x"), "argument --adapt: invalid int value: 'x'"),
-        (("--adapt-lr", "0"), "`lr` must be above 0"),
-        (("--tile", "30"), "--tile must divide by 4"),
-        (("--tile", "all"), "argument --tile: must be a number of pixels or auto, but is 'all'"),
-        (("--tile", "0"), "--tile must be a number of pixels, at least 1"),
-        (("--existing", "append"), "argument --existing: invalid choice: 'append' (choose from"),
-        (("--device", "meta"), "the device must be one that torch has here"),
-        (("--device", "warp"), "the device must be one that torch has here, such as cpu, but is warp"),
-        (("--translator", "unet.pt"), "unet.pt is no Lightning checkpoint"),
-        (("--checkpoint", "unet.pt"), "give the network in one of three ways"),
+        ("--adapt 2", "--adapt needs a --checkpoint that holds a reblurring network too"),
+        ("--adapt -1", "`steps` of adaptation must be a whole number, at least 0, but is -1"),
+        ("--adapt x", "argument --adapt: invalid int value: 'x'"),
+        ("--adapt-lr 0", "`lr` must be a finite number greater than 0"),
+        ("--tile 30", "--tile must divide by 4"),
+        ("--tile all", "argument --tile: must be a number of pixels or auto, but is 'all'"),
+        ("--tile 0", "--tile must be a number of pixels, at least 1"),
+        ("--existing append", "argument --existing: invalid choice: 'append' (choose from"),
+        ("--device meta", "the device must be one that torch has here"),
+        ("--device warp", "the device must be one that torch has here, such as cpu, but is warp"),
+        ("--translator unet.pt", "unet.pt is no Lightning checkpoint"),
+        ("--checkpoint unet.pt", "give the network in one of three ways"),
     ],
 )
 def test_bad_options_end_in_one_line(work, capsys, words, expected):
-    assert expected in fails(capsys, *words)
+    assert expected in fails(capsys, *words.split())
     assert not (work / "out").exists()
 
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -410,36 +411,30 @@ def test_bad_networks(project, capsys):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--model.network", "own.Nope"], "model.network: own.Nope: module 'own' has no attribute 'Nope'"),
-        (["--model.network", "nopkg.Net"], "model.network: nopkg.Net: No module named 'nopkg'"),
-        (["--model.network.width", "x"], "model.network.width: own.MyNet: Expected a <class 'int'>. Got value: x"),
-        (["--model", "NoTask"], "--model: unknown class NoTask"),
-        (["--data.nope", "3"], "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
-        (["--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a <class 'int'>"),
-        (["--model.reblur_weight", "-1"], "--model.reblur_weight of the reblurring loss must be at least 0, but"),
-        (
-            ["--model.reblur_net.blocks", "-1"],
-            "`width` and `fold` at least 1, but are -1, 4 and 1",
-        ),
-        (["--model.adversarial", "lsgan"], "model.adversarial"),
-        (["--model.extra_losses", "{vgg: {weigh: 1, loss: VGGLoss}}"], "Option 'weigh' is not accepted"),
-        (["--data.batch_size", "0"], "--data.batch_size must be at least 1"),
-        (["--data.crop", "-1"], "--data.crop must be at least 1 pixel"),
-        (["--nope", "3"], "unknown option --nope"),
-        (["--config", "none.yaml"], "--config none.yaml: there is no such file"),
-        (["--data.layout", "gopr"], "unknown layout 'gopr'; known layouts: folders, input-target, gopro"),
-        (
-            ["--trainer.accelerator", "gpu"],
-            "gpu backend found!; leave out --trainer.accelerator",
-        ),
-        (["--ckpt_path", "none.ckpt"], "none.ckpt cannot be read as a file of weights: No such file"),
-        (["--ckpt_path", "own.py"], "own.py cannot be read as a file of weights: it is cut off, damaged, or"),
+        ("--model.network own.Nope", "model.network: own.Nope: module 'own' has no attribute 'Nope'"),
+        ("--model.network nopkg.Net", "model.network: nopkg.Net: No module named 'nopkg'"),
+        ("--model.network.width x", "model.network.width: own.MyNet: Expected a <class 'int'>. Got value: x"),
+        ("--model NoTask", "--model: unknown class NoTask"),
+        ("--data.nope 3", "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
+        ("--trainer.max_epochs x", "trainer.max_epochs: Expected a <class 'int'>"),
+        ("--model.reblur_weight -1", "--model.reblur_weight of the reblurring loss must be at least 0, but"),
+        ("--model.reblur_net.blocks -1", "`width` and `fold` at least 1, but are -1, 4 and 1"),
+        ("--model.adversarial lsgan", "model.adversarial"),
+        ("--model.extra_losses '{vgg: {weigh: 1, loss: VGGLoss}}'", "Option 'weigh' is not accepted"),
+        ("--data.batch_size 0", "--data.batch_size must be at least 1"),
+        ("--data.crop -1", "--data.crop must be at least 1 pixel"),
+        ("--nope 3", "unknown option --nope"),
+        ("--config none.yaml", "--config none.yaml: there is no such file"),
+        ("--data.layout gopr", "unknown layout 'gopr'; known layouts: folders, input-target, gopro"),
+        ("--trainer.accelerator gpu", "gpu backend found!; leave out --trainer.accelerator"),
+        ("--ckpt_path none.ckpt", "none.ckpt cannot be read as a file of weights: No such file"),
+        ("--ckpt_path own.py", "own.py cannot be read as a file of weights: it is cut off, damaged, or"),
     ],
 )
 def test_bad_options(project, capsys, words, expected):
     if "gpu" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert expected in fails(capsys, *words)
+    assert expected in fails(capsys, *shlex.split(words))
 
 
 def test_a_checkpoint_of_another_network(project, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -19,22 +20,22 @@ from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fix
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--trainer.max_epoch", "3"], "unknown option --trainer.max_epoch; did you mean --trainer.max_epochs"),
-        (["--modle", "DeblurTask"], "unknown option --modle; did you mean --model"),
-        (["--model", "DeblurTsk"], "--model: unknown class DeblurTsk; did you mean DeblurTask"),
-        (["--model.network", "UNt"], "unknown class UNt; did you mean UNet"),
-        (["--model.network", "own.MyNte"], "did you mean MyNet"),
-        (["--model.network", "own.py"], "own.py is a file; name the class in it by its dotted path, such as own.MyNet"),
-        (["--data", "PairedDataModul"], "did you mean PairedDataModule"),
-        (["--data.crpo", "3"], "Option 'crpo' is not accepted; did you mean crop?"),
-        (["--model.network.widht", "3"], "Option 'widht' is not accepted; did you mean width?"),
-        (["--trainer.callbacks+=ModelCheckpont"], "did you mean ModelCheckpoint"),
-        (["--data.layout", "gopor"], "did you mean gopro"),
-        (["--model.metrics", "{lpip: LPIP}"], "did you mean LPIPS"),
+        ("--trainer.max_epoch 3", "unknown option --trainer.max_epoch; did you mean --trainer.max_epochs"),
+        ("--modle DeblurTask", "unknown option --modle; did you mean --model"),
+        ("--model DeblurTsk", "--model: unknown class DeblurTsk; did you mean DeblurTask"),
+        ("--model.network UNt", "unknown class UNt; did you mean UNet"),
+        ("--model.network own.MyNte", "did you mean MyNet"),
+        ("--model.network own.py", "own.py is a file; name the class in it by its dotted path, such as own.MyNet"),
+        ("--data PairedDataModul", "did you mean PairedDataModule"),
+        ("--data.crpo 3", "Option 'crpo' is not accepted; did you mean crop?"),
+        ("--model.network.widht 3", "Option 'widht' is not accepted; did you mean width?"),
+        ("--trainer.callbacks+=ModelCheckpont", "did you mean ModelCheckpoint"),
+        ("--data.layout gopor", "did you mean gopro"),
+        ("--model.metrics '{lpip: LPIP}'", "did you mean LPIPS"),
     ],
 )
 def test_what_may_have_been_meant(project, capsys, words, expected):  # noqa: F811
-    assert expected in fails(capsys, *words)
+    assert expected in fails(capsys, *shlex.split(words))
 
 
 def test_a_monitor_that_nobody_logs_is_refused_before_an_epoch_is_lost(project, capsys):  # noqa: F811
@@ -132,17 +133,17 @@ def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["deblur", "a.png", "--outptu", "b"], "unknown option --outptu; did you mean --output?"),
-        (["deblur", "a.png", "--output=b", "--til", "3"], "unknown option --til; did you mean --tile"),
-        (["adapt-video", "a", "--expsure", "1"], "unknown option --expsure; did you mean --exposure"),
-        (["fti"], "unknown command fti; did you mean fit?"),
-        (["deblur", "a.png", "--output", "b", "--model", "unett"], "unknown network 'unett'; did you mean unet?"),
+        ("deblur a.png --outptu b", "unknown option --outptu; did you mean --output?"),
+        ("deblur a.png --output=b --til 3", "unknown option --til; did you mean --tile"),
+        ("adapt-video a --expsure 1", "unknown option --expsure; did you mean --exposure"),
+        ("fti", "unknown command fti; did you mean fit?"),
+        ("deblur a.png --output b --model unett", "unknown network 'unett'; did you mean unet?"),
     ],
 )
 def test_mistyped_words_of_other_commands(tmp_path, monkeypatch, capsys, words, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").touch()
-    assert main(words) == 2
+    assert main(words.split()) == 2
     assert expected in capsys.readouterr().err
 
 

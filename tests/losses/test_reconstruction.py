@@ -22,7 +22,7 @@ def test_log_mse_is_minus_the_psnr_of_each_image():
     psnr = [peak_signal_noise_ratio(s.numpy(), d.numpy(), data_range=1) for s, d in zip(sharp, deblurred, strict=True)]
     assert LogMSELoss(floor=1e-12)(deblurred, sharp).item() == pytest.approx(-sum(psnr) / 3, rel=1e-6)
     assert LogMSELoss(floor=1e-4)(sharp, sharp).item() == pytest.approx(-40)
-    with pytest.raises(ArgumentError, match="`floor` must be greater than 0"):
+    with pytest.raises(ArgumentError, match="`floor` must be a finite number greater than 0"):
         LogMSELoss(floor=0)
 
 

@@ -26,7 +26,7 @@ def test_long_flow_is_cut_and_flow_that_is_not_finite_is_black():
     colours = flow_colours(flow, 4.0)
     assert torch.equal(colours[..., 0], colours[..., 1])
     assert colours[..., 2].eq(0).all()
-    with pytest.raises(ArgumentError, match="`scale` must be greater than 0"):
+    with pytest.raises(ArgumentError, match="`scale` must be a finite number greater than 0"):
         flow_colours(flow, 0)
     with pytest.raises(ShapeError, match=r"\(B, 2, H, W\)"):
         flow_colours(flow[0], 1)

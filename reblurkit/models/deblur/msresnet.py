@@ -38,8 +38,9 @@ class MSResNet(nn.Module):
 
     Example:
         >>> network = MSResNet(blocks=1, width=4)
-        >>> [tuple(image.shape[-2:]) for image in network(torch.rand(1, 3, 32, 48))]
-        [(8, 12), (16, 24), (32, 48)]
+        >>> coarse, _, fine = network(torch.rand(1, 3, 32, 48))
+        >>> coarse.shape, fine.shape
+        (torch.Size([1, 3, 8, 12]), torch.Size([1, 3, 32, 48]))
     """
 
     kernel: Tensor

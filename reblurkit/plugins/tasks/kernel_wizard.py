@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reblurkit.core.checks import FirstBatchCheck, check_images
+from reblurkit.core.numbers import check_positive
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.reconstruction import CharbonnierLoss
 from reblurkit.metrics import PSNR
@@ -51,8 +52,7 @@ class KernelWizardTask(OwnNames, L.LightningModule):
 
     def __init__(self, network: nn.Module | None = None, *, lr: float = 1e-4) -> None:
         super().__init__()
-        if not lr > 0:
-            raise ArgumentError(f"`lr` must be above 0, but is {lr}")
+        check_positive(lr=lr)
         if getattr(network, "vae", False):
             raise ArgumentError("this trains networks with one code for a pair, as Blur2Blur uses: build it vae=False")
         self.network = network or KernelWizard()

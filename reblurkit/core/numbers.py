@@ -1,0 +1,75 @@
+"""Checks of numbers among the arguments, and how a value stands in a message."""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from typing import Any
+
+from reblurkit.errors import ArgumentError
+
+
+def check_whole(unit: str = "", **numbers: int) -> None:
+    """Check that every argument is a whole number, at least 1; neither 2.0 nor True is one.
+
+    Args:
+        unit: What is counted, for the message.
+        **numbers: Values by the name that the message shall use.
+
+    Raises:
+        ArgumentError: If one is not.
+
+    Example:
+        >>> check_whole(samples=2.5)
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `samples` must be a whole number (int), at least 1 and below 2**31, but is 2.5
+    """
+    for name, value in numbers.items():
+        if not is_number(value, int) or not 1 <= value < 2**31:
+            raise ArgumentError(
+                f"`{name}` must be a whole number{unit} (int), at least 1 and below 2**31, but is {shown(value)}"
+            )
+
+
+def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
+    """Check that every argument is a finite number greater than 0; neither "9" nor True is one.
+
+    Args:
+        unit: What is counted, for the message.
+        hint: What to do, for the end of the message.
+        **numbers: Values by the name that the message shall use.
+
+    Raises:
+        ArgumentError: If one is not.
+
+    Example:
+        >>> check_positive(gamma="2.2")
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `gamma` must be a finite number greater than 0, but is '2.2'
+    """
+    for name, value in numbers.items():
+        if not is_number(value) or not 0 < value <= sys.float_info.max:
+            raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
+
+
+def is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    """Whether a value is an int or a float: True is none, and a tensor is none.
+
+    Example:
+        >>> import torch
+        >>> is_number(0.5), is_number(True), is_number(torch.tensor(0.5))
+        (True, False, False)
+    """
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """A value on one short line, for messages.
+
+    Example:
+        >>> import torch
+        >>> shown("9"), shown(torch.ones(5))
+        ("'9'", 'a Tensor')
+    """
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return reprlib.repr(value) if plain else f"a {type(value).__name__}"
