@@ -12,15 +12,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
 
-_FEWEST = 2  # validations in a third: one alone may be off
+_FEWEST = 2  # validations in a quarter: one alone may be off
 
 
 class AtRest(L.Callback):
     """Stops training when no metric gains any more: all of them, where ``EarlyStopping`` watches one.
 
-    A third of the steps so far is compared with the third before it, by the means of its validations. So the rule has
-    no count of validations to be chosen: it waits longer the longer a training has gone on, whatever the length of an
-    epoch.
+    The last quarter of the steps so far is compared with the quarter before it, by the means of their validations, so
+    that noise counts little. There is no number of validations to be chosen: the rule waits longer the longer a
+    training has gone on, whatever the length of an epoch, and ends one that rests since step t at about 2t.
 
     Args:
         monitors: Metrics of the validation that are better when higher, for instance ``["val/psnr", "val/ssim"]``.
@@ -71,7 +71,7 @@ class AtRest(L.Callback):
             rank_zero_warn(f"training does not stop at rest: there is no validation that measures {self.monitors}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare the thirds."""
+        """Compare the last two quarters."""
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         metrics, step = trainer.callback_metrics, trainer.global_step
@@ -80,7 +80,8 @@ class AtRest(L.Callback):
                 raise ArgumentError(f"the monitor {name!r} is not logged{did_you_mean(name, metrics)}")
         self._measured.append((step, [float(metrics[name]) for name in self.monitors]))
         before, last = (
-            [values for at, values in self._measured if third * step < 3 * at <= (third + 1) * step] for third in (1, 2)
+            [values for at, values in self._measured if quarter * step < 4 * at <= (quarter + 1) * step]
+            for quarter in (2, 3)
         )
         if step < self.least_steps or min(len(before), len(last)) < _FEWEST:
             return
@@ -88,7 +89,7 @@ class AtRest(L.Callback):
         if all(each < self.gain for each in gains):
             trainer.should_stop = True
             found = ", ".join(f"{name} {value:.2f}" for name, value in zip(self.monitors, _means(last), strict=True))
-            rank_zero_info(f"stopped after {step} steps: at rest to {self.gain:g} in the last third of them: {found}")
+            rank_zero_info(f"stopped after {step} steps: at rest to {self.gain:g} in the last quarter of them: {found}")
 
 
 def _means(rows: list[list[float]]) -> list[float]:

@@ -64,7 +64,7 @@ class ReblurTask(PairedTask):
         reblur_weights: What ``reblur_net`` starts from: a file, or a name of :func:`reblurkit.models.list_pretrained`
             where it has the shapes of the reblurring network that comes with the package.
         sharpness: What the reblurring network must preserve: ``pseudo``, ``real`` or ``null`` (Table 4).
-        rest: Training stops when neither metric has gained so many dB in the last third of its steps; ``null``: never.
+        rest: Training stops when the last quarter of the steps has brought neither metric so many dB; ``null``: never.
         optimizer: Called with the reblurring network's parameters; default Adam with learning rate 1e-4.
         scheduler: Called with the optimizer, steps every epoch; default: the paper's halving.
 

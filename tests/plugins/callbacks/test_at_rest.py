@@ -49,14 +49,14 @@ def until(end):
 @pytest.mark.parametrize(
     ("psnr", "ssim", "expected"),
     [
-        # flat from step 20 on: the third before the last, (s / 3, 2 s / 3], is flat from s = 54 on
-        (until(20), until(0), 54),
-        (until(0), until(20), 54),
-        (until(20), until(20), 54),
+        # flat from step 20 on: so is the quarter before the last, (s / 2, 3 s / 4], from s = 36 on
+        (until(20), until(0), 36),
+        (until(0), until(20), 36),
+        (until(20), until(20), 36),
         (until(120), until(0), 120),
         (until(0), until(120), 120),
-        (until(20), lambda step: -step, 54),  # what falls gains nothing
-        (lambda step: 0.01 * step, until(0), 30),  # less than `gain` a third, as soon as it is looked at
+        (until(20), lambda step: -step, 36),  # what falls gains nothing
+        (lambda step: 0.01 * step, until(0), 30),  # less than `gain` a quarter, as soon as it is looked at
     ],
 )
 def test_all_metrics_must_rest(tmp_path, psnr, ssim, expected):
@@ -66,7 +66,7 @@ def test_all_metrics_must_rest(tmp_path, psnr, ssim, expected):
 
 def test_a_short_training_with_few_validations_is_not_at_rest(tmp_path):
     flat = Curves(psnr=until(0))
-    assert fit(tmp_path, flat, AtRest(["val/psnr"], least_steps=0)).global_step == 10  # 2 validations in each third
+    assert fit(tmp_path, flat, AtRest(["val/psnr"], least_steps=0)).global_step == 14  # 2 validations in each quarter
     assert fit(tmp_path, flat, AtRest(["val/psnr"])).global_step == 120
 
 

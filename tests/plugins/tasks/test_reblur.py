@@ -164,9 +164,9 @@ def test_training_ends_when_the_reblurring_network_is_at_rest(tmp_path):
     assert isinstance(rule, AtRest)
     assert (rule.monitors, rule.gain, rule.least_steps) == (["val/reblur_psnr", "val/preserved_psnr"], 0.1, 1000)
     rule.least_steps = 18
-    run = trainer(tmp_path, max_epochs=7)
+    run = trainer(tmp_path, max_epochs=9)
     run.fit(task, loader(), loader(length=2))
-    assert run.global_step == 20
+    assert run.global_step == 28
     assert ReblurTask(PlainNet(), ReblurNet(width=2), rest=None).configure_callbacks() == []
 
 
