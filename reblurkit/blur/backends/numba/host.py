@@ -7,7 +7,11 @@ on the height only: the image gradient is the same to the last bit, however many
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
+from functools import cached_property
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -26,8 +30,42 @@ from reblurkit.blur.table import merged_cells
 keeps_jacobian = True
 Array = NDArray[Any]
 
-# Numba's fallback scheduler ends the process when two threads of Python enter it at once.
-_one_at_a_time = threading.Lock()
+
+class _Kernel:
+    """A kernel on as many threads as torch uses, and on the calling one alone."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.parallel = numba.njit(parallel=True, cache=True)(function)
+        self._function = function
+
+    @cached_property
+    def serial(self) -> Any:
+        # Under a name of its own: Numba's cache does not tell the two apart otherwise.
+        copy = FunctionType(self._function.__code__, self._function.__globals__)
+        copy.__qualname__ = f"{self._function.__qualname__}_serial"
+        return numba.njit(cache=True)(copy)
+
+
+class _Process:
+    """What this process may do with Numba's threads."""
+
+    def __init__(self) -> None:
+        # Numba's fallback scheduler ends the process when two threads of Python enter it at once.
+        self.one_at_a_time = threading.Lock()
+        self.has_threads = True
+
+    def after_fork(self) -> None:
+        """A child cannot use the threads of GNU's OpenMP, once its parent has: the library ends the process."""
+        self.one_at_a_time = threading.Lock()  # another thread of the parent's may hold the old one
+        try:
+            self.has_threads = numba.threading_layer() != "omp"
+        except ValueError:  # the parent has not used them
+            self.has_threads = True
+
+
+_process = _Process()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_process.after_fork)
 
 
 def forward(image: Tensor, flows: Flows, jacobian: bool) -> tuple[Tensor, Tensor]:
@@ -94,27 +132,27 @@ def _reach(flows: Flows) -> int:
     return int(torch.where(distance <= LONGEST + 1, distance.clamp(max=LONGEST), 0).max()) + 3
 
 
-def _run(kernel: Any, *arguments: Any) -> None:
-    """Call a kernel with arrays in place of tensors, on as many threads as torch uses."""
+def _run(kernel: _Kernel, *arguments: Any) -> None:
+    """Call a kernel with arrays in place of tensors."""
     arrays = [value.detach().numpy() if isinstance(value, Tensor) else value for value in arguments]
-    with _one_at_a_time:
+    with _process.one_at_a_time:
+        if not _process.has_threads:
+            kernel.serial(*arrays)
+            return
         # Where both run on one OpenMP, Numba's first call gives torch all cores: what torch had is read before, and
         # put back.
         threads = torch.get_num_threads()
         before = numba.get_num_threads()
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
         try:
-            kernel(*arrays)
+            kernel.parallel(*arrays)
         finally:
             numba.set_num_threads(before)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
 
 
-_jit = numba.njit(parallel=True, cache=True)
-
-
-@_jit
+@_Kernel
 def _forward(
     image: Array,
     flow_next: Array,
@@ -163,7 +201,7 @@ def _forward(
                     blurred[b, 4 * group + i, y, x] = lane(total, i)
 
 
-@_jit
+@_Kernel
 def _flow_gradient(
     grad: Array, flow_next: Array, flow_prev: Array, exposure: float, limit: float, saved: Array, d_flow: Array
 ) -> None:
@@ -185,7 +223,7 @@ def _flow_gradient(
                 d_flow[side, b, 1, y, x] = d_v
 
 
-@_jit
+@_Kernel
 def _scatter_bands(
     grad: Array,
     flow_next: Array,
@@ -218,7 +256,7 @@ def _scatter_bands(
                         )  # fmt: skip
 
 
-@_jit
+@_Kernel
 def _sum_bands(buffers: Array, bands: int, depth: int, reach: int, total: Array) -> None:
     batch, channels, height, width = total.shape
     groups = (channels + 3) // 4
