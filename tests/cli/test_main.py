@@ -27,6 +27,7 @@ from reblurkit.models import FoldedUNet, ReblurNet, load_pretrained
 from reblurkit.models.vgg import VGG_WEIGHTS
 from reblurkit.plugins import checkpoint_metrics
 from reblurkit.plugins.former_paths import present_paths
+from tests.cli.report.test_page import Page
 
 ROOT = Path(__file__).parents[2]
 OWN = '''
@@ -474,7 +475,7 @@ def test_usage(capsys):
 def test_demo(small_box, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo").mkdir(parents=True)  # an earlier run
-    assert main(["demo", "--steps", "2"]) == 0
+    assert main(["demo", "--steps", "22"]) == 0  # a curve of two points
     folder = tmp_path / "runs" / "demo-2"
     shown = capsys.readouterr().out
     assert shown.startswith("About ")
@@ -503,8 +504,16 @@ def test_demo(small_box, tmp_path, monkeypatch, capsys):
         with Image.open(folder / picture) as grid:
             assert grid.width > 600
     for name in ("l1", "reblur"):
-        assert torch.load(folder / name / "last.ckpt", weights_only=True)["global_step"] == 2
+        assert torch.load(folder / name / "last.ckpt", weights_only=True)["global_step"] == 22
     assert len(list((folder / "photos").iterdir())) == 2 * 6
+    # a report shows it
+    assert main(["report", "runs/demo-2"]) == 0
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.headings[:2] == ["Results", "runs/demo-2/metrics.csv"]
+    assert page.cells[0] == "version"
+    assert "l1" in page.cells
+    assert page.images == 1
+    assert "train/loss" in page.headings
     # the commands that it prints work
     make_pairs(tmp_path / "YOUR_FOLDER")
     words = ["--config", f"{folder}/own_data.yaml", "--data.root", "YOUR_FOLDER"]

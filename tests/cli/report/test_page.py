@@ -117,17 +117,6 @@ def test_one_run_and_a_report_that_is_made_again(work):
     assert Page((work / "pages" / "one.html").read_text()).cells[:2] == ["metric", "logs/version_10"]
 
 
-def test_the_runs_of_the_demo(small_box, work, capsys):
-    assert main(["demo", "--output", "demo", "--steps", "22"]) == 0
-    assert main(["report", "demo"]) == 0
-    page = Page((work / "report.html").read_text())
-    assert page.headings[:2] == ["Results", "demo/metrics.csv"]
-    assert page.cells[0] == "version"
-    assert "l1" in page.cells
-    assert page.images == 1
-    assert "train/loss" in page.headings
-
-
 def test_a_real_training_with_a_test_run(work):
     class Task(L.LightningModule):
         def __init__(self):
