@@ -24,14 +24,14 @@ from pathlib import Path
 
 import torch
 import yaml
-from scipy.stats import t as student
+from measuring import BLURS, gradient_ratio, interval, value
 
 from reblurkit import __version__
 from reblurkit.adaptation import adapt
-from reblurkit.blur import CameraNoise, MotionBlur, ShakeBlur
+from reblurkit.blur import CameraNoise
 from reblurkit.data import PhotoFolder, read_image
 from reblurkit.data.synthetic import SyntheticPairs
-from reblurkit.metrics import NIQE, PSNR, SSIM, GradientStatistics
+from reblurkit.metrics import NIQE, PSNR, SSIM
 from reblurkit.models import FoldedUNet, ReblurNet, load_weights, save_pretrained
 from reblurkit.models import pretrained as box
 from reblurkit.models.weights import read_lightning_checkpoint
@@ -39,12 +39,6 @@ from reblurkit.models.weights import read_lightning_checkpoint
 CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
 STAGES = ("base_l1", "base_psnr", "base_reblur")
 THREADS = 2
-BLURS = {
-    "motion": MotionBlur(12),
-    "shake 9": ShakeBlur(9, 0.3),
-    "shake 15": ShakeBlur(15, 0.5),
-    "shake 25": ShakeBlur(25, 0.6),
-}
 
 
 def train(stage, photos, run, minutes, weights=None):
@@ -74,21 +68,6 @@ def reached(checkpoint):
     """Steps and epochs that a run has made."""
     saved = read_lightning_checkpoint(checkpoint)
     return {"steps": saved["global_step"], "epochs": saved["epoch"] + 1}
-
-
-def interval(values):
-    """Mean, half-width of the 95 % interval over photos, and the least value."""
-    values = torch.tensor(values, dtype=torch.float64)
-    if len(values) < 2:
-        return {"mean": values.mean().item(), "photos": len(values)}
-    half = student.ppf(0.975, len(values) - 1) * values.std().item() / len(values) ** 0.5
-    return {"mean": values.mean().item(), "interval": half, "least": values.min().item(), "photos": len(values)}
-
-
-def value(metric, image, target=None):
-    """A metric of one image."""
-    metric.update(image, image if target is None else target)
-    return float(metric.compute())
 
 
 def measure(network, pairs, niqe):
@@ -146,13 +125,6 @@ def adapted(network, reblur_net, test, niqe):
         for name, values in changes.items()
         if values
     }
-
-
-def gradient_ratio(image, sharp):
-    """Strength of an image's gradients over the sharp image's."""
-    metric = GradientStatistics()
-    metric.update(image, sharp)
-    return float(metric.compute()["gradient_ratio"])
 
 
 def sources(photos):

@@ -11,7 +11,7 @@ from reblurkit.errors import ArgumentError
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "9", None, torch.tensor(1.0)])
 def test_what_is_no_number_above_zero(value):
-    with pytest.raises(ArgumentError, match="`gain` must be a finite number of dB greater than 0, but is .*; leave"):
+    with pytest.raises(ArgumentError, match=r"`gain` must be a finite number of dB greater than 0, but is .*; leave"):
         check_positive(gain=value, unit=" of dB", hint="; leave it out")
 
 

@@ -1,0 +1,239 @@
+"""What the reblurring loss adds: Tables 1, 2 and 4 of *Clean Images are Hard to Reblur*, from a trained network on.
+
+    python examples/reproduce/reblur_loss.py --plan
+    python examples/reproduce/reblur_loss.py --photos TRAIN --test TEST --run runs/reblur_loss --minutes 8
+    python examples/reproduce/reblur_loss.py --photos TRAIN --test TEST --niqe FILE --run runs/reblur_loss --measure
+
+All variants go on from one network for as many steps, on the same crops in the same order: L1 alone, and L1 + L_Reblur
+with the forms of M_R below. "L1, as long" takes as many steps as fit into the time of the paper's M_R. A call trains
+for so many minutes, variant by variant, and the next call goes on; `--small` is for two CPU cores. TRAIN and TEST are
+folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from measuring import BLURS, interval, measure_photo, middle, write_record
+
+from reblurkit.blur import CameraNoise
+from reblurkit.data import PhotoFolder
+from reblurkit.data.synthetic import SyntheticPairs
+from reblurkit.models import ReblurNet, UNet, load_pretrained, load_weights
+from reblurkit.models.weights import read_lightning_checkpoint
+from reblurkit.plugins import DeblurTask, SyntheticBlurDataModule
+
+#: M_R and what it must preserve; None: L1 alone. "learned" goes on from the M_R in the box, the others learn anew.
+VARIANTS = {
+    "L1": None,
+    "n = 1": ({"blocks": 1}, "pseudo"),
+    "n = 2": ({"blocks": 2}, "pseudo"),
+    "n = 2, real S": ({"blocks": 2}, "real"),
+    "folded": ({"blocks": 2, "width": 48, "fold": 2}, "pseudo"),
+    "folded, learned": ({"blocks": 2, "width": 48, "fold": 2}, "pseudo"),
+    "L1, as long": None,
+}
+BASE, PAPER, LEARNED, LONG = "L1", "n = 2", "folded, learned", "L1, as long"
+SIZES = {
+    "full": {"steps": 3000, "batch_size": 48, "crop": 192, "average": 0.999},
+    "small": {"steps": 120, "batch_size": 4, "crop": 128, "average": 0.98},
+}
+SMALL = (BASE, LEARNED)  # the variants that two cores get through
+LR, WARMUP = 1e-4, 0.2  # share of the steps in which M_R learns alone
+PLAN = f"""Hypothesis: with L_Reblur, NIQE falls and gradients become stronger, and PSNR loses at most 0.3 dB.
+Statistic: a photo's change from {BASE!r}, averaged over the blurs {", ".join(BLURS)};
+  mean over photos with its 95 % interval (Student's), and seconds a step. Both directions are published.
+Settings: Adam {LR}, mean of weights, M_R alone in the first {WARMUP:.0%} of the steps where it learns anew; seed 0.
+  {SIZES}
+Photos: TRAIN trains, TEST measures; no setting is chosen on TEST."""
+
+
+def start(arguments):
+    """The network that all variants go on from."""
+    if arguments.network is None:
+        return load_pretrained().network.train()
+    network = UNet()
+    load_weights(network, arguments.network)
+    return network
+
+
+class Clock(L.Callback):
+    """Ends a call after its minutes, and counts the seconds of a training's steps over all calls."""
+
+    def __init__(self, until):
+        self.until, self.seconds, self.began = until, 0.0, None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        """Another step begins."""
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        """A step has ended."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - self.began
+        trainer.should_stop = time.monotonic() > self.until
+
+    def state_dict(self):
+        """Kept in the checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict):
+        """Go on counting."""
+        self.seconds = state_dict["seconds"]
+
+
+def checkpoint_of(name, arguments):
+    """Where a variant is kept."""
+    return arguments.run / re.sub(r"\W+", "_", name) / "last.ckpt"
+
+
+def steps_of(checkpoint):
+    """How many steps a variant has made."""
+    return read_lightning_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else 0
+
+
+def train(name, steps, size, arguments, until):
+    """Train a variant, or go on with it."""
+    checkpoint = checkpoint_of(name, arguments)
+    L.seed_everything(0)
+    options = {"optimizer": partial(torch.optim.Adam, lr=LR), "scheduler": _constant}
+    if VARIANTS[name] is not None:
+        shape, sharpness = VARIANTS[name]
+        learned = name == LEARNED
+        reblur_net = load_pretrained().reblur_net.train() if learned else ReblurNet(**shape)
+        options |= {"reblur_net": reblur_net, "reblur_sharpness": sharpness}
+        options["reblur_warmup"] = 0 if learned else round(WARMUP * steps)
+    task = DeblurTask(start(arguments), **options)
+    data = SyntheticBlurDataModule(
+        arguments.photos,
+        blur=list(BLURS.values()),
+        noise=CameraNoise(shot=0.01, jpeg_share=0.15),
+        sharp_share=0.1,
+        batch_size=size["batch_size"],
+        crop=size["crop"],
+        cache=True,
+        num_workers=arguments.workers,
+    )
+    trainer = L.Trainer(
+        max_steps=steps,
+        precision="bf16-mixed" if torch.cuda.is_available() else 32,
+        logger=False,
+        limit_val_batches=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[
+            Clock(until),
+            EMAWeightAveraging(decay=size["average"]),
+            ModelCheckpoint(checkpoint.parent, filename="last", enable_version_counter=False),
+        ],
+    )
+    trainer.fit(task, data, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
+    print(f"{name}: {trainer.global_step} of {steps} steps", flush=True)
+
+
+def _constant(optimizer):
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def seconds_a_step(checkpoint):
+    """Seconds of a variant's mean step."""
+    saved = read_lightning_checkpoint(checkpoint)
+    (clock,) = (state for key, state in saved["callbacks"].items() if key.startswith("Clock"))
+    return clock["seconds"] / saved["global_step"]
+
+
+def wanted_steps(name, size, found):
+    """Steps of a variant; those of the last follow from the others' seconds."""
+    if name != LONG:
+        return size["steps"]
+    return round(size["steps"] * seconds_a_step(found[PAPER]) / seconds_a_step(found[BASE]))
+
+
+def measure(found, arguments):
+    """Every variant on every photo under every blur: rows of metrics by variant and photo, averaged over blurs."""
+    photos, rows = PhotoFolder(arguments.test), {}
+    for name, checkpoint in found.items():
+        network = start(arguments).eval()
+        load_weights(network, checkpoint, network="network")
+        for blur in BLURS.values():
+            pairs = SyntheticPairs(photos, [blur], CameraNoise(shot=0.01), seed=1)
+            for item in pairs:
+                blurry, sharp = (middle(item[key]) for key in ("blurry", "sharp"))
+                row = measure_photo(network, blurry, sharp, arguments.niqe)
+                rows.setdefault(name, {}).setdefault(item["name"], []).append(row)
+        print(f"{name} measured", flush=True)
+    return {
+        name: {
+            photo: {metric: sum(row[metric] for row in each) / len(each) for metric in each[0]}
+            for photo, each in photos.items()
+        }
+        for name, photos in rows.items()
+    }
+
+
+def main():
+    """Print the plan, train for a while, or measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", action="store_true", help="print what is measured, and how; do nothing")
+    parser.add_argument("--photos", help="folder of sharp training photos")
+    parser.add_argument("--test", help="folder of sharp photos to measure on")
+    parser.add_argument("--niqe", help="file of NIQE's pristine model (.npz or .mat)")
+    parser.add_argument("--network", help="weights of a U-Net to start from (default: the network in the box)")
+    parser.add_argument("--run", type=Path, default=Path("runs/reblur_loss"))
+    parser.add_argument("--minutes", type=float, default=8, help="train so long in this call (default: 8)")
+    parser.add_argument("--small", action="store_true", help=f"few steps of {' and '.join(SMALL)}")
+    parser.add_argument("--measure", action="store_true", help="measure what has been trained to the end")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read (default: 0)")
+    arguments = parser.parse_args()
+    if arguments.plan:
+        print(PLAN)
+        return
+    if arguments.photos is None or arguments.test is None:
+        parser.error("--photos and --test are needed, or --plan")
+    size = SIZES["small" if arguments.small else "full"]
+    names = SMALL if arguments.small else tuple(VARIANTS)
+    found, until = {}, time.monotonic() + 60 * arguments.minutes
+    for name in names:
+        checkpoint, steps = checkpoint_of(name, arguments), wanted_steps(name, size, found)
+        if steps_of(checkpoint) < steps and not arguments.measure and time.monotonic() < until:
+            train(name, steps, size, arguments, until)
+        if steps_of(checkpoint) < steps:
+            break
+        found[name] = checkpoint
+    if not arguments.measure:
+        return
+    if BASE not in found:
+        parser.error(f"{BASE!r} has not been trained to the end in {arguments.run}: call again without --measure")
+    rows = measure(found, arguments)
+    changes = {
+        name: {
+            metric: interval([row[metric] - rows[BASE][photo][metric] for photo, row in each.items()])
+            for metric in next(iter(each.values()))
+        }
+        for name, each in rows.items()
+        if name != BASE
+    }
+    record = {
+        "plan": PLAN,
+        "size": size,
+        "started from": arguments.network or "the network in the box",
+        "steps": {name: steps_of(checkpoint) for name, checkpoint in found.items()},
+        "seconds a step": {name: seconds_a_step(checkpoint) for name, checkpoint in found.items()},
+        f"change from {BASE}": changes,
+        "photos": rows,
+    }
+    write_record(arguments.run / "reblur_loss.json", record)
+    print(json.dumps({key: record[key] for key in ("seconds a step", f"change from {BASE}")}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The experiment on the reblurring loss, with small networks and a handful of steps."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from skimage.data import coffee, rocket
+
+from reblurkit.data import write_image
+from reblurkit.models import FoldedUNet, ReblurNet
+from reblurkit.models.pretrained import Pretrained
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "reproduce" / "reblur_loss.py"
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """A function that calls the script with further words."""
+    import torch
+
+    for name, photo in {"coffee": coffee(), "rocket": rocket()}.items():
+        image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[:, 100:196, 100:196] / 255
+        for folder in ("train", "test"):
+            write_image(image, tmp_path / folder / f"{name}.png")
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    pair = FoldedUNet(widths=[8], blocks=[1]), ReblurNet(width=4)
+    monkeypatch.setattr("reblurkit.models.load_pretrained", lambda: Pretrained(*pair, {}))
+    script = runpy.run_path(str(SCRIPT))
+    sizes = {"steps": 3, "batch_size": 2, "crop": 32, "average": 0.5}
+    script["SIZES"]["small"].update(sizes)
+
+    def call(*words):
+        options = ["--photos", tmp_path / "train", "--test", tmp_path / "test", "--run", tmp_path / "run", "--small"]
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, options), *words])
+        script["main"]()
+
+    return call
+
+
+def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
+    experiment("--minutes", "0.0001")
+    assert "L1: 1 of 3 steps" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        experiment("--measure")
+    assert "has not been trained to the end" in capsys.readouterr().err
+    experiment("--minutes", "5")
+    assert "L1: 3 of 3 steps\nfolded, learned: 3 of 3 steps" in capsys.readouterr().out
+    experiment("--measure")
+    record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
+    assert record["steps"] == {"L1": 3, "folded, learned": 3}
+    assert record["change from L1"]["folded, learned"]["psnr"]["photos"] == 2
+    assert record["seconds a step"]["L1"] > 0
+    assert record["origin"]["hardware"]
+
+
+def test_the_plan(experiment, capsys):
+    experiment("--plan")
+    assert "Hypothesis: with L_Reblur" in capsys.readouterr().out
