@@ -41,22 +41,37 @@ def dense_flow_kernel_blur(
     motions = [exposure * flow.to(dtype) for flow in (flow_next, flow_prev)]
     valid = _valid(motions, math.inf)
     side = 2 * max_flow + 1
-    table = kernel_table(max_flow).to(image.device, dtype).permute(2, 3, 0, 1).reshape(1, side**2, side, side)
+    table = kernel_table(max_flow).to(image.device, dtype).flatten(2).flatten(0, 1)
     kernel = torch.zeros((), dtype=dtype, device=image.device)
     for motion in motions:
         motion = torch.where(valid, motion, 0)
         # torch.clamp would pass the gradient at exact equality in some releases.
         inside = motion.abs() < max_flow
         motion = torch.where(inside, motion, motion.detach().clamp(-max_flow, max_flow))
-        # grid_sample interpolates between table entries: four times faster than four look-ups by index.
-        grid = (motion / max_flow).permute(0, 2, 3, 1)
-        batch = table.expand(len(grid), -1, -1, -1)
-        kernel = kernel + F.grid_sample(batch, grid, mode="bilinear", padding_mode="border", align_corners=True) / 2
+        kernel = kernel + _between_entries(table, motion, max_flow) / 2
     shape = image.shape
     padded = F.pad(image.to(dtype), [max_flow] * 4, mode="replicate")
     patches = F.unfold(padded, side).view(shape[0], shape[1], side**2, *shape[2:])
     blurred = (kernel.unsqueeze(1) * patches).sum(dim=2)
     return torch.where(valid, blurred, torch.nan).to(image.dtype)
+
+
+def _between_entries(table: Tensor, motion: Tensor, max_flow: int) -> Tensor:
+    """Kernels of motions between whole flows, bilinear, ``(B, side**2, H, W)``; ``table`` has a row for every flow.
+
+    By index: torch 2.11 has no second derivative of grid_sample.
+    """
+    whole = motion.detach().floor().clamp(-max_flow, max_flow - 1)
+    right, down = (motion - whole).unsqueeze(1).unbind(2)
+    u, v = (whole.long() + max_flow).unbind(1)
+    side = 2 * max_flow + 1
+
+    def entry(row: Tensor, column: Tensor) -> Tensor:
+        return table[row * side + column].movedim(-1, 1)
+
+    upper = (1 - right) * entry(v, u) + right * entry(v, u + 1)
+    lower = (1 - right) * entry(v + 1, u) + right * entry(v + 1, u + 1)
+    return (1 - down) * upper + down * lower
 
 
 def dense_flow_line_blur(image: Tensor, flow_next: Tensor, flow_prev: Tensor, *, exposure: float = 1.0) -> Tensor:
