@@ -69,7 +69,8 @@ def minimum(session: nox.Session) -> None:
     # A floor is a minor version: its newest patch, which is what people who stay on it have.
     oldest = [re.sub(r">=(\d+(\.\d+)?).*", r"==\1.*", requirement) for requirement in wanted]
     tools = [requirement for requirement in extras["dev"] if requirement.startswith(("pytest", "jupy", "nbc", "ipy"))]
-    session.install(*oldest, *tools, "efficientnet-lite-pytorch==0.1.0")
+    # A floor's newest patch may have no wheel.
+    session.install("--prefer-binary", *oldest, *tools, "efficientnet-lite-pytorch==0.1.0")
     session.install("--no-deps", "-e", ".")
     session.run("python", "-m", "pytest", *(session.posargs or ALL_CORES), env=ONE_THREAD)
 
