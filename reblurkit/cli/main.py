@@ -6,13 +6,13 @@ Nothing heavy is imported before the command line is known to need it: ``reblurk
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from reblurkit.cli.commands import command_parser
 from reblurkit.cli.failures import last_cause, with_options
 from reblurkit.cli.missing_files import check_inputs, check_named_files
+from reblurkit.cli.search_path import add_users_folder
 from reblurkit.cli.words import TRAINER_COMMANDS
 from reblurkit.errors import ReblurkitError
 
@@ -30,11 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # users' own classes, as `python -m` would find them
     options: argparse.Namespace | None = None
     try:
         check_named_files(words)
+        add_users_folder(words)
         if words and words[0] in TRAINER_COMMANDS:
             from reblurkit.cli.trainer import run_lightning_cli
 

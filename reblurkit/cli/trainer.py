@@ -26,11 +26,13 @@ from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training, checkpoint
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
+from reblurkit.core.yaml_files import check_yaml
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.callbacks.results_writer import ResultsWriter
+from reblurkit.plugins.class_parser import check_classes
 from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
@@ -42,6 +44,7 @@ _load_yaml = get_loader("yaml")
 
 
 def _load_configuration(text: str) -> Any:
+    check_yaml(text)
     return present_paths(_load_yaml(text))
 
 
@@ -89,6 +92,7 @@ class _ReblurkitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The inherited method warns whenever arguments are handed over, as `main` does.
         self.config = parser.parse_args(args)
+        check_classes(self.config)
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is not None and path not in {"best", "last", "hpc", "registry"}:
             checkpoint = read_lightning_checkpoint(path)  # before anything is built: a bad file is named as such
@@ -102,6 +106,9 @@ class _ReblurkitCLI(LightningCLI):
             checkpoint = read_lightning_checkpoint(start)
             self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
             self._start = checkpoint["state_dict"]
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would build what a checkpoint's hyper-parameters name; of a stranger's file weights are enough."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ImageLogger, "image_logger")

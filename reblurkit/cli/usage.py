@@ -18,6 +18,7 @@ from reblurkit.cli.class_help import known_classes
 from reblurkit.cli.missing_files import configurations
 from reblurkit.cli.words import TRAINER_COMMANDS
 from reblurkit.core.suggestions import did_you_mean
+from reblurkit.core.yaml_files import read_yaml
 from reblurkit.errors import PluginError, ReblurkitError
 
 # Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
@@ -72,7 +73,7 @@ def unknown_keys(words: Sequence[str], parser: ArgumentParser) -> str:
     known = {option.lstrip("-").partition(".")[0] for option in _options(parser, words[0]) if option.startswith("--")}
     for path in configurations(words):
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = read_yaml(Path(path).read_text(encoding="utf-8"))
         except yaml.YAMLError:  # which is the complaint
             continue
         for key in content if isinstance(content, Mapping) else ():

@@ -20,7 +20,15 @@ from reblurkit.core.files import whole_file
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.registry import create_model, list_models
-from reblurkit.models.weight_files import Prefer, PublishedWeights, read_file, read_weights, shown, without_wrappers
+from reblurkit.models.weight_files import (
+    Prefer,
+    PublishedWeights,
+    read_file,
+    read_weights,
+    shown,
+    tensors_of,
+    without_wrappers,
+)
 
 _COUNTERS = {"total_ops", "total_params"}  # that thop leaves in every layer that it has measured
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
@@ -190,6 +198,7 @@ def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]
     checkpoint = read_file(path)
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise WeightsError(f"{path} is no Lightning checkpoint: it has no 'state_dict'")
+    tensors_of(checkpoint["state_dict"], path)
     return checkpoint
 
 
