@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ class _ReblurkitCLI(LightningCLI):
         self.config = parser.parse_args(args)
         check_classes(self.config)
         path = self.config[self.config.subcommand].get("ckpt_path")
+        self._training.checkpoint = path
         if path is not None and path not in {"best", "last", "hpc", "registry"}:
             checkpoint = read_lightning_checkpoint(path)  # before anything is built: a bad file is named as such
             if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
@@ -262,7 +264,16 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         # `--debug` shows the rest. Later, hours may hang on the traceback.
         if training.under_way:
             raise
-        raise PluginError(_gist(error)) from error
+        where = f"{training.checkpoint}: " if training.checkpoint and _is_of_checkpoint(error) else ""
+        raise PluginError(where + _gist(error)) from error
+
+
+def _is_of_checkpoint(error: Exception) -> bool:
+    """Whether an error comes from what Lightning restores of a checkpoint."""
+    return any(
+        frame.name.lstrip("_").startswith(("restore", "resume")) and "checkpoint_connector" in frame.filename
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _gist(error: Exception) -> str:

@@ -111,8 +111,8 @@ def load_weights(
         What was loaded, from where in the file, and what does not fit.
 
     Raises:
-        WeightsError: If the file is missing, damaged, holds code or weights that are NaN, or does not fit; the
-            message names the registered model that it looks like.
+        WeightsError: If the file is missing, damaged, holds code or weights that are NaN or infinite, or does not fit;
+            the message names the registered model that it looks like.
         ArgumentError: If an address has no checksum, or ``model`` is no module.
         DownloadError: If the file cannot be downloaded.
 
@@ -280,11 +280,14 @@ def _submodule(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], ne
 def _check_numbers(model: nn.Module, fitting: Mapping[str, Tensor], path: Path) -> None:
     """Refuse what torch would load without a word, of a training that diverged or of another kind of number."""
     tensors = model.state_dict()
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}  # masks hold infinity
     for name, value in fitting.items():
         if value.is_complex() and not tensors[name].is_complex():
             raise WeightsError(f"{path} does not fit {type(model).__name__}: {name} is complex")
-        if value.to(tensors[name].dtype).isnan().any():
-            raise WeightsError(f"{path} holds NaN in {name}: its training has diverged; take an earlier checkpoint")
+        own = value.to(tensors[name].dtype)
+        if own.isnan().any() or (name not in buffers and not own.isfinite().all()):
+            what = "NaN" if own.isnan().any() else "infinity"
+            raise WeightsError(f"{path} holds {what} in {name}: its training has diverged; take an earlier checkpoint")
 
 
 def _stale_statistics(model: nn.Module) -> set[str]:

@@ -21,6 +21,7 @@ from reblurkit.core.calls import find_network
 from reblurkit.core.finite import first_broken_weight
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.core.suggestions import did_you_mean
+from reblurkit.core.terminal import printable
 from reblurkit.core.yaml_files import read_yaml
 from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
@@ -87,11 +88,11 @@ def load_networks(
     if weights is not None:
         report = load_weights(built, weights)
         if report.choice:
-            print(f"reblurkit: {weights}: {report.choice}", file=sys.stderr)
+            print(printable(f"reblurkit: {weights}: {report.choice}"), file=sys.stderr)
         return TrainedNetworks(built, _reblur_net(weights))
     if model is not None:
         raise ArgumentError(f"`model` {model} has random weights; give its trained ones by `weights`")
-    print(f"reblurkit: no --weights: {network} has the weights that it was built with", file=sys.stderr)
+    print(printable(f"reblurkit: no --weights: {network} has the weights that it was built with"), file=sys.stderr)
     return TrainedNetworks(built)
 
 

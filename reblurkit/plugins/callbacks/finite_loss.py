@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reblurkit.core.finite import first_broken_weight, first_not_finite, joint_norm
-from reblurkit.errors import NonFiniteLossError
+from reblurkit.errors import NonFiniteLossError, WeightsError
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer
 
 
@@ -39,6 +39,7 @@ class FiniteLoss(L.Callback):
     Raises:
         NonFiniteLossError: From the training step whose loss or gradient is not finite, or when broken weights are
             about to be validated or written.
+        WeightsError: If a checkpoint that is loaded has such weights.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,13 @@ class FiniteLoss(L.Callback):
             io = trainer.strategy.checkpoint_io
             inner = io.inner if isinstance(io, _FiniteCheckpoints) else io
             trainer.strategy.checkpoint_io = _FiniteCheckpoints(inner, lambda: self._check_weights(trainer))
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Check the weights that a checkpoint has brought, for a training or a test."""
+        if broken := first_broken_weight(pl_module):
+            raise WeightsError(
+                f"{trainer.ckpt_path} holds NaN or infinite weights, the first in {broken}; take an earlier checkpoint"
+            )
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
