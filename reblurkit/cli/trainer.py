@@ -94,6 +94,9 @@ class _ReblurkitCLI(LightningCLI):
         # The inherited method warns whenever arguments are handed over, as `main` does.
         self.config = parser.parse_args(args)
         check_classes(self.config)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise ArgumentError(f"--seed_everything must be from 0 to {2**32 - 1}, but is {str(seed)[:40]}")
         path = self.config[self.config.subcommand].get("ckpt_path")
         self._training.checkpoint = path
         if path is not None and path not in {"best", "last", "hpc", "registry"}:

@@ -26,6 +26,7 @@ _NOISE = re.compile(
     r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
     r"Expected a path but|Problem with given class_path|Subclass types expect|a class path \(str\)|a dict with|$"
 )
+_LONG = re.compile(r"\S{200,}")
 _EXAMPLE = (
     "name them in a file (--config FILE) or as --model DeblurTask --model.network my_net.MyNet --data PairedDataModule "
     "--data.root FOLDER"
@@ -33,7 +34,11 @@ _EXAMPLE = (
 
 
 def one_line(message: str) -> str:
-    """The gist of a parser's complaint: the option, the class, and what is wrong with it."""
+    """The gist of a parser's complaint: the option, the class, and what is wrong with it; the input only in part."""
+    return _LONG.sub(lambda match: f"{match[0][:100]}...", _gist(message))
+
+
+def _gist(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines()]
     reasons = [*dict.fromkeys(line for line in lines if not _NOISE.match(line))]
     keys = re.findall(r'Parser key "(.+?)"', message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -24,11 +25,11 @@ def printable_warnings() -> Iterator[None]:
     """Warnings in this block are shown as :func:`printable` texts: they name files."""
     before = warnings.formatwarning
 
-    def formatted(message: Warning | str, *place: object, **options: object) -> str:
+    def formatted(message: Warning | str, *place: Any, **options: Any) -> str:
         lines = map(printable, str(message).split("\n"))
         return before("\n".join(lines), *place, **options)
 
-    warnings.formatwarning = formatted  # type: ignore[assignment]
+    warnings.formatwarning = formatted
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ class FiniteLoss(L.Callback):
     Raises:
         NonFiniteLossError: From the training step whose loss or gradient is not finite, or when broken weights are
             about to be validated or written.
-        WeightsError: If a checkpoint that is loaded has such weights.
+        WeightsError: If a training, a validation, a test or a prediction begins with such weights.
     """
 
     def __init__(self) -> None:
@@ -55,12 +55,17 @@ class FiniteLoss(L.Callback):
             inner = io.inner if isinstance(io, _FiniteCheckpoints) else io
             trainer.strategy.checkpoint_io = _FiniteCheckpoints(inner, lambda: self._check_weights(trainer))
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Check the weights that a checkpoint has brought, for a training or a test."""
-        if broken := first_broken_weight(pl_module):
-            raise WeightsError(
-                f"{trainer.ckpt_path} holds NaN or infinite weights, the first in {broken}; take an earlier checkpoint"
-            )
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the weights that a training begins with."""
+        self._check_loaded(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the weights that are about to be measured."""
+        self._check_loaded(trainer)
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the weights that are about to be used."""
+        self._check_loaded(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -99,13 +104,20 @@ class FiniteLoss(L.Callback):
             self._waiting.clear()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check the weights that are about to be measured in ``fit``."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        """Check the weights that are about to be measured, in ``fit`` those of the training so far."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._check_weights(trainer)
+        else:
+            self._check_loaded(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check the weights that the training ends with."""
         self._check_weights(trainer)
+
+    def _check_loaded(self, trainer: L.Trainer) -> None:
+        if broken := first_broken_weight(trainer.lightning_module):
+            what = f"{trainer.ckpt_path} holds" if trainer.ckpt_path else "the networks have"
+            raise WeightsError(f"{what} NaN or infinite weights, the first in {broken}; take an earlier checkpoint")
 
     def _check_weights(self, trainer: L.Trainer) -> None:
         modules = [trainer.lightning_module, *(each for own in _auxiliaries(trainer) for each in own.outside)]
