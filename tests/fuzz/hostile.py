@@ -5,10 +5,13 @@ Whatever is executed makes a file, the canary.
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -77,3 +80,83 @@ def endless() -> dict[str, str]:
         "long": f"model: {'x' * 2_000_000}\n",
         "digits": f"model: {'1' * 5000}\n",
     }
+
+
+class _Call:
+    """Pickled, it is a call of a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def files(folder: Path, canary: Path) -> Iterator[tuple[str, bytes]]:
+    """Hostile files, as format and content, see :mod:`tests.fuzz.readers`."""
+    for program in programs(canary).values():
+        for place in ("network", "reblur_net"):
+            arguments = {"network": NETWORK, place: program}
+            yield "config", yaml.safe_dump({"model": {"class_path": "DeblurTask", "init_args": arguments}}).encode()
+        yield "config", yaml.safe_dump({"model": program}).encode()
+    for text in endless().values():
+        yield "config", text.encode()
+    for sizes in (
+        {"blocks": 10**12},
+        {"widths": [10**5] * 3},
+        {"widths": [10**4] * 9},
+        {"blocks": [[[]]]},
+        {"widths": None},
+    ):
+        network = {"class_path": "UNet", "init_args": sizes}
+        yield (
+            "config",
+            yaml.safe_dump({"model": {"class_path": "DeblurTask", "init_args": {"network": network}}}).encode(),
+        )
+    for content in _pickles(canary):
+        for new in (True, False):
+            file = io.BytesIO()
+            torch.save(content, file, _use_new_zipfile_serialization=new)
+            yield "pth", file.getvalue()
+            yield "ckpt", file.getvalue()
+    for _, hyper in hyper_parameters(canary):
+        file = io.BytesIO()
+        torch.save({"state_dict": state(), "hyper_parameters": hyper}, file)
+        yield "ckpt", file.getvalue()
+    file = io.BytesIO()
+    np.save(file, np.array([_Call(open, str(canary), "w")], dtype=object), allow_pickle=True)
+    for name in ("npz", "arrays"):
+        yield name, _zipped({"mu_pris_param.npy": file.getvalue(), "cov_pris_param.npy": file.getvalue()})
+        yield name, _zipped({"mu_pris_param.npy": bytes(10**9)})
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(w) (" + str(canary).encode() + b") file\n"
+    for name in ("png", "jpg", "tif", "bmp", "webp"):
+        yield name, postscript
+        yield name, b""
+    for playlist in (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", b"ffconcat version 1.0\nfile /dev/zero\n"):
+        yield "mp4", playlist
+
+
+def _pickles(canary: Path) -> Iterator[Any]:
+    """Contents of checkpoints that are no tensors, or more of them than any network has."""
+    for call in (_Call(open, str(canary), "w"), _Call(eval, f"open({str(canary)!r}, 'w')")):
+        yield call
+        yield {"state_dict": {**state(), "network.x": call}}
+        yield {"state_dict": state(), "reblurkit": call}
+    yield {"state_dict": {f"{i}.weight": torch.zeros(1) for i in range(30_000)}}
+    yield {"state_dict": {"a." * 100_000: torch.zeros(1)}}
+    yield {"state_dict": {"network.enter.weight": torch.zeros(1).expand(10**6, 10**6)}}
+    yield {"state_dict": {"network.enter.weight": torch.zeros(10**6, 10**6, device="meta")}}
+    yield {"state_dict": {"reblur.layers.0.weight": torch.zeros(1).expand(10**9, 3, 5, 5)}}
+    for odd in ([], {}, {"x": 3}, "text", {7: torch.zeros(1)}, None):
+        yield odd
+        yield {"state_dict": odd}
+        yield {"state_dict": state(), "reblurkit": odd}
+        yield {"state_dict": state(), "reblurkit": {"config": odd, "files": odd, "measured": odd}}
+
+
+def _zipped(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
