@@ -23,7 +23,7 @@ from reblurkit.errors import ArgumentError, WeightsError
 T = TypeVar("T")
 
 Prefer = Literal["ema", "raw"]
-_MOST, _LONGEST = 20_000, 500  # tensors, and letters of a name: no network has more
+_MOST, _LONGEST = 10_000, 500  # tensors, and letters of a name: no network has more
 _COMPILED = "_orig_mod."  # in names, where torch.compile wraps a network
 
 # Where training programs put a network's weights in their checkpoints, in order of preference.
@@ -192,8 +192,9 @@ def _check_archive(path: Path) -> None:
     """Check what an archive says of itself: a small one may hold a lot, or a lot of names."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-    if len(entries) > 2 * _MOST:
-        raise WeightsError(f"it holds {len(entries)} records; files of networks have fewer than {2 * _MOST}")
+    most = 5 * _MOST  # beside the weights there are the optimizers' moments
+    if len(entries) > most:
+        raise WeightsError(f"it holds {len(entries)} records; files of networks have at most {most}")
     _check_memory(sum(entry.file_size for entry in entries))
 
 

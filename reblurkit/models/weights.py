@@ -31,6 +31,7 @@ from reblurkit.models.weight_files import (
 )
 
 _COUNTERS = {"total_ops", "total_params"}  # that thop leaves in every layer that it has measured
+_COMPARED = 3000  # tensors at most of a file that is compared with all networks: none of them has more
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
 
 
@@ -304,7 +305,7 @@ def _stale_statistics(model: nn.Module) -> set[str]:
 def _likeness(published: Mapping[str, Tensor], report: LoadReport) -> str:
     """The registered models that a file fits nearly whole, and better than the model it was loaded into."""
     shares = {}
-    for name in list_models():
+    for name in list_models() if len(published) <= _COMPARED else ():
         model = _without_memory(name)
         if model is not None:
             try:

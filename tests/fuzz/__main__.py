@@ -31,14 +31,17 @@ SECONDS = 20.0  # that one reading may take
 class Child:
     """The process that reads; started anew when it has died."""
 
+    command = (sys.executable, "-m", "tests.fuzz.child")
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process, and wait until it can read."""
         self._log = (self._folder / "stderr.txt").open("w")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.child"],
+            self.command,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -49,13 +52,14 @@ class Child:
 
     def read(self, name: str, path: Path) -> dict[str, str]:
         """What became of a file."""
+        if self._process.poll() is not None:
+            self.start()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([name, str(path)]) + "\n")
         self._process.stdin.flush()
         found = self._answer(SECONDS)
         if found["outcome"] in ("crash", "over time"):
             self.close()
-            self._start()
         return found
 
     def _answer(self, seconds: float) -> dict[str, str]:
@@ -77,21 +81,23 @@ class Child:
 
 
 class Result(NamedTuple):
-    """How many inputs of each format had which outcome, and what the failures were."""
+    """How many inputs of each format had which outcome, the longest reading in seconds, and the failures' files."""
 
     counts: dict[str, Counter[str]]
-    failures: dict[str, tuple[str, Path]]
+    slowest: dict[str, float]
+    failures: dict[str, Path]
 
 
 def fuzz(names: list[str], *, count: int, seconds: float, seed: int, keep: Path) -> Result:
     """Read hostile files, then mutations, until there are enough or the time is over."""
-    end = time.monotonic() + seconds
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
-    failures: dict[str, tuple[str, Path]] = {}
+    slowest = dict.fromkeys(names, 0.0)
+    failures: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         canary = folder / "canary"
         child = Child(folder)
+        end = time.monotonic() + seconds
         try:
             for name, content in _inputs(names, random.Random(seed), folder, canary):
                 if sum(map(Counter.total, counts.values())) >= count or time.monotonic() > end:
@@ -99,7 +105,9 @@ def fuzz(names: list[str], *, count: int, seconds: float, seed: int, keep: Path)
                 suffix = formats()[name].suffix
                 path = folder / f"input{suffix}"
                 path.write_bytes(content)
+                start = time.monotonic()
                 found = child.read(name, path)
+                slowest[name] = max(slowest[name], time.monotonic() - start)
                 if canary.exists():
                     canary.unlink()
                     found = {"outcome": "executed", "what": found["what"]}
@@ -109,10 +117,10 @@ def fuzz(names: list[str], *, count: int, seconds: float, seed: int, keep: Path)
                     keep.mkdir(parents=True, exist_ok=True)
                     kept = keep / f"{len(failures)}-{name}{suffix}"
                     kept.write_bytes(content)
-                    failures[what] = found["outcome"], kept
+                    failures[what] = kept
         finally:
             child.close()
-    return Result(counts, failures)
+    return Result(counts, slowest, failures)
 
 
 def _inputs(names: list[str], random_: random.Random, folder: Path, canary: Path):
@@ -131,11 +139,12 @@ def _inputs(names: list[str], random_: random.Random, folder: Path, canary: Path
 
 def table(result: Result) -> list[str]:
     """The counts as a table."""
-    total = sum(result.counts.values(), Counter())
-    rows = [*result.counts.items(), ("all", total)]
-    lines = ["| format | inputs | " + " | ".join(OUTCOMES) + " |", "|---" * (len(OUTCOMES) + 2) + "|"]
-    for name, counter in rows:
-        lines.append(f"| {name} | {counter.total()} | " + " | ".join(str(counter[each]) for each in OUTCOMES) + " |")
+    counts = {**result.counts, "all": sum(result.counts.values(), Counter())}
+    slowest = {**result.slowest, "all": max(result.slowest.values())}
+    lines = ["| format | inputs | " + " | ".join(OUTCOMES) + " | longest, s |", "|---" * (len(OUTCOMES) + 3) + "|"]
+    for name, counter in counts.items():
+        cells = [name, counter.total(), *(counter[each] for each in OUTCOMES), f"{slowest[name]:.2f}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
 
@@ -158,7 +167,7 @@ def main(words: list[str] | None = None) -> int:
     )
     lines = table(result)
     print("\n".join(lines))
-    for what, (_, kept) in result.failures.items():
+    for what, kept in result.failures.items():
         print(f"{what}; kept as {kept}")
     if options.write:
         took = f"{time.monotonic() - start:.0f} s, seed {options.seed}"

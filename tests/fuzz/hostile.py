@@ -127,7 +127,7 @@ def files(folder: Path, canary: Path) -> Iterator[tuple[str, bytes]]:
     np.save(file, np.array([_Call(open, str(canary), "w")], dtype=object), allow_pickle=True)
     for name in ("npz", "arrays"):
         yield name, _zipped({"mu_pris_param.npy": file.getvalue(), "cov_pris_param.npy": file.getvalue()})
-        yield name, _zipped({"mu_pris_param.npy": bytes(10**9)})
+        yield name, _zipped({"mu_pris_param.npy": bytes(10**7)})
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(w) (" + str(canary).encode() + b") file\n"
     for name in ("png", "jpg", "tif", "bmp", "webp"):
         yield name, postscript
@@ -142,7 +142,7 @@ def _pickles(canary: Path) -> Iterator[Any]:
         yield call
         yield {"state_dict": {**state(), "network.x": call}}
         yield {"state_dict": state(), "reblurkit": call}
-    yield {"state_dict": {f"{i}.weight": torch.zeros(1) for i in range(30_000)}}
+    yield {"state_dict": {f"{i}.weight": torch.zeros(1) for i in range(11_000)}}
     yield {"state_dict": {"a." * 100_000: torch.zeros(1)}}
     yield {"state_dict": {"network.enter.weight": torch.zeros(1).expand(10**6, 10**6)}}
     yield {"state_dict": {"network.enter.weight": torch.zeros(10**6, 10**6, device="meta")}}

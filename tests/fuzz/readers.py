@@ -190,7 +190,7 @@ def _saved(content: object, **options: bool) -> bytes:
 
 
 def _pths(folder: Path) -> list[bytes]:
-    files = [{"params": _state()}, {"ema": {"module": _state()}, "model": _state(), "epoch": 3}]
+    files = [{"params": _state()}, {"ema": _state(), "model": _state(), "epoch": 3}]
     return [_saved(each, _use_new_zipfile_serialization=new) for each in files for new in (True, False)]
 
 
@@ -203,9 +203,9 @@ def _checkpoints(folder: Path) -> list[bytes]:
 def _configurations(folder: Path) -> list[bytes]:
     full = {"network": NETWORK, "reblur_net": {"class_path": "ReblurNet", "init_args": {"width": 4}}, "weights": None}
     model = {"class_path": "reblurkit.DeblurTask", "init_args": full}
-    wrapped = {"class_path": "reblurkit.models.FullSize", "init_args": {"network": NETWORK, "tile": None}}
+    alone = {"class_path": "reblurkit.models.deblur.unet.UNet", "init_args": SMALL}
     others = {"trainer": {"max_epochs": 3}, "data": {"class_path": "DemoDataModule"}, "seed_everything": 0}
-    configs = [{"model": model, **others}, {"model": {"class_path": "DeblurTask", "init_args": {"network": wrapped}}}]
+    configs = [{"model": model, **others}, {"model": {"class_path": "DeblurTask", "init_args": {"network": alone}}}]
     return [yaml.safe_dump(each).encode() for each in configs]
 
 
