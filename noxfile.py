@@ -85,6 +85,12 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Read damaged and hostile files of every format, for a minute or ``-- --seconds N``; see docs/trust.md."""
+    run(session, "python", "-m", "tests.fuzz", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
 def kernels(session: nox.Session) -> None:
     """Compile the Triton kernels for GPUs, without one (part of the test suite)."""
     run(session, "python", "-m", "pytest", "tests/kernels", *session.posargs)

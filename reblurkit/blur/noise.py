@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from kornia.enhance import jpeg_codec_differentiable
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor, nn
 
 from reblurkit.blur.arguments import check_image, own_generator
@@ -125,7 +126,7 @@ def _jpeg(levels: Tensor, qualities: Sequence[int]) -> Tensor:
 def _jpeg_file(levels: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(JpegImageFile(file))).permute(2, 0, 1)
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Literal
 import lightning.pytorch as L
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.video_finetuning import VideoFinetuning
 from reblurkit.core.calls import evaluating, stack_length
 from reblurkit.core.files import check_new_folder, nothing_left_of_failures, whole_file
+from reblurkit.core.terminal import printable
 from reblurkit.data.frames import Frames, VideoFile
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
@@ -101,7 +103,8 @@ def run_adapt_video(
     for name, frames in videos.items():
         targets = [folder / name / f"{frames.frame_name(index)}.png" for index in range(len(frames))]
         deblurred = deblurrer.each_frame(frames, range(len(frames)))
-        for index, image in track(deblurred, f"Deblurring {name}", len(frames), console=Console(stderr=True)):
+        what = f"Deblurring {escape(printable(name))}"
+        for index, image in track(deblurred, what, len(frames), console=Console(stderr=True)):
             write_image(image, targets[index])
         if video and isinstance(frames, VideoFile):
             write_video(targets, frames, folder / f"{name}{video_suffix(frames)}")

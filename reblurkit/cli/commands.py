@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from reblurkit import __version__
-from reblurkit.cli.failures import list_failures
+from reblurkit.cli.failures import list_failures, tell
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
@@ -79,7 +78,7 @@ def _demo_arguments(parser: _Parser) -> None:
     add("--output", metavar="DIR", help="run folder, new or empty (default: runs/demo, runs/demo-2, ...)")
     add("--steps", type=int, metavar="N", help="steps of each fine-tuning (default: 200; 12 with --quick)")
     add("--quick", action="store_true", help="few steps, one minute in all")
-    add("--seed", type=int, default=0, help="seed of weights, data order and blur (default: 0)")
+    add("--seed", type=_seed, default=0, help="seed of weights, data order and blur (default: 0)")
 
 
 def _report_arguments(parser: _Parser) -> None:
@@ -112,6 +111,12 @@ def _add_network(parser: _Parser) -> None:
     add("--network", metavar="CLASS", help="or a class by its dotted path")
     add("--network-args", metavar="JSON", help="arguments of model or class")
     add("--weights", metavar="FILE", help="weights of model or class")
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"\d{1,10}", text) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 1}, but is {text[:40]}")
+    return int(text)
 
 
 def _tile(text: str) -> int | str:
@@ -179,7 +184,7 @@ def _adapt_video_arguments(parser: _Parser) -> None:
     add("--saliency", type=int, nargs=4, metavar=patch, help="draw what a patch of the first clip's middle frame needs")
     add("--video", action="store_true", help="write a video beside the frames of each video file, with its sound")
     add("--workers", type=int, default=defaults.workers, help="processes that read (default: %(default)s)")
-    add("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
+    add("--seed", type=_seed, default=defaults.seed, help="(default: %(default)s)")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -204,7 +209,7 @@ def _deblur(options: argparse.Namespace) -> int:
             "checkpoint of a module with ReblurLossMixin and a ReblurNet"
         )
     if options.adapt > 0 and options.checkpoint and (line := reblurring_line(checkpoint_metrics(options.checkpoint))):
-        print(f"reblurkit: {line}", file=sys.stderr)
+        tell(line)
     deblurrer = Deblurrer(
         network,
         translator=None if options.translator is None else load_translator(options.translator),
@@ -222,15 +227,15 @@ def _deblur(options: argparse.Namespace) -> int:
         strip=options.strip,
         video=options.video,
         compare=options.compare,
-        report=lambda line: print(f"reblurkit: {line}", file=sys.stderr),
+        report=tell,
     )
     if unread:
-        print(f"reblurkit: {unread_line(unread)}", file=sys.stderr)
+        tell(unread_line(unread))
     list_failures(failed, options)
     if deblurrer.not_adapted:
-        print(f"reblurkit: images not adapted, because the loss became NaN: {deblurrer.not_adapted}", file=sys.stderr)
+        tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}")
     there = f"; there already: {skipped}" if skipped else ""
-    print(f"reblurkit: images deblurred: {written}{there}; folder: {options.output}", file=sys.stderr)
+    tell(f"images deblurred: {written}{there}; folder: {options.output}")
     return 1 if failed else 0
 
 
@@ -246,7 +251,7 @@ def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
         from reblurkit.models import load_pretrained
 
         network, reblur_net, _ = load_pretrained()
-        print("reblurkit: no network is named: the pretrained one of this package", file=sys.stderr)
+        tell("no network is named: the pretrained one of this package")
         return TrainedNetworks(network, reblur_net)
 
     return load_networks(
@@ -287,7 +292,7 @@ def _adapt_video(options: argparse.Namespace) -> int:
         video=options.video,
     )
     list_failures(failed, options)
-    print(f"reblurkit: deblurred frames, comparison.png and network.pt: {options.output}", file=sys.stderr)
+    tell(f"deblurred frames, comparison.png and network.pt: {options.output}")
     return 1 if failed else 0
 
 
@@ -296,7 +301,7 @@ def _report(options: argparse.Namespace) -> int:
 
     failed = write_report(options.runs, options.output)
     list_failures(failed, options)
-    print(f"reblurkit: report: {options.output}", file=sys.stderr)
+    tell(f"report: {options.output}")
     return 1 if failed else 0
 
 

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from reblurkit.cli.metric_names import short_number
 from reblurkit.core.files import whole_file
+from reblurkit.core.memory import is_out_of_memory
+from reblurkit.core.regular import special_kind
+from reblurkit.core.terminal import printable
 from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image
 from reblurkit.data.patterns import result_names, walk_files
@@ -105,7 +108,7 @@ def deblur_files(
             wanted = [i for i, target in enumerate(source.targets) if existing != "skip" or not target.exists()]
             left_out = len(source.targets) - len(wanted)
             skipped += left_out
-            progress.update(task, description=f"Deblurring {escape(str(source.origin))}", advance=left_out)
+            progress.update(task, description=f"Deblurring {escape(printable(str(source.origin)))}", advance=left_out)
             try:
                 for index, image in deblurrer.each_frame(source.frames, wanted):
                     kind, target = source.frames.kind(index), source.targets[index]
@@ -121,6 +124,11 @@ def deblur_files(
                     write_video(source.targets, source.frames, source.video)
             except ReblurkitError as error:
                 failures.append(_Failure(source.origin, error))
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = "there is not enough memory for it"
+                failures.append(_Failure(source.origin, ImageFileError(f"{source.origin}: {reason}")))
             if source.frames.damage is not None:
                 failures.append(_Failure(source.origin, ImageFileError(source.frames.damage)))
     if failures and not written and not skipped:
@@ -250,12 +258,14 @@ def _files(path: Path, output: Path) -> list[Path]:
             )
         return [path]
     if not path.is_dir():
-        raise DatasetNotFoundError(f"no file or folder {path}")
-    if output.resolve() == path.resolve():
+        kind = special_kind(path)
+        raise DatasetNotFoundError(f"no file or folder {path}" + (f": it is {kind}" if kind else ""))
+    if os.path.realpath(output) == os.path.realpath(path):
         raise ArgumentError(f"the folder {path} is both input and `output`; choose another `output`")
-    files = [file for file in _visible(path, output) if file.suffix.lower() in suffixes]
+    visible = _visible(path, output)
+    files = [file for file in visible if file.suffix.lower() in suffixes and special_kind(file) is None]
     if not files:
-        unread = unread_files(_visible(path, output))
+        unread = unread_files(visible)
         raise DatasetNotFoundError(
             f"no image or video in {path}: looked for {', '.join(sorted(suffixes))} files"
             + (f"; {unread_line(unread)}" if unread else "")
@@ -270,7 +280,6 @@ def _visible(folder: Path, output: Path) -> list[Path]:
         for file in walk_files(folder)
         if not any(part.startswith(".") for part in file.relative_to(folder).parts)
         and _is_outside(file, folder, output)
-        and not file.is_fifo()
     ]
 
 
@@ -285,8 +294,9 @@ def _groups(files: Sequence[Path], *, together: bool) -> Iterator[list[Path]]:
 
 def _is_outside(file: Path, root: Path, output: Path) -> bool:
     """Whether a file is none of the results of an earlier run, where those lie inside an input folder."""
-    inside = output.resolve().is_relative_to(root.resolve())
-    return not (inside and file.resolve().is_relative_to(output.resolve()))
+    results = Path(os.path.realpath(output))  # Path.resolve raises on links that lead back to themselves
+    inside = results.is_relative_to(os.path.realpath(root))
+    return not (inside and Path(os.path.realpath(file)).is_relative_to(results))
 
 
 def _frames(paths: list[Path]) -> Frames:
@@ -311,7 +321,7 @@ def _source(frames: Frames, root: Path, output: Path, names: Mapping[Path, Path]
 
 
 def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: Existing, compare: bool) -> None:
-    inputs = {path.resolve() for path in found}
+    inputs = {os.path.realpath(path) for path in found}
     taken: dict[Path, Path] = {}
     for source in sources:
         comparisons = map(_comparison, source.targets) if compare else ()
@@ -319,7 +329,7 @@ def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: 
             if (other := taken.setdefault(target, source.origin)) is not source.origin:
                 advice = "rename one, deblur them into two folders, or give the folder that holds both"
                 raise ArgumentError(f"{other} and {source.origin} would both be written to {target}; {advice}")
-            if target.resolve() in inputs:
+            if os.path.realpath(target) in inputs:
                 raise ArgumentError(f"the input {target} would be overwritten; choose another `output`")
             if target.is_dir():
                 raise ArgumentError(f"{target} is a folder, where a file is to be written; choose another `output`")

@@ -106,8 +106,8 @@ def run_demo(output: str | None = None, *, steps: int | None = None, quick: bool
         ArgumentError: If the folder holds files already, or ``steps`` is below 1.
     """
     steps = (QUICK_STEPS if quick else STEPS) if steps is None else steps
-    if steps < 1 or seed < 0:
-        raise ArgumentError(f"`steps` must be at least 1 and `seed` at least 0, but are {steps} and {seed}")
+    if steps < 1 or not 0 <= seed < 2**32:
+        raise ArgumentError(f"`steps` must be at least 1 and `seed` in 0 to 2**32 - 1, but are {steps} and {seed}")
     folder = _folder(output)
     with nothing_left_of_failures(folder):
         folder.mkdir(parents=True, exist_ok=True)

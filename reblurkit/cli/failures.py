@@ -7,13 +7,19 @@ import re
 import sys
 from collections.abc import Sequence
 
+from reblurkit.core.terminal import printable
 from reblurkit.errors import ReblurkitError
+
+
+def tell(line: str) -> None:
+    """Print a line of news."""
+    print(f"reblurkit: {printable(line)}", file=sys.stderr)
 
 
 def list_failures(lines: Sequence[str], options: argparse.Namespace) -> None:
     """Say which inputs failed, and why."""
     for line in lines:
-        print(f"reblurkit: failed: {with_options(line, options)}", file=sys.stderr)
+        tell(f"failed: {with_options(line, options)}")
 
 
 def with_options(message: str, options: argparse.Namespace | None) -> str:

@@ -6,14 +6,15 @@ Nothing heavy is imported before the command line is known to need it: ``reblurk
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 from reblurkit.cli.commands import command_parser
-from reblurkit.cli.failures import last_cause, with_options
-from reblurkit.cli.missing_files import check_inputs, check_named_files
+from reblurkit.cli.failures import last_cause, tell, with_options
+from reblurkit.cli.missing_files import check_current_folder, check_inputs, check_named_files
+from reblurkit.cli.search_path import add_users_folder
 from reblurkit.cli.words import TRAINER_COMMANDS
+from reblurkit.core.terminal import printable_warnings
 from reblurkit.errors import ReblurkitError
 
 
@@ -30,32 +31,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # users' own classes, as `python -m` would find them
     options: argparse.Namespace | None = None
     try:
-        check_named_files(words)
-        if words and words[0] in TRAINER_COMMANDS:
-            from reblurkit.cli.trainer import run_lightning_cli
+        with printable_warnings():
+            check_current_folder()
+            check_named_files(words)
+            add_users_folder(words)
+            if words and words[0] in TRAINER_COMMANDS:
+                from reblurkit.cli.trainer import run_lightning_cli
 
-            run_lightning_cli(words)
-            return 0
-        options = command_parser(words).parse_args(words)
-        check_inputs(options)
-        return options.run(options) or 0
+                run_lightning_cli(words)
+                return 0
+            options = command_parser(words).parse_args(words)
+            check_inputs(options)
+            return options.run(options) or 0
     except KeyboardInterrupt:
         if debug:
             raise
-        print("reblurkit: interrupted", file=sys.stderr)
+        tell("interrupted")
         return 130
     except ReblurkitError as error:
         if debug:
             raise
-        print(f"reblurkit: error: {with_options(last_cause(error), options)}", file=sys.stderr)
+        tell(f"error: {with_options(last_cause(error), options)}")
         return 2
     except OSError as error:
         # a training of hours keeps its traceback
         if debug or error.filename is None or words[0] in TRAINER_COMMANDS:
             raise
-        print(f"reblurkit: error: cannot use {error.filename}: {error.strerror}", file=sys.stderr)
+        tell(f"error: cannot use {error.filename}: {error.strerror}")
         return 2

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 
 from lightning.fabric.utilities import rank_zero_only
+
+from reblurkit.cli.failures import tell
 
 _ADVICE = (
     # For people who write Lightning programs; a user of the command line cannot act on it.
@@ -24,7 +25,7 @@ _ROUTINE = ("Tip:", "GPU available: False", "TPU available", "Seed set to", "Loa
 @rank_zero_only
 def say(message: str) -> None:
     """Print a line of news, once for all processes."""
-    print(f"reblurkit: {message}", file=sys.stderr)
+    tell(message)
 
 
 def hide_advice() -> None:

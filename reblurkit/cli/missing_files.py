@@ -15,6 +15,18 @@ _WEIGHTS = ("--ckpt_path", "--start_from", "--checkpoint", "--translator", "--we
 _WORDS_OF_LIGHTNING = {"best", "last", "hpc", "registry"}
 
 
+def check_current_folder() -> None:
+    """Check that the folder that the user is in is still there.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ArgumentError("the folder you are in has been deleted; go to another one") from error
+
+
 def check_named_files(words: Sequence[str]) -> None:
     """Check the files that options name.
 

@@ -8,7 +8,8 @@ from typing import Any
 import lightning.pytorch as L
 
 from reblurkit.cli.messages import say
-from reblurkit.errors import ArgumentError
+from reblurkit.core.finite import first_broken_weight
+from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer
 from reblurkit.plugins.resumed_optimizer import (
     Options,
@@ -87,6 +88,7 @@ def start_from_checkpoint(module: L.LightningModule, path: str, state: Mapping[s
 
     Raises:
         ArgumentError: If a network of both does not fit.
+        WeightsError: If weights are NaN or infinite.
     """
     own = module.state_dict()
     mine, theirs = ({name.split(".")[0] for name in names} for names in (own, state))
@@ -96,6 +98,8 @@ def start_from_checkpoint(module: L.LightningModule, path: str, state: Mapping[s
     if wrong or not shared:
         raise ArgumentError(f"{path} does not fit the networks: {wrong[0] if wrong else 'they have no name in common'}")
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+    if broken := first_broken_weight(module):
+        raise WeightsError(f"{path} holds NaN or infinite weights, the first in {broken}; take an earlier checkpoint")
     news = {"new": sorted(mine - theirs), "not used": sorted(theirs - mine)}
     rest = "".join(f"; {kind}: {', '.join(names)}" for kind, names in news.items() if names)
     say(f"started from the weights in {path}: {', '.join(sorted(shared))}{rest}; optimizers and schedules begin anew")

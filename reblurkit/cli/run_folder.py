@@ -129,13 +129,14 @@ class RunFolder:
 
 
 class Training(L.Callback):
-    """What is known of a run: whether a training step was made, its folders, and files that it wrote and read."""
+    """What is known of a run: whether a training step was made, its folders and its checkpoint."""
 
     def __init__(self) -> None:
         self.under_way = False
         self.folders: list[RunFolder] = []
         self.configurations: list[str] = []
         self.kept = KeptFiles()
+        self.checkpoint: str | None = None
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Note that from here on there is something to lose."""

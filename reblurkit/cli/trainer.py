@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +27,13 @@ from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training, checkpoint
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
+from reblurkit.core.yaml_files import check_yaml
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.callbacks.results_writer import ResultsWriter
+from reblurkit.plugins.class_parser import check_classes
 from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
@@ -42,6 +45,7 @@ _load_yaml = get_loader("yaml")
 
 
 def _load_configuration(text: str) -> Any:
+    check_yaml(text)
     return present_paths(_load_yaml(text))
 
 
@@ -89,7 +93,12 @@ class _ReblurkitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # The inherited method warns whenever arguments are handed over, as `main` does.
         self.config = parser.parse_args(args)
+        check_classes(self.config)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise ArgumentError(f"--seed_everything must be from 0 to {2**32 - 1}, but is {str(seed)[:40]}")
         path = self.config[self.config.subcommand].get("ckpt_path")
+        self._training.checkpoint = path
         if path is not None and path not in {"best", "last", "hpc", "registry"}:
             checkpoint = read_lightning_checkpoint(path)  # before anything is built: a bad file is named as such
             if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
@@ -102,6 +111,9 @@ class _ReblurkitCLI(LightningCLI):
             checkpoint = read_lightning_checkpoint(start)
             self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
             self._start = checkpoint["state_dict"]
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would build what a checkpoint's hyper-parameters name; of a stranger's file weights are enough."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(ImageLogger, "image_logger")
@@ -255,7 +267,16 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         # `--debug` shows the rest. Later, hours may hang on the traceback.
         if training.under_way:
             raise
-        raise PluginError(_gist(error)) from error
+        where = f"{training.checkpoint}: " if training.checkpoint and _is_of_checkpoint(error) else ""
+        raise PluginError(where + _gist(error)) from error
+
+
+def _is_of_checkpoint(error: Exception) -> bool:
+    """Whether an error comes from what Lightning restores of a checkpoint."""
+    return any(
+        frame.name.lstrip("_").startswith(("restore", "resume")) and "checkpoint_connector" in frame.filename
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _gist(error: Exception) -> str:

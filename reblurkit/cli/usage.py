@@ -18,6 +18,7 @@ from reblurkit.cli.class_help import known_classes
 from reblurkit.cli.missing_files import configurations
 from reblurkit.cli.words import TRAINER_COMMANDS
 from reblurkit.core.suggestions import did_you_mean
+from reblurkit.core.yaml_files import read_yaml
 from reblurkit.errors import PluginError, ReblurkitError
 
 # Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
@@ -25,6 +26,7 @@ _NOISE = re.compile(
     r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
     r"Expected a path but|Problem with given class_path|Subclass types expect|a class path \(str\)|a dict with|$"
 )
+_LONG = re.compile(r"\S{200,}")
 _EXAMPLE = (
     "name them in a file (--config FILE) or as --model DeblurTask --model.network my_net.MyNet --data PairedDataModule "
     "--data.root FOLDER"
@@ -32,7 +34,11 @@ _EXAMPLE = (
 
 
 def one_line(message: str) -> str:
-    """The gist of a parser's complaint: the option, the class, and what is wrong with it."""
+    """The gist of a parser's complaint: the option, the class, and what is wrong with it; the input only in part."""
+    return _LONG.sub(lambda match: f"{match[0][:100]}...", _gist(message))
+
+
+def _gist(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines()]
     reasons = [*dict.fromkeys(line for line in lines if not _NOISE.match(line))]
     keys = re.findall(r'Parser key "(.+?)"', message)
@@ -72,7 +78,7 @@ def unknown_keys(words: Sequence[str], parser: ArgumentParser) -> str:
     known = {option.lstrip("-").partition(".")[0] for option in _options(parser, words[0]) if option.startswith("--")}
     for path in configurations(words):
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            content = read_yaml(Path(path).read_text(encoding="utf-8"))
         except yaml.YAMLError:  # which is the complaint
             continue
         for key in content if isinstance(content, Mapping) else ():

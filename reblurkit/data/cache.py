@@ -78,7 +78,7 @@ class ImageCache:
 
     def path(self, path: str | os.PathLike[str]) -> Path:
         """Where a version of an image file is kept, there or not: follows from its full path, size and time."""
-        full = Path(path).resolve()
+        full = Path(os.path.realpath(path))
         try:
             status = full.stat()
         except OSError:  # told by whoever reads the image

@@ -34,7 +34,7 @@ def decode(path: Path) -> NDArray[np.generic]:
     header = read_header(path)
     _check_memory(header)
     if header.kind == "PNG" and header.bits == 16:
-        return _upright(_deep_png(path), header.orientation)
+        return _upright(_deep_png(path, header), header.orientation)
     if header.kind == "TIFF" and header.bits == 16:
         return _upright(_deep_tiff(path), header.orientation)
     array = _with_pillow(path, header)
@@ -63,18 +63,22 @@ def _with_pillow(path: Path, header: Header) -> NDArray[np.generic]:
         return np.asarray(image.convert("RGBA" if header.has_alpha else "RGB"))
 
 
-def _deep_png(path: Path) -> NDArray[np.generic]:
+def _deep_png(path: Path, header: Header) -> NDArray[np.generic]:
     """Pillow keeps 8 bits of what is not one grey value, kornia_rs all, but knows no grey with alpha."""
-    colour = png_layout(path).colour
+    layout = png_layout(path)
+    colour = layout.colour
     if colour in {2, 6}:
         from kornia_rs.io import read_image
 
+        # the first chunk says how large; Pillow, which has been asked before, believes the last of its kind
+        if (layout.height, layout.width) not in {header.size, header.size[::-1]}:
+            raise ImageFileError("its headers tell of two sizes")
         return np.asarray(read_image(str(path)))
     if colour == 4:
         # The same bytes as RGB and alpha of 8 bits, with the same filters: only the header differs.
         content = path.read_bytes()
-        header = content[12:24] + bytes((8, 6)) + content[26:29]
-        content = content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+        chunk = content[12:24] + bytes((8, 6)) + content[26:29]
+        content = content[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
         with open_picture(io.BytesIO(content)) as image:
             return np.asarray(image).view(">u2").astype(np.uint16)
     with open_picture(path) as image:

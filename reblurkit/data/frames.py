@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reblurkit.core.regular import check_regular, special_kind
 from reblurkit.data.augmentation import WHOLE, Place
 from reblurkit.data.cache import CacheFolder, reader
 from reblurkit.data.images import SUFFIXES, ImageKind, image_kind, image_size, to_image
@@ -31,6 +32,7 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mts", ".m2ts", ".ts", ".3gp", ".mpg", ".mpeg"}
 )
 _UNSPECIFIED, _BT2020 = 2, 9  # codes of ITU-T H.273
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,h264,hevc"  # FFmpeg's names
 _CUT = "it is damaged or cut off"
 
 
@@ -246,10 +248,15 @@ class VideoFile(Frames):
 
 @contextmanager
 def open_video(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a video file: a file in any case, though its name may look like an address."""
+    """Open a video file: a file in any case, though its name may look like an address.
+
+    Containers alone are opened, not playlists, which name other files and addresses.
+    """
     import av
 
-    with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+    check_regular(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    with av.open(str(path.absolute()), options=options, metadata_errors="replace") as container:
         yield container
 
 
@@ -273,6 +280,8 @@ def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
         raise DatasetNotFoundError(
             f"{root} is no video file: its name ends in none of {', '.join(sorted(VIDEO_SUFFIXES))}"
         )
+    if (kind := special_kind(root)) not in (None, "a folder"):
+        raise DatasetNotFoundError(f"no folder of video {root}: it is {kind}")
     if not root.is_dir():
         raise DatasetNotFoundError(f"no folder of video {root}")
     videos: list[Frames] = []
@@ -283,7 +292,7 @@ def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
     for folder, grouped in itertools.groupby(found, lambda path: path.parent):
         name = folder.relative_to(root).as_posix()
         files = sorted(grouped, key=lambda path: natural_order(path.name))
-        files = [path for path in files if not path.name.startswith(".")]
+        files = [path for path in files if not path.name.startswith(".") and special_kind(path) is None]
         images = [path for path in files if path.suffix.lower() in SUFFIXES]
         if images:
             videos.append(FrameFiles(root.name if name == "." else name, images, cache))

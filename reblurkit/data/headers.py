@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from reblurkit.core.regular import check_regular
 from reblurkit.errors import BackendError
 
 # Of all that Pillow reads; others may start programs, as PostScript does.
@@ -55,6 +56,7 @@ def read_header(path: Path) -> Header:
         BackendError: If the package that reads its format is not installed.
         Exception: Of any kind, if it is no image.
     """
+    check_regular(path)
     with path.open("rb") as file:
         if _tiff_start(file) is not None:
             return _tiff_header(file)
@@ -107,6 +109,7 @@ def open_picture(source: Path | BinaryIO) -> Iterator[Image.Image]:
     formats = list(_FORMATS)
     start = b""
     if isinstance(source, Path):
+        check_regular(source)
         with source.open("rb") as file:
             start = file.read(64)
     if start[4:8] == b"ftyp" and any(brand in start[8:] for brand in _HEIF_BRANDS):
@@ -136,8 +139,10 @@ def any_size() -> Iterator[None]:
 
 
 class PngLayout(NamedTuple):
-    """Bits of a value, and the type of colour: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha."""
+    """Size, bits of a value, and the type of colour: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha."""
 
+    width: int
+    height: int
     bits: int
     colour: int
 
@@ -145,7 +150,7 @@ class PngLayout(NamedTuple):
 def png_layout(path: Path) -> PngLayout:
     """What the first chunk of a PNG file says."""
     with path.open("rb") as file:
-        return PngLayout(*file.read(26)[24:])
+        return PngLayout(*struct.unpack(">IIBB", file.read(26)[16:]))
 
 
 def _exif(image: Image.Image, path: Path) -> Image.Exif:

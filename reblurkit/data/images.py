@@ -211,6 +211,8 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DatasetNotFoundError(f"no image file {path}") from None
+    except MemoryError as error:
+        raise ImageFileError(f"cannot read image {path}: there is not enough memory for it") from error
     except BackendError as error:
         raise BackendError(f"cannot read image {path}: {error}") from error
     except Exception as error:  # decoders of broken files raise whatever their parser ran into

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from reblurkit.core.regular import special_kind
 from reblurkit.data.images import SUFFIXES
 from reblurkit.data.unread import warn_unread
 from reblurkit.errors import DatasetNotFoundError, PairingError
@@ -74,7 +75,9 @@ class Pattern:
         found = walk_files(root / self.folder)
         warn_unread(path for path in found if self._expression.fullmatch(self._name(path.relative_to(root))))
         candidates = ((path, self.match(path.relative_to(root))) for path in found)
-        return [(path, captured) for path, captured in candidates if captured is not None]
+        return [
+            (path, captured) for path, captured in candidates if captured is not None and special_kind(path) is None
+        ]
 
 
 def common_wildcards(blurry: Pattern, sharp: Pattern) -> list[str]:
@@ -136,7 +139,7 @@ def result_names(files: Iterable[Path]) -> dict[Path, Path]:
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; links to folders are followed, each folder once.
+    """All files below a folder, pipes and devices too, sorted; links to folders are followed, each folder once.
 
     Raises:
         DatasetNotFoundError: If a folder cannot be read.

@@ -167,7 +167,7 @@ def _check_folders(root: Path, **folders: str | None) -> None:
     seen: dict[Path, str] = {}
     for name, folder in folders.items():
         if folder is not None:
-            path = (root / folder).resolve()
+            path = Path(os.path.realpath(root / folder))
             if path in seen:
                 raise PairingError(f"{seen[path]} and {name} images are the same folder, {root / folder}; name two")
             seen[path] = name

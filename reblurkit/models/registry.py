@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from torch import nn
 
@@ -86,6 +86,25 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         )
     model: nn.Module = factory(**{**entry.defaults, **kwargs})
     return model
+
+
+def network_class(path: str) -> type[nn.Module] | None:
+    """The class of a network of images by its name, alone or as a path in this package; None for any other.
+
+    Nothing but this package is ever imported: the path may come from a stranger.
+
+    Example:
+        >>> network_class("reblurkit.models.UNet").__name__
+        'UNet'
+        >>> network_class("os.system") is None
+        True
+    """
+    module, _, name = path.rpartition(".")
+    homes = {entry.factory: entry.module for entry in _MODELS.values() if entry.kind != "flow"}
+    homes["FullSize"] = "reblurkit.models.full_size"
+    if name not in homes or module.split(".")[0] not in ("", "reblurkit"):
+        return None
+    return cast("type[nn.Module]", getattr(importlib.import_module(homes[name]), name))
 
 
 def list_models(kind: Kind | None = None) -> list[str]:

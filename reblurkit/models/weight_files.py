@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
@@ -15,11 +16,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from reblurkit.core.memory import free_memory, is_out_of_memory
+from reblurkit.core.regular import check_regular
 from reblurkit.errors import ArgumentError, WeightsError
 
 T = TypeVar("T")
 
 Prefer = Literal["ema", "raw"]
+_MOST, _LONGEST = 10_000, 500  # tensors, and letters of a name: no network has more
 _COMPILED = "_orig_mod."  # in names, where torch.compile wraps a network
 
 # Where training programs put a network's weights in their checkpoints, in order of preference.
@@ -73,15 +77,37 @@ def read_weights(path: str | os.PathLike[str], prefer: Prefer = "ema") -> Publis
         if id(content) in opened:
             raise WeightsError(f"{path} must hold a dictionary of tensors, but holds one that contains itself")
         opened.add(id(content))
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = tensors_of(content, path)
     if not state:
         found = ", ".join(shown(str(name)) for name in list(content)[:5]) or "nothing"
         raise WeightsError(f"{path} must hold a dictionary of tensors, but holds {found}")
+    return PublishedWeights(without_wrappers(state), ".".join(taken), left)
+
+
+def tensors_of(content: Mapping[Any, Any], path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a dictionary by name.
+
+    Args:
+        content: From an untrusted file.
+        path: The file.
+
+    Raises:
+        WeightsError: If they are more than any network has, or larger than memory, or one is sparse, quantized, or has
+            no memory.
+    """
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if len(state) > _MOST or any(len(name) > _LONGEST for name in state):
+        raise WeightsError(
+            f"{path} holds {len(state)} tensors, with names of up to {max(map(len, state))} letters; networks have at "
+            f"most {_MOST}, with names of {_LONGEST}"
+        )
     for name, value in state.items():
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             kind = "quantized" if value.is_quantized else "without memory" if value.is_meta else "sparse"
             raise WeightsError(f"{path} must hold plain tensors, but {shown(name)} is {kind}; save it dense, in floats")
-    return PublishedWeights(without_wrappers(state), ".".join(taken), left)
+    # a tensor may repeat a few numbers without end, and takes its full size as soon as it is used
+    _check_memory(sum(value.numel() * value.element_size() for value in state.values()))
+    return state
 
 
 def _wrapped(content: Mapping[Any, Any], prefer: Prefer) -> list[str]:
@@ -130,8 +156,13 @@ def read_file(path: str | os.PathLike[str]) -> Any:
     """
     path = Path(path)
     try:
+        check_regular(path)
         read = safetensors.torch.load_file if _is_safetensors(path) else _READERS.get(path.suffix.lower(), _read_torch)
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
         return read(path)
+    except WeightsError as error:
+        raise WeightsError(f"{path} cannot be read as a file of weights: {error}") from error
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         raise WeightsError(f"{path} cannot be read as a file of weights: {_reason(Path(path), error)}") from error
 
@@ -157,6 +188,24 @@ def _is_safetensors(path: Path) -> bool:
     return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
+def _check_archive(path: Path) -> None:
+    """Check what an archive says of itself: a small one may hold a lot, or a lot of names."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    most = 5 * _MOST  # beside the weights there are the optimizers' moments
+    if len(entries) > most:
+        raise WeightsError(f"it holds {len(entries)} records; files of networks have at most {most}")
+    _check_memory(sum(entry.file_size for entry in entries))
+
+
+def _check_memory(needed: int) -> None:
+    free = free_memory()
+    if free is not None and needed > free:
+        raise WeightsError(
+            f"its tensors take {needed / 2**30:.1f} GB of memory, of which {free / 2**30:.1f} GB are free"
+        )
+
+
 def _read_torch(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # remarks on files that are refused right after
@@ -173,6 +222,8 @@ _READERS: dict[str, Callable[[Path], Any]] = {".safetensors": safetensors.torch.
 
 def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be read, in words; torch's own advice is to read it without ``weights_only``."""
+    if is_out_of_memory(error):
+        return "there is not enough memory for it"
     # A file cut off makes torch seek to before its beginning, which the system calls an invalid argument.
     if isinstance(error, OSError) and error.errno != errno.EINVAL:
         return error.strerror or str(error)

@@ -20,9 +20,18 @@ from reblurkit.core.files import whole_file
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.registry import create_model, list_models
-from reblurkit.models.weight_files import Prefer, PublishedWeights, read_file, read_weights, shown, without_wrappers
+from reblurkit.models.weight_files import (
+    Prefer,
+    PublishedWeights,
+    read_file,
+    read_weights,
+    shown,
+    tensors_of,
+    without_wrappers,
+)
 
 _COUNTERS = {"total_ops", "total_params"}  # that thop leaves in every layer that it has measured
+_COMPARED = 3000  # tensors at most of a file that is compared with all networks: none of them has more
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
 
 
@@ -103,8 +112,8 @@ def load_weights(
         What was loaded, from where in the file, and what does not fit.
 
     Raises:
-        WeightsError: If the file is missing, damaged, holds code or weights that are NaN, or does not fit; the
-            message names the registered model that it looks like.
+        WeightsError: If the file is missing, damaged, holds code or weights that are NaN or infinite, or does not fit;
+            the message names the registered model that it looks like.
         ArgumentError: If an address has no checksum, or ``model`` is no module.
         DownloadError: If the file cannot be downloaded.
 
@@ -190,6 +199,7 @@ def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]
     checkpoint = read_file(path)
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise WeightsError(f"{path} is no Lightning checkpoint: it has no 'state_dict'")
+    tensors_of(checkpoint["state_dict"], path)
     return checkpoint
 
 
@@ -271,11 +281,14 @@ def _submodule(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], ne
 def _check_numbers(model: nn.Module, fitting: Mapping[str, Tensor], path: Path) -> None:
     """Refuse what torch would load without a word, of a training that diverged or of another kind of number."""
     tensors = model.state_dict()
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}  # masks hold infinity
     for name, value in fitting.items():
         if value.is_complex() and not tensors[name].is_complex():
             raise WeightsError(f"{path} does not fit {type(model).__name__}: {name} is complex")
-        if value.to(tensors[name].dtype).isnan().any():
-            raise WeightsError(f"{path} holds NaN in {name}: its training has diverged; take an earlier checkpoint")
+        own = value.to(tensors[name].dtype)
+        if own.isnan().any() or (name not in buffers and not own.isfinite().all()):
+            what = "NaN" if own.isnan().any() else "infinity"
+            raise WeightsError(f"{path} holds {what} in {name}: its training has diverged; take an earlier checkpoint")
 
 
 def _stale_statistics(model: nn.Module) -> set[str]:
@@ -292,7 +305,7 @@ def _stale_statistics(model: nn.Module) -> set[str]:
 def _likeness(published: Mapping[str, Tensor], report: LoadReport) -> str:
     """The registered models that a file fits nearly whole, and better than the model it was loaded into."""
     shares = {}
-    for name in list_models():
+    for name in list_models() if len(published) <= _COMPARED else ():
         model = _without_memory(name)
         if model is not None:
             try:

@@ -122,9 +122,11 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
     assert main(["fit", "--config", "config.yaml", "--trainer.limit_val_batches", "0"]) == 0
     (checkpoint,) = project.glob("run/**/*.ckpt")
     saved = torch.load(checkpoint, weights_only=True)["state_dict"]
-    network = load_networks(checkpoint=str(checkpoint)).network
+    assert "config.yaml and" in (line := fails(capsys, network=["--checkpoint", str(checkpoint)], output="out1"))
+    assert "it names own.MyNet, which is no network of this package" in line  # and nobody has named own.py
+    network = load_networks(checkpoint=str(checkpoint), config="config.yaml").network
     assert torch.equal(network.layers[0].weight, saved["network.layers.0.weight"])
-    assert adapt(network=["--checkpoint", str(checkpoint)]) == 0
+    assert adapt(network=["--checkpoint", str(checkpoint), "--config", "config.yaml"]) == 0
     far = "far/away/from/every/run"  # whose config.yaml is looked for up to three folders higher
     (project / far).mkdir(parents=True)
     checkpoint.rename(project / far / "alone.ckpt")
@@ -339,7 +341,7 @@ def test_a_checkpoint_with_broken_weights(project, capsys):  # noqa: F811
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["network.layers.0.weight"].fill_(torch.nan)
     torch.save(content, checkpoint)
-    line = fails(capsys, network=["--checkpoint", str(checkpoint)])
+    line = fails(capsys, network=["--checkpoint", str(checkpoint), "--config", "config.yaml"])
     assert "holds NaN or infinite weights, the first in network.layers.0.weight" in line
 
 

@@ -18,7 +18,7 @@ from skimage import data as photos
 from reblurkit.core.downloads import RemoteFile
 from reblurkit.data import read_image
 from reblurkit.errors import ArgumentError, ChecksumError, DownloadError, ShapeError, WeightsError
-from reblurkit.metrics import NIQE, PristineModel, fit_pristine, niqe_model
+from reblurkit.metrics import NIQE, PristineModel, fit_pristine, mat_file, niqe_model
 from reblurkit.metrics.niqe import niqe_distance
 from reblurkit.metrics.niqe_features import block_features, fit_aggd, half_size, luma_of, mscn, niqe_features
 
@@ -419,3 +419,23 @@ def test_without_a_network_the_message_says_what_to_do(closed_port, hub_cache, m
 def test_the_official_file_is_the_published_one(shared_data):
     content = (shared_data / "weights" / "niqe_pris_params.npz").read_bytes()
     assert hashlib.sha256(content).hexdigest() == niqe_model.OFFICIAL.sha256
+
+
+def test_a_matlab_file_that_ends_its_reader_is_refused(tmp_path, own_model, monkeypatch):
+    arrays = {"mu_prisparam": own_model.mean.numpy(), "cov_prisparam": own_model.covariance.numpy()}
+    scipy.io.savemat(tmp_path / "a.mat", arrays)
+    torch.testing.assert_close(PristineModel.load(tmp_path / "a.mat").covariance, own_model.covariance)
+    content = bytearray((tmp_path / "a.mat").read_bytes())
+    content[128] ^= 255  # the type of the first element
+    (tmp_path / "b.mat").write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged"):
+        PristineModel.load(tmp_path / "b.mat")
+    monkeypatch.setattr(mat_file, "_PROGRAM", "import os; os.abort()")
+    with pytest.raises(WeightsError, match="is damaged"):
+        PristineModel.load(tmp_path / "a.mat")
+
+
+def test_a_model_that_unpacks_to_more_than_a_model_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", mu_pris_param=np.zeros(36), cov_pris_param=np.zeros((1000, 1000)))
+    with pytest.raises(WeightsError, match="unpacks to 8000"):
+        PristineModel.load(tmp_path / "a.npz")

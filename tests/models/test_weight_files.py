@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from reblurkit.errors import ArgumentError, WeightsError
-from reblurkit.models import FullSize, ReblurNet, load_weights, save_weights
-from reblurkit.models.weight_files import read_state, renamed_for
+from reblurkit.models import FullSize, ReblurNet, load_weights, save_weights, weight_files
+from reblurkit.models.weight_files import read_state, read_weights, renamed_for
 from tests.conftest import BatchNormNet, PlainNet
 
 LEGACY = {"_use_new_zipfile_serialization": False}
@@ -387,3 +387,28 @@ def test_weights_of_a_network_inside_full_size(tmp_path):
     save_weights(saved, tmp_path / "weights.pth")
     load_weights(wrapped, tmp_path / "weights.pth")
     assert torch.equal(wrapped.network.layers[0].weight, saved.layers[0].weight)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_more_than_any_network_has_is_refused(tmp_path, monkeypatch, new):
+    monkeypatch.setattr(weight_files, "_MOST", 20)
+    path = tmp_path / "a.pth"
+    hostile = {
+        "101 records": {str(number): torch.zeros(1) for number in range(101)},
+        "21 tensors": {str(number): torch.zeros(1) for number in range(21)},
+        "names of up to 100001 letters": {"a." * 50_000 + "b": torch.zeros(1)},
+        "GB of memory, of which": {"a": torch.zeros(1).expand(10**7, 10**7)},  # one number, repeated without end
+    }
+    for reason, state in hostile.items():
+        torch.save(state, path, _use_new_zipfile_serialization=new)
+        expected = "101 tensors" if not new and "records" in reason else reason
+        with pytest.raises(WeightsError, match=expected):
+            read_weights(path)
+
+
+def test_an_archive_that_unpacks_to_more_than_memory_is_refused_before(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(10**6))
+    monkeypatch.setattr(weight_files, "free_memory", lambda: 10**5)
+    with pytest.raises(WeightsError, match="GB of memory, of which"):
+        read_weights(tmp_path / "a.npz")

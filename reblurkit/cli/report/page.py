@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jinja2
+import numpy as np
 from PIL import Image
 
 import reblurkit
@@ -21,6 +22,7 @@ from reblurkit.cli.metric_names import arrow, short_number, title
 from reblurkit.cli.report.charts import COLOURS, metric_chart, thin
 from reblurkit.cli.report.runs import Point, Run, find_runs, is_log, read_versions
 from reblurkit.core.files import whole_file
+from reblurkit.data.images import read_levels
 from reblurkit.errors import ArgumentError, ReblurkitError, ReportError
 
 T = TypeVar("T")
@@ -194,10 +196,10 @@ def _first_and_last(pictures: Sequence[Path]) -> list[Path]:
 def _embedded(path: Path) -> str:
     """A picture as the address of itself."""
     try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except Exception as error:  # decoders of broken files raise whatever their parser ran into
-        raise ReportError(f"cannot read the picture {path}: {error}") from error
+        levels = read_levels(path)
+    except ReblurkitError as error:
+        raise ReportError(f"the page cannot show a picture: {error}") from error
+    picture = Image.fromarray(levels if levels.dtype == np.uint8 else (levels >> 8).astype(np.uint8))
     picture.thumbnail((_WIDEST, 10 * _WIDEST), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=88, subsampling=0)

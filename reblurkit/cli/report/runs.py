@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from reblurkit.cli.metric_names import short_number
+from reblurkit.core.yaml_files import read_yaml
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import DatasetNotFoundError, ReportError
 
@@ -109,8 +108,8 @@ def _read(log: Path) -> Run:
     config = folder / "config.yaml"
     try:
         text = config.read_text(encoding="utf-8") if config.exists() else ""
-        flat = _flat(yaml.safe_load(text) or {})
-        options = dict(itertools.islice(flat, _OPTIONS))  # aliases can make endless ones of a short text
+        flat = _flat(read_yaml(text) or {})
+        options = dict(itertools.islice(flat, _OPTIONS))
     except Exception as error:  # YAML's constructors raise whatever Python's do
         raise ReportError(f"cannot read {config}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if next(flat, None) is not None:

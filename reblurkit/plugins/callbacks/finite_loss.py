@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reblurkit.core.finite import first_broken_weight, first_not_finite, joint_norm
-from reblurkit.errors import NonFiniteLossError
+from reblurkit.errors import NonFiniteLossError, WeightsError
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer
 
 
@@ -39,6 +39,7 @@ class FiniteLoss(L.Callback):
     Raises:
         NonFiniteLossError: From the training step whose loss or gradient is not finite, or when broken weights are
             about to be validated or written.
+        WeightsError: If a training, a validation, a test or a prediction begins with such weights.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,18 @@ class FiniteLoss(L.Callback):
             io = trainer.strategy.checkpoint_io
             inner = io.inner if isinstance(io, _FiniteCheckpoints) else io
             trainer.strategy.checkpoint_io = _FiniteCheckpoints(inner, lambda: self._check_weights(trainer))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the weights that a training begins with."""
+        self._check_loaded(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the weights that are about to be measured."""
+        self._check_loaded(trainer)
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check the weights that are about to be used."""
+        self._check_loaded(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -91,13 +104,20 @@ class FiniteLoss(L.Callback):
             self._waiting.clear()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check the weights that are about to be measured in ``fit``."""
-        if trainer.state.fn == TrainerFn.FITTING:
+        """Check the weights that are about to be measured, in ``fit`` those of the training so far."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._check_weights(trainer)
+        else:
+            self._check_loaded(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check the weights that the training ends with."""
         self._check_weights(trainer)
+
+    def _check_loaded(self, trainer: L.Trainer) -> None:
+        if broken := first_broken_weight(trainer.lightning_module):
+            what = f"{trainer.ckpt_path} holds" if trainer.ckpt_path else "the networks have"
+            raise WeightsError(f"{what} NaN or infinite weights, the first in {broken}; take an earlier checkpoint")
 
     def _check_weights(self, trainer: L.Trainer) -> None:
         modules = [trainer.lightning_module, *(each for own in _auxiliaries(trainer) for each in own.outside)]

@@ -58,7 +58,11 @@ class ResultsWriter(L.Callback):
             return
         names = (f"per_image{ending}.csv" for ending in itertools.chain([""], (f"-{i}" for i in itertools.count(2))))
         self.path = next(path for name in names if not (path := folder / name).exists())
-        with whole_file(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole_file(self.path) as partial,
+            # names of files need not be text
+            partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
             writer.writeheader()
             writer.writerows(

@@ -1,12 +1,16 @@
-"""Checkpoints of compiled networks into modules whose networks are not, and the reverse."""
+"""How the modules of this package are loaded from checkpoints."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Self
 
 import lightning.pytorch as L
 
+from reblurkit.core.finite import first_broken_weight
+from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.weight_files import renamed_for
+from reblurkit.models.weights import read_lightning_checkpoint
 
 if TYPE_CHECKING:
     _Module = L.LightningModule
@@ -15,7 +19,48 @@ else:
 
 
 class OwnNames(_Module):
-    """Loads the weights of a checkpoint by a module's own names: ``torch.compile`` adds a part to them."""
+    """Loads the weights of a checkpoint by a module's own names: ``torch.compile`` adds a part to them.
+
+    Of a checkpoint nothing but weights is used. Its hyper-parameters could name any class or function, and Lightning
+    would build what they name.
+    """
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # the arguments come from the caller, never from the file
+        cls,
+        checkpoint_path: str | os.PathLike[str],
+        map_location: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **arguments: Any,
+    ) -> Self:
+        """A module with a checkpoint's weights.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: The device that the module goes to; default: the CPU.
+            strict: Whether names of the file and the module must be the same; default: as the module says.
+            weights_only: Code in the file is refused, always; False, which Lightning knows, is an error.
+            **arguments: The arguments of the class; what the checkpoint says of them is not read.
+
+        Raises:
+            ArgumentError: If code in the file is wanted.
+            WeightsError: If the file cannot be read, its weights do not fit, or are NaN or infinite.
+        """
+        if weights_only is False:
+            raise ArgumentError("`weights_only` must be True: checkpoints are untrusted files, whose code is never run")
+        checkpoint = dict(read_lightning_checkpoint(checkpoint_path))
+        module = cls(**arguments)
+        module.on_load_checkpoint(checkpoint)
+        try:
+            module.load_state_dict(checkpoint["state_dict"], module.strict_loading if strict is None else strict)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{checkpoint_path} does not fit {cls.__name__}: {' '.join(str(error).split())}"
+            ) from error
+        if broken := first_broken_weight(module):
+            raise WeightsError(f"{checkpoint_path} holds NaN or infinite weights, the first in {broken}")
+        return module if map_location is None else module.to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rename what the checkpoint holds."""

@@ -1,0 +1,33 @@
+"""Files that end: a pipe or a device can be read for ever."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def special_kind(path: str | os.PathLike[str]) -> str | None:
+    """What a name stands for in words, if it is no regular file; None for one, and where nothing can be found."""
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (OSError, ValueError):  # not there, or no name at all
+        return None
+
+
+def check_regular(path: Path) -> None:
+    """Check that a name stands for a regular file, if for anything, before it is opened.
+
+    Raises:
+        OSError: If it stands for a pipe, a device, a socket or a folder.
+    """
+    if kind := special_kind(path):
+        raise OSError(f"it is {kind}, not a file")

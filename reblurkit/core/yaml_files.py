@@ -1,0 +1,64 @@
+"""YAML of strangers: a short text can stand for a structure without end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+_LONGEST = 1_000_000  # characters; configurations have a few thousand
+_DEEPEST = 100
+_LARGEST = 100_000  # values, aliases written out
+
+_EVENTS = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def check_yaml(text: str) -> None:
+    """Check that a text stands for a structure that can be walked in a moment, whatever its aliases repeat.
+
+    Raises:
+        yaml.YAMLError: If it does not, or is no YAML.
+    """
+    if len(text) > _LONGEST:
+        raise yaml.YAMLError(f"it has {len(text)} characters, and no configuration has more than {_LONGEST}")
+    sizes: dict[str, int] = {}  # of what an anchor stands for
+    open_: list[tuple[str | None, int]] = []  # anchor and size of the collections around
+    for event in yaml.parse(text, Loader=_EVENTS):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, 1))
+            if len(open_) > _DEEPEST:
+                raise yaml.YAMLError(f"it is nested more than {_DEEPEST} levels deep")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise yaml.YAMLError(f"the alias {event.anchor!r} stands for nothing, or for itself")
+            anchor, size = None, sizes[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+        else:
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        if open_:
+            open_[-1] = (open_[-1][0], open_[-1][1] + size)
+            if open_[-1][1] > _LARGEST:
+                raise yaml.YAMLError(f"it stands for more than {_LARGEST} values")
+
+
+def read_yaml(text: str) -> Any:
+    """What a text of YAML holds: texts, numbers, lists and mappings, never an object of Python's.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML, or stands for more than a configuration can hold.
+
+    Example:
+        >>> read_yaml("{a: &x [1, 2], b: *x}")
+        {'a': [1, 2], 'b': [1, 2]}
+    """
+    check_yaml(text)
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # of a number or a date that is none
+        raise yaml.YAMLError(str(error)) from error
