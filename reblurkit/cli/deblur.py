@@ -15,7 +15,6 @@ from rich.progress import Progress
 from torch import Tensor
 
 from reblurkit.cli.metric_names import short_number
-from reblurkit.core.files import whole_file
 from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image
 from reblurkit.data.patterns import result_names, walk_files
@@ -23,6 +22,7 @@ from reblurkit.data.unread import unread_files, unread_line
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
 from reblurkit.inference import AdaptationChange, Deblurrer
+from reblurkit.pictures.files import save_picture
 from reblurkit.pictures.grid import comparison_grid
 
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -133,8 +133,8 @@ def _comparison(target: Path) -> Path:
 
 
 def _write_comparison(blurry: Tensor, deblurred: Tensor, target: Path) -> None:
-    with whole_file(_comparison(target)) as partial:
-        comparison_grid([{"before": blurry, "after": deblurred}], width=720).save(partial, quality=92)
+    grid = comparison_grid([{"before": blurry, "after": deblurred}], width=720)
+    save_picture(grid, _comparison(target), quality=92)
 
 
 def _frame_name(source: _Source, index: int) -> str:

@@ -14,10 +14,13 @@ import lightning.pytorch as L
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from reblurkit.cli.messages import say
+from reblurkit.core.files import write_whole
 from reblurkit.core.kept_files import KeptFiles
 from reblurkit.errors import ArgumentError
+from reblurkit.plugins.whole_checkpoints import local_path
 
 _NAME = "config.yaml"
 _LOGGERS_OWN = {"hparams.yaml", "metrics.csv"}
@@ -67,8 +70,11 @@ class SaveConfig(SaveConfigCallback):
         path = os.path.join(folder, self.config_filename)
         files = get_filesystem(folder)
         if not files.exists(path):
-            files.makedirs(folder, exist_ok=True)
-            files.pipe_file(path, self._text)
+            if (local := local_path(path)) is None:
+                files.makedirs(folder, exist_ok=True)
+                files.pipe_file(path, self._text)
+            else:
+                write_whole(local, self._text.decode())
             self._training.configurations.append(path)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -126,6 +132,30 @@ class RunFolder:
         for made in self._new:
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
+
+
+def run_folders(trainer: L.Trainer) -> list[RunFolder]:
+    """The folders of a run, log and checkpoints; versions that no run has yet are taken."""
+    taken = _take_versions(trainer) if trainer.is_global_zero else {}
+    folder = trainer.log_dir  # all processes must ask
+    folders = [] if folder is None or not trainer.is_global_zero else [folder, *checkpoint_folders(trainer, folder)]
+    return [taken.get(each) or RunFolder(Path(each)) for each in folders]
+
+
+def _take_versions(trainer: L.Trainer) -> dict[str, RunFolder]:
+    """Make log folders now, so that a run that starts at the same time takes the next version."""
+    taken = {}
+    for logger in trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger | CSVLogger) or logger._version is not None:
+            continue
+        while local_path(logger.log_dir) is not None and logger.log_dir not in taken:
+            folder = RunFolder(Path(logger.log_dir))
+            try:
+                Path(logger.log_dir).mkdir(parents=True)
+                taken[logger.log_dir] = folder
+            except FileExistsError:
+                logger._version = None
+    return taken
 
 
 class Training(L.Callback):
