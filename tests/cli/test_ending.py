@@ -110,7 +110,7 @@ def test_deblur_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, capsys):
     assert main([*words, "--existing", "skip"]) == 0
     assert sorted(os.listdir("out")) == ["0.png", "1.png", "2.png"]
     capsys.readouterr()
-    print(said, file=sys.stderr)  # what the fixture looks at
+    print(said, file=sys.stderr, end="")  # what the fixture looks at
 
 
 @pytest.mark.usefixtures("clips")
