@@ -170,11 +170,11 @@ WRITERS = {
 
 
 @contextmanager
-def no_room():
+def no_room(size=4096):
     """Files that may not grow, for a full disk: both fail in the midst of writing."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
