@@ -18,12 +18,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from reblurkit.cli.messages import say
 from reblurkit.core.files import write_whole
+from reblurkit.core.holding import sweep
 from reblurkit.core.kept_files import KeptFiles
 from reblurkit.errors import ArgumentError
 from reblurkit.plugins.whole_checkpoints import local_path
 
 _NAME = "config.yaml"
 _LOGGERS_OWN = {"hparams.yaml", "metrics.csv"}
+_LATEST = 10  # versions that are looked through
 _BEGUN = re.compile(r"hparams\.yaml|events\.out\.tfevents\..*")  # before anything is logged
 
 
@@ -153,9 +155,18 @@ def _take_versions(trainer: L.Trainer) -> dict[str, RunFolder]:
             try:
                 Path(logger.log_dir).mkdir(parents=True)
                 taken[logger.log_dir] = folder
+                _sweep_versions(Path(logger.log_dir).parent)
             except FileExistsError:
                 logger._version = None
     return taken
+
+
+def _sweep_versions(root: Path) -> None:
+    """Remove what killed runs were writing: the one that goes on from them writes into another folder."""
+    versions = sorted((path for path in root.glob("version_*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for version in versions[-_LATEST:]:
+        for folder in (version, *(path for path in version.iterdir() if path.is_dir())):
+            sweep(folder)
 
 
 class Training(L.Callback):

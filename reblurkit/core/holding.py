@@ -75,6 +75,9 @@ def hold(path: Path) -> int | None:
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINKS, 0o666)
+        if fcntl is None:  # nothing to hold; and an open file could be neither renamed nor removed there
+            os.close(descriptor)
+            return os.open(os.devnull, os.O_RDONLY)
         if _lock(descriptor) is False:
             os.close(descriptor)
             return None

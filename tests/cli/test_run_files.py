@@ -382,6 +382,17 @@ def test_two_trainings_at_once_take_two_versions(tmp_path, logger):
     assert all(Path(each.log_dir).is_dir() for each in (first, second))
 
 
+def test_what_an_earlier_version_was_writing_is_swept(tmp_path):
+    left = [tmp_path / "lightning_logs" / "version_0" / name for name in (f"{MARK}0.yaml", f"images/{MARK}1.png")]
+    left[1].parent.mkdir(parents=True)
+    for path in left:
+        path.write_text("")
+    trainer = L.Trainer(accelerator="cpu", logger=loggers.CSVLogger(str(tmp_path)))
+    run_folders(trainer)
+    assert Path(trainer.log_dir).name == "version_1"
+    assert not any(path.exists() for path in left)
+
+
 def test_a_trainer_of_ones_own_writes_whole_checkpoints_if_told(tmp_path, monkeypatch):
     trainer = L.Trainer(accelerator="cpu", plugins=WholeCheckpointIO(), logger=False, default_root_dir=tmp_path)
     monkeypatch.setattr(tempfile, "mkstemp", None)  # by way of which Lightning writes
