@@ -91,6 +91,18 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Kill runs over two file systems and fill disks for ten minutes; ``-- --write`` keeps the counts in docs."""
+    run(session, "python", "-m", "tests.faults", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def scale(session: nox.Session) -> None:
+    """Compare many processes with one, and watch long runs; ``-- --write`` keeps what was found in docs."""
+    run(session, "python", "-m", "tests.scale", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
 def kernels(session: nox.Session) -> None:
     """Compile the Triton kernels for GPUs, without one (part of the test suite)."""
     run(session, "python", "-m", "pytest", "tests/kernels", *session.posargs)

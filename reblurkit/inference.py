@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reblurkit.adaptation.batch import adapt_call, chosen_parameters
 from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
+from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.core.memory import free_memory, is_out_of_memory, peak_memory
 from reblurkit.data.frames import Frames
 from reblurkit.errors import ArgumentError, ReblurkitError, ShapeError
@@ -101,22 +102,35 @@ class Deblurrer:
         self._translator = None if translator is None else self._ready(FullSize(translator, tile=tile))
         self._reblur_net = None if reblur_net is None else self._ready(FullSize(reblur_net))
         self._networks = [self._deblur, *([] if self._translator is None else [self._translator])]
+        self._check_range = FirstBatchCheck()
         self._cost: float | None = None  # bytes that a pixel of a tile takes
 
     def __call__(self, blurry: Tensor) -> Tensor:
         """Deblur images ``(B, 3, H, W)``, or stacks of frames ``(B, T, 3, H, W)``, to ``(B, 3, H, W)`` in [0, 1].
 
         Args:
-            blurry: In [0, 1], on any device.
+            blurry: Floating point in [0, 1], on any device; the range is checked of the first batch.
 
         Returns:
             The deblurred images, clamped, on the CPU.
 
         Raises:
-            ShapeError: If a network cannot process the size.
-            ArgumentError: If the network makes anything but finite floating point values.
+            ShapeError: If the tensor has another shape, or a network cannot process the size.
+            ArgumentError: If it holds anything but floating point values near [0, 1], or the network makes anything but
+                finite floating point values.
         """
+        self._check(blurry)
         return self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
+
+    def _check(self, blurry: Tensor) -> None:
+        is_stack = isinstance(blurry, Tensor) and blurry.ndim == 5
+        check_images(blurry=blurry.flatten(0, 1) if is_stack else blurry)
+        wanted = f"(B, {self.frames}, 3, H, W)" if self.frames > 1 else "(B, 3, H, W)"
+        if is_stack != (self.frames > 1) or blurry.shape[-3] != 3 or (is_stack and blurry.shape[1] != self.frames):
+            raise ShapeError(
+                f"{type(self.network).__name__} deblurs images of shape {wanted}, but came {tuple(blurry.shape)}"
+            )
+        self._check_range(blurry=blurry)
 
     def _deblurred(self, blurry: Tensor) -> Tensor:
         with torch.inference_mode():

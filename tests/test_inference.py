@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from reblurkit import inference
+from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.inference import Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet
 
@@ -98,3 +99,29 @@ def test_adaptation_takes_the_tiles_too():
     assert found.options.tile == 60
     expected = Deblurrer(network, reblur_net=reblur_net, steps=2, lr=0.01, tile=60, device="cpu")(blurry)
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+@pytest.mark.parametrize("tile", [None, "auto"])
+def test_images_are_checked_as_adapt_checks_them(frames, tile):
+    class Middle(nn.Module):
+        def forward(self, images):
+            return images if images.ndim == 4 else images[:, 2]
+
+    network = Middle()
+    network.frames = frames
+    deblurrer = Deblurrer(network, tile=tile, device="cpu")
+    shape = (2, 3, 8, 9) if frames == 1 else (2, 5, 3, 8, 9)
+    good = torch.rand(shape)
+    for bad, error, message in (
+        (good.numpy(), ArgumentError, "must be a tensor"),
+        ((255 * good).to(torch.uint8), ArgumentError, "divide 8-bit images by 255"),
+        (255 * good, ArgumentError, r"must lie in \[0, 1\], but its values span"),
+        (good[0, 0], ShapeError, "must be a batch of images|deblurs images of shape"),
+        (good[..., :2, :, :], ShapeError, "deblurs images of shape"),
+        (torch.rand(2, 3, 3, 8, 9), ShapeError, "deblurs images of shape"),
+        (torch.rand((2, 5, 3, 8, 9) if frames == 1 else (2, 3, 8, 9)), ShapeError, "deblurs images of shape"),
+    ):
+        with pytest.raises(error, match=message):
+            deblurrer(bad)
+    torch.testing.assert_close(deblurrer(good), good if frames == 1 else good[:, 2])

@@ -51,7 +51,9 @@ def adapt(
     Neither network is changed: not its weights, buffers, gradients or mode, and the random state stays as it was. A
     network in training mode runs in training mode; call ``eval()`` first. Under float16 autocast the adaptation runs
     in float32, bfloat16 autocast is kept. Several threads may adapt the same networks
-    at a time; a plain call of a network from another thread in the same moment may see adapted weights.
+    at a time, those in training mode one image after the other, as dropout draws from one random state; a plain call of
+    a network from another thread in the same moment may see adapted weights, and random numbers that another thread
+    draws meanwhile are not kept apart.
 
     The paper names neither optimizer nor details of the histogram matching; picked here: Adam as in its training, new
     for every image, and 8-bit histograms per channel over the whole image.
@@ -127,12 +129,15 @@ def adapt_call(
     half = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) is torch.float16
     # Gradients of a mean over an image vanish in float16, and nothing scales them here.
     precision = torch.autocast(device.type, enabled=False) if half else nullcontext()
+    # Dropout draws from the one random state of all threads.
+    is_random = any(module.training for part in (network, reblur_net) for module in part.modules())
+    alone = SWAPPING if is_random else nullcontext()
     with torch.inference_mode(False), precision:
         if half:
             inputs = map_tensors(lambda tensor: tensor.float() if tensor.dtype is torch.float16 else tensor, inputs)
         for index, image_inputs in enumerate(each_image(inputs)):
             start = time.perf_counter()
-            with preserved_rng(device):
+            with alone, preserved_rng(device):
                 # Not named: the weights of the last image must be gone before the next one's are made.
                 before, after, image_losses = ImageAdaptation(network, reblur_net, names, image_inputs, options).adapt(
                     lambda *step, i=index: report(i, *step) if report else None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import lightning.pytorch as L
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -19,7 +18,8 @@ from reblurkit.cli.finetune_options import FinetuneOptions
 from reblurkit.cli.messages import hide_advice
 from reblurkit.cli.video_finetuning import VideoFinetuning
 from reblurkit.core.calls import evaluating, stack_length
-from reblurkit.core.files import check_new_folder, nothing_left_of_failures, whole_file
+from reblurkit.core.files import new_folder, nothing_left_of_failures
+from reblurkit.core.tensor_files import save_tensors
 from reblurkit.core.terminal import printable
 from reblurkit.data.frames import Frames, VideoFile
 from reblurkit.data.images import write_image
@@ -28,6 +28,7 @@ from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, ReblurkitError
 from reblurkit.inference import Deblurrer, frame_stacks
 from reblurkit.models.full_size import FullSize
+from reblurkit.pictures.files import save_picture
 from reblurkit.pictures.grid import comparison_grid
 from reblurkit.pictures.saliency import Patch, guided_saliency, saliency_figure
 
@@ -71,8 +72,20 @@ def run_adapt_video(
         ReblurkitError: If no clip can be read.
     """
     full_size = FullSize(network, tile=None if tile == "auto" else tile)
-    folder = Path(output)
-    check_new_folder(folder, "output folder")
+    with new_folder(Path(output), "output folder"):
+        return _adapt_into(Path(output), clips, full_size, options, tile, saliency, video)
+
+
+def _adapt_into(
+    folder: Path,
+    clips: Sequence[str],
+    full_size: FullSize,
+    options: FinetuneOptions,
+    tile: int | Literal["auto"] | None,
+    saliency: Patch | None,
+    video: bool,
+) -> list[str]:
+    network = full_size.network
     length = _clip_length(network, options.frames)
     opened, failed = _open(clips, length, options)
     videos = _videos(opened)
@@ -88,17 +101,16 @@ def run_adapt_video(
     before = _deblurred(network, tile, examples)
     with nothing_left_of_failures(folder):
         finetuning.run(folder)
-    with whole_file(folder / "network.pt") as file:
-        torch.save(network.state_dict(), file)
+    save_tensors(network.state_dict(), folder / "network.pt")
     if saliency is not None:
-        saliency_figure({"before": original, "after": full_size}, looked_at, saliency).save(folder / "saliency.png")
+        figure = saliency_figure({"before": original, "after": full_size}, looked_at, saliency)
+        save_picture(figure, folder / "saliency.png")
     after = _deblurred(network, tile, examples)
-    comparison_grid(
-        [
-            {"blurry": frames.read(middle[0], middle[0] + 1)[0], "before": before[name], "after": after[name]}
-            for name, (frames, middle) in examples.items()
-        ]
-    ).save(folder / "comparison.png")
+    rows = [
+        {"blurry": frames.read(middle[0], middle[0] + 1)[0], "before": before[name], "after": after[name]}
+        for name, (frames, middle) in examples.items()
+    ]
+    save_picture(comparison_grid(rows), folder / "comparison.png")
     deblurrer = Deblurrer(network, tile=tile)
     for name, frames in videos.items():
         targets = [folder / name / f"{frames.frame_name(index)}.png" for index in range(len(frames))]

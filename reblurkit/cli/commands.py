@@ -219,7 +219,7 @@ def _deblur(options: argparse.Namespace) -> int:
         tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,
     )
-    written, skipped, failed, unread = deblur_files(
+    written, skipped, failed, unread, elsewhere = deblur_files(
         options.inputs,
         options.output,
         deblurrer,
@@ -235,6 +235,7 @@ def _deblur(options: argparse.Namespace) -> int:
     if deblurrer.not_adapted:
         tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}")
     there = f"; there already: {skipped}" if skipped else ""
+    there += f"; left to other runs into this folder: {elsewhere}" if elsewhere else ""
     tell(f"images deblurred: {written}{there}; folder: {options.output}")
     return 1 if failed else 0
 

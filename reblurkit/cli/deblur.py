@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from reblurkit.cli.metric_names import short_number
-from reblurkit.core.files import whole_file
+from reblurkit.core.holding import claimed
 from reblurkit.core.memory import is_out_of_memory
 from reblurkit.core.regular import special_kind
 from reblurkit.core.terminal import printable
@@ -26,6 +26,7 @@ from reblurkit.data.unread import unread_files, unread_line
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
 from reblurkit.inference import AdaptationChange, Deblurrer
+from reblurkit.pictures.files import save_picture
 from reblurkit.pictures.grid import comparison_grid
 
 Existing = Literal["refuse", "skip", "overwrite"]
@@ -44,12 +45,14 @@ class Outcome(NamedTuple):
         skipped: Number of images that existed already.
         failed: What failed, each with the reason.
         unread: Pictures and videos in the folders whose kinds are not read.
+        elsewhere: Number of images that other runs into the same folder were writing, and which are left to them.
     """
 
     written: int
     skipped: int
     failed: list[str]
     unread: list[Path]
+    elsewhere: int = 0
 
 
 def deblur_files(
@@ -68,8 +71,9 @@ def deblur_files(
     Images become PNG files of the same name; those of a folder keep their place below it, and those of a video go to a
     folder of the video's name. Names that differ in nothing but the suffix keep it: ``a.jpg.png``. Files of 16 bits
     stay at 16 bits. The EXIF orientation is applied; alpha, colour profile, resolution, and what EXIF says of the
-    scene, such as date and place, are carried over. For a network of several frames a folder of images is a video,
-    whose first and last frame are repeated beyond its ends.
+    scene, such as date and place, are carried over. Several runs may share one folder: each image is written by one of
+    them, and with ``"skip"`` each goes on with what no other has done or begun. For a network of several frames a
+    folder of images is a video, whose first and last frame are repeated beyond its ends.
 
     Args:
         inputs: Image files, video files (extra ``[video]``), and folders that hold any of them at any depth.
@@ -100,40 +104,55 @@ def deblur_files(
     _check_targets(sources, found, existing, compare)
     folders = [path for path in map(Path, inputs) if path.is_dir()]
     unread = unread_files(file for path in folders for file in _visible(path, folder))
-    written = skipped = 0
+    written = skipped = elsewhere = 0
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Deblurring", total=sum(len(source.targets) for source in sources))
         for source in sources:
-            wanted = [i for i, target in enumerate(source.targets) if existing != "skip" or not target.exists()]
-            left_out = len(source.targets) - len(wanted)
-            skipped += left_out
-            progress.update(task, description=f"Deblurring {escape(printable(str(source.origin)))}", advance=left_out)
-            try:
-                for index, image in deblurrer.each_frame(source.frames, wanted):
-                    kind, target = source.frames.kind(index), source.targets[index]
-                    write_image(image, target, ImageKind(kind.bits) if strip else kind)
-                    if compare:
-                        _write_comparison(source.frames.read(index, index + 1)[0], image, target)
-                    if report is not None and deblurrer.options.steps:
-                        report(f"{_frame_name(source, index)}: {adaptation_line(deblurrer.changes[-1])}")
-                    written += 1
-                    progress.advance(task)
-                if source.video is not None and not (existing == "skip" and source.video.exists()):
-                    assert isinstance(source.frames, VideoFile)
-                    write_video(source.targets, source.frames, source.video)
-            except ReblurkitError as error:
-                failures.append(_Failure(source.origin, error))
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = "there is not enough memory for it"
-                failures.append(_Failure(source.origin, ImageFileError(f"{source.origin}: {reason}")))
+            with claimed(_claim(source, folder)) as mine:
+                if not mine and existing == "skip":
+                    elsewhere += len(source.targets)
+                    progress.advance(task, len(source.targets))
+                    continue
+                wanted = [i for i, target in enumerate(source.targets) if existing != "skip" or not target.exists()]
+                left_out = len(source.targets) - len(wanted)
+                skipped += left_out
+                progress.update(
+                    task, description=f"Deblurring {escape(printable(str(source.origin)))}", advance=left_out
+                )
+                try:
+                    if not mine:
+                        raise ArgumentError(f"another run is writing {source.targets[0]}; choose another `output`")
+                    if existing == "refuse":
+                        _refuse_existing(source, compare)  # once more: another run may have begun at the same time
+                    for index, image in deblurrer.each_frame(source.frames, wanted):
+                        _write(source, index, image, strip, compare)
+                        if report is not None and deblurrer.options.steps:
+                            report(f"{_frame_name(source, index)}: {adaptation_line(deblurrer.changes[-1])}")
+                        written += 1
+                        progress.advance(task)
+                    if source.video is not None and not (existing == "skip" and source.video.exists()):
+                        assert isinstance(source.frames, VideoFile)
+                        write_video(source.targets, source.frames, source.video)
+                except Exception as error:  # whatever is wrong with one input, the others go on
+                    failures.append(_Failure(source.origin, _typed(error)))
             if source.frames.damage is not None:
                 failures.append(_Failure(source.origin, ImageFileError(source.frames.damage)))
-    if failures and not written and not skipped:
+    if failures and not written and not skipped and not elsewhere:
         raise _first(failures)
-    return Outcome(written, skipped, [str(failure) for failure in failures], unread)
+    return Outcome(written, skipped, [str(failure) for failure in failures], unread, elsewhere)
+
+
+def _write(source: _Source, index: int, image: Tensor, strip: bool, compare: bool) -> None:
+    kind, target = source.frames.kind(index), source.targets[index]
+    write_image(image, target, ImageKind(kind.bits) if strip else kind)
+    if compare:
+        _write_comparison(source.frames.read(index, index + 1)[0], image, target)
+
+
+def _claim(source: _Source, folder: Path) -> Path:
+    """What a run claims in the output folder, so that of several runs into it one alone writes a source's files."""
+    return folder / source.targets[0].relative_to(folder).as_posix().replace("/", ":")
 
 
 def _comparison(target: Path) -> Path:
@@ -141,8 +160,8 @@ def _comparison(target: Path) -> Path:
 
 
 def _write_comparison(blurry: Tensor, deblurred: Tensor, target: Path) -> None:
-    with whole_file(_comparison(target)) as partial:
-        comparison_grid([{"before": blurry, "after": deblurred}], width=720).save(partial, quality=92)
+    grid = comparison_grid([{"before": blurry, "after": deblurred}], width=720)
+    save_picture(grid, _comparison(target), quality=92)
 
 
 def _frame_name(source: _Source, index: int) -> str:
@@ -204,6 +223,15 @@ class _Failure(NamedTuple):
         return text if is_named else f"{' '.join(str(self.origin).split())}: {text}"
 
 
+def _typed(error: Exception) -> ReblurkitError:
+    if isinstance(error, ReblurkitError):
+        return error
+    reason = "there is not enough memory for it" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+    typed = ImageFileError(reason)
+    typed.__cause__ = error
+    return typed
+
+
 def _first(failures: Sequence[_Failure]) -> ReblurkitError:
     others = f" (and {len(failures) - 1} more failed)" if len(failures) > 1 else ""
     error = type(failures[0].error)(f"{failures[0]}{others}")
@@ -231,8 +259,8 @@ def _open(
     for path in map(Path, inputs):
         try:
             files[path] = _files(path, output)
-        except ReblurkitError as error:
-            failures.append(_Failure(path, error))
+        except Exception as error:
+            failures.append(_Failure(path, _typed(error)))
             continue
         found += files[path]
     names = result_names(found)
@@ -241,8 +269,8 @@ def _open(
             try:
                 source = _source(_frames(group), path if path.is_dir() else path.parent, output, names, video)
                 sources.setdefault(os.path.abspath(source.origin), source)
-            except ReblurkitError as error:
-                failures.append(_Failure(group[0] if len(group) == 1 else group[0].parent, error))
+            except Exception as error:
+                failures.append(_Failure(group[0] if len(group) == 1 else group[0].parent, _typed(error)))
     if failures and not sources:
         raise _first(failures)
     return list(sources.values()), failures, found
@@ -324,8 +352,7 @@ def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: 
     inputs = {os.path.realpath(path) for path in found}
     taken: dict[Path, Path] = {}
     for source in sources:
-        comparisons = map(_comparison, source.targets) if compare else ()
-        for target in (*source.targets, *([source.video] if source.video else []), *comparisons):
+        for target in _all_files(source, compare):
             if (other := taken.setdefault(target, source.origin)) is not source.origin:
                 advice = "rename one, deblur them into two folders, or give the folder that holds both"
                 raise ArgumentError(f"{other} and {source.origin} would both be written to {target}; {advice}")
@@ -333,7 +360,16 @@ def _check_targets(sources: Sequence[_Source], found: Sequence[Path], existing: 
                 raise ArgumentError(f"the input {target} would be overwritten; choose another `output`")
             if target.is_dir():
                 raise ArgumentError(f"{target} is a folder, where a file is to be written; choose another `output`")
-            if existing == "refuse" and target.exists():
-                raise ArgumentError(
-                    f"{target} exists already; choose another `output`, or `existing` skip or overwrite"
-                )
+        if existing == "refuse":
+            _refuse_existing(source, compare)
+
+
+def _refuse_existing(source: _Source, compare: bool) -> None:
+    for target in _all_files(source, compare):
+        if target.exists():
+            raise ArgumentError(f"{target} exists already; choose another `output`, or `existing` skip or overwrite")
+
+
+def _all_files(source: _Source, compare: bool) -> list[Path]:
+    comparisons = map(_comparison, source.targets) if compare else ()
+    return [*source.targets, *([source.video] if source.video else []), *comparisons]

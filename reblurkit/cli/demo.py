@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,18 +27,22 @@ from reblurkit.adaptation import adapt
 from reblurkit.blur.defocus import DefocusBlur
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.shake import ShakeBlur
+from reblurkit.cli.ending import interrupts_of_lightning
 from reblurkit.cli.messages import hide_advice
-from reblurkit.core.files import check_new_folder, nothing_left_of_failures
+from reblurkit.core.files import new_folder, nothing_left_of_failures, whole_file, write_whole
+from reblurkit.core.holding import claimed
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import write_image
 from reblurkit.errors import ArgumentError
 from reblurkit.metrics import NIQE, PSNR, SSIM, GradientStatistics, fit_pristine
 from reblurkit.metrics.niqe_model import PristineModel
 from reblurkit.models import load_pretrained
+from reblurkit.pictures.files import save_picture
 from reblurkit.pictures.grid import comparison_grid
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.datamodules.folders import DemoDataModule
 from reblurkit.plugins.tasks.deblur import DeblurTask
+from reblurkit.plugins.whole_checkpoints import WholeCheckpointIO
 
 STEPS, QUICK_STEPS = 200, 12
 _KNOWN = {"motion": MotionBlur(12), "camera shake": ShakeBlur(15, 0.5)}
@@ -108,8 +114,7 @@ def run_demo(output: str | None = None, *, steps: int | None = None, quick: bool
     steps = (QUICK_STEPS if quick else STEPS) if steps is None else steps
     if steps < 1 or not 0 <= seed < 2**32:
         raise ArgumentError(f"`steps` must be at least 1 and `seed` in 0 to 2**32 - 1, but are {steps} and {seed}")
-    folder = _folder(output)
-    with nothing_left_of_failures(folder):
+    with _own_folder(output) as folder, nothing_left_of_failures(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _run(folder, steps, seed, Console())
     return folder
@@ -146,7 +151,7 @@ def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
     results = {name: _measure(rows, name, pristine) for name in _TITLES if name != "sharp"}
     _write(folder, results, rows, photos.names)
     arguments = {part: json.dumps(card[part]["arguments"]) for part in ("network", "reblur_net")}
-    (folder / "own_data.yaml").write_text(_OWN_DATA.format(folder=folder, **arguments))
+    write_whole(folder / "own_data.yaml", _OWN_DATA.format(folder=folder, **arguments))
     _show(console, results)
     console.print(f"\n[bold]{folder}/deblurred.png[/bold] and [bold]{folder}/comparison.png[/bold] show the photos.")
     console.print("To go on, with your own photo and with your own data:")
@@ -156,14 +161,18 @@ def _run(folder: Path, steps: int, seed: int, console: Console) -> None:
     console.print(commands, style="cyan", highlight=False, soft_wrap=True)
 
 
-def _folder(output: str | None) -> Path:
+@contextmanager
+def _own_folder(output: str | None) -> Iterator[Path]:
     if output is not None:
-        check_new_folder(Path(output), "run folder")
-        return Path(output)
-    number = 1
-    while (folder := Path("runs") / (f"demo-{number}" if number > 1 else "demo")).exists():
-        number += 1
-    return folder
+        with new_folder(Path(output), "run folder"):
+            yield Path(output)
+        return
+    for number in itertools.count(1):
+        folder = Path("runs") / (f"demo-{number}" if number > 1 else "demo")
+        with claimed(folder) as mine:
+            if mine and not folder.exists():
+                yield folder
+                return
 
 
 def _show_known_blur(network: nn.Module, folder: Path, steps: int, seed: int, console: Console) -> None:
@@ -184,7 +193,7 @@ def _show_known_blur(network: nn.Module, folder: Path, steps: int, seed: int, co
         if kind == "test":
             left = (time.perf_counter() - start) * (19 + steps / 5)  # what the rest took on two cores, in this unit
             console.print(f"About {max(left / 60, 0.2):.1f} minutes in all.")
-    comparison_grid(rows).save(folder / "deblurred.png")
+    save_picture(comparison_grid(rows), folder / "deblurred.png")
     console.print(table)
 
 
@@ -199,9 +208,11 @@ def _train(task: DeblurTask, data: DemoDataModule, steps: int, folder: Path, nam
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        plugins=WholeCheckpointIO(),
         callbacks=[_Advance(progress, _TITLES[name], steps), FiniteLoss()],
     )
-    trainer.fit(task, data)
+    with interrupts_of_lightning():
+        trainer.fit(task, data)
     trainer.save_checkpoint(folder / name / "last.ckpt")
 
 
@@ -250,16 +261,15 @@ def _interval(values: Tensor) -> tuple[float, float]:
 def _write(
     folder: Path, results: dict[str, dict[str, tuple[float, float]]], rows: Sequence[Row], names: Sequence[str]
 ) -> None:
-    (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
-    with (folder / "metrics.csv").open("w", newline="") as file:
+    write_whole(folder / "metrics.json", json.dumps(results, indent=2) + "\n")
+    with whole_file(folder / "metrics.csv") as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["version", *(part for name in _METRICS for part in (name, f"{name}_interval"))])
         writer.writerows(
             [name, *(part for metric in _METRICS for part in values[metric])] for name, values in results.items()
         )
-    comparison_grid([{_TITLES[name]: image for name, image in row.items()} for row in rows], width=300).save(
-        folder / "comparison.png"
-    )
+    grid = comparison_grid([{_TITLES[name]: image for name, image in row.items()} for row in rows], width=300)
+    save_picture(grid, folder / "comparison.png")
     for name, row in zip(names, rows, strict=True):
         for version, image in row.items():
             write_image(image, folder / "photos" / f"{name}_{version}.png")

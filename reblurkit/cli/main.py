@@ -6,10 +6,12 @@ Nothing heavy is imported before the command line is known to need it: ``reblurk
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from reblurkit.cli.commands import command_parser
+from reblurkit.cli.ending import listening
 from reblurkit.cli.failures import last_cause, tell, with_options
 from reblurkit.cli.missing_files import check_current_folder, check_inputs, check_named_files
 from reblurkit.cli.search_path import add_users_folder
@@ -26,11 +28,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 on success, 1 where some inputs failed and were listed, 2 on bad usage or bad input, with one
-        line on stderr, 130 when interrupted.
+        line on stderr, 130 when interrupted, 143 when terminated (SIGTERM).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    status = 0
+    with listening() as told:
+        try:
+            status = _run(words, debug=debug)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                told.signal = told.signal or signal.SIGINT
+            if debug or told.signal is None:
+                raise
+        if told.signal is None:
+            return status
+        tell(told.word)
+        return told.status
+
+
+def _run(words: Sequence[str], *, debug: bool) -> int:
     options: argparse.Namespace | None = None
     try:
         with printable_warnings():
@@ -45,11 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = command_parser(words).parse_args(words)
             check_inputs(options)
             return options.run(options) or 0
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        tell("interrupted")
-        return 130
     except ReblurkitError as error:
         if debug:
             raise

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 
 from reblurkit.cli.messages import say
 from reblurkit.core.finite import first_broken_weight
+from reblurkit.core.holding import sweep
 from reblurkit.errors import ArgumentError, WeightsError
+from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer
 from reblurkit.plugins.resumed_optimizer import (
     Options,
@@ -73,6 +77,31 @@ class Resuming(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what this run asks for."""
         checkpoint.setdefault("reblurkit", {})["training"] = self._now
+
+
+def whole_checkpoint(path: str) -> tuple[str, Mapping[str, Any]]:
+    """A checkpoint to resume from; where it cannot be read, the newest of its folder that can.
+
+    Returns:
+        Its path and content.
+
+    Raises:
+        WeightsError: If none can be read: what is wrong with the one that was asked for.
+    """
+    sweep(Path(path).parent)
+    try:
+        return path, read_lightning_checkpoint(path)
+    except WeightsError as error:
+        if not Path(path).is_file():
+            raise
+        others = [other for other in Path(path).parent.glob("*.ckpt") if other.name != Path(path).name]
+        for other in sorted(others, key=lambda file: file.stat().st_mtime, reverse=True):
+            with suppress(WeightsError):
+                checkpoint = read_lightning_checkpoint(other)
+                if "optimizer_states" in checkpoint:
+                    say(f"{error}; going on from the newest whole one beside it, {other}")
+                    return str(other), checkpoint
+        raise
 
 
 def _beside(objects: list[Any], asked: list[Options] | None, states: list[Any]) -> list[tuple[Any, Options | None]]:

@@ -14,13 +14,18 @@ import lightning.pytorch as L
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from reblurkit.cli.messages import say
+from reblurkit.core.files import write_whole
+from reblurkit.core.holding import sweep
 from reblurkit.core.kept_files import KeptFiles
 from reblurkit.errors import ArgumentError
+from reblurkit.plugins.whole_checkpoints import local_path
 
 _NAME = "config.yaml"
 _LOGGERS_OWN = {"hparams.yaml", "metrics.csv"}
+_LATEST = 10  # versions that are looked through
 _BEGUN = re.compile(r"hparams\.yaml|events\.out\.tfevents\..*")  # before anything is logged
 
 
@@ -67,8 +72,11 @@ class SaveConfig(SaveConfigCallback):
         path = os.path.join(folder, self.config_filename)
         files = get_filesystem(folder)
         if not files.exists(path):
-            files.makedirs(folder, exist_ok=True)
-            files.pipe_file(path, self._text)
+            if (local := local_path(path)) is None:
+                files.makedirs(folder, exist_ok=True)
+                files.pipe_file(path, self._text)
+            else:
+                write_whole(local, self._text.decode())
             self._training.configurations.append(path)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -126,6 +134,39 @@ class RunFolder:
         for made in self._new:
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
+
+
+def run_folders(trainer: L.Trainer) -> list[RunFolder]:
+    """The folders of a run, log and checkpoints; versions that no run has yet are taken."""
+    taken = _take_versions(trainer) if trainer.is_global_zero else {}
+    folder = trainer.log_dir  # all processes must ask
+    folders = [] if folder is None or not trainer.is_global_zero else [folder, *checkpoint_folders(trainer, folder)]
+    return [taken.get(each) or RunFolder(Path(each)) for each in folders]
+
+
+def _take_versions(trainer: L.Trainer) -> dict[str, RunFolder]:
+    """Make log folders now, so that a run that starts at the same time takes the next version."""
+    taken = {}
+    for logger in trainer.loggers:
+        if not isinstance(logger, TensorBoardLogger | CSVLogger) or logger._version is not None:
+            continue
+        while local_path(logger.log_dir) is not None and logger.log_dir not in taken:
+            folder = RunFolder(Path(logger.log_dir))
+            try:
+                Path(logger.log_dir).mkdir(parents=True)
+                taken[logger.log_dir] = folder
+                _sweep_versions(Path(logger.log_dir).parent)
+            except FileExistsError:
+                logger._version = None
+    return taken
+
+
+def _sweep_versions(root: Path) -> None:
+    """Remove what killed runs were writing: the one that goes on from them writes into another folder."""
+    versions = sorted((path for path in root.glob("version_*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for version in versions[-_LATEST:]:
+        for folder in (version, *(path for path in version.iterdir() if path.is_dir())):
+            sweep(folder)
 
 
 class Training(L.Callback):

@@ -6,24 +6,25 @@ import os
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
 import yaml
 from jsonargparse import get_loader, set_loader
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
 from reblurkit.cli.class_help import class_help
+from reblurkit.cli.ending import interrupts_of_lightning, leave_sigterm_to_lightning
 from reblurkit.cli.messages import hide_advice, say
 from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
-from reblurkit.cli.resuming import Resuming, start_from_checkpoint
-from reblurkit.cli.run_folder import RunFolder, SaveConfig, Training, checkpoint_folders
+from reblurkit.cli.resuming import Resuming, start_from_checkpoint, whole_checkpoint
+from reblurkit.cli.run_folder import SaveConfig, Training, run_folders
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
@@ -38,6 +39,7 @@ from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.tasks.reblur import ReblurTask
+from reblurkit.plugins.whole_checkpoints import use_whole_checkpoints
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
 
@@ -100,7 +102,12 @@ class _ReblurkitCLI(LightningCLI):
         path = self.config[self.config.subcommand].get("ckpt_path")
         self._training.checkpoint = path
         if path is not None and path not in {"best", "last", "hpc", "registry"}:
-            checkpoint = read_lightning_checkpoint(path)  # before anything is built: a bad file is named as such
+            # before anything is built: a bad file is named as such
+            if self.config.subcommand == "fit":
+                path, checkpoint = whole_checkpoint(path)
+                self.config.fit.ckpt_path = path
+            else:
+                checkpoint = read_lightning_checkpoint(path)
             if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
                 raise ArgumentError(f"{path} holds weights only and cannot be resumed; give it by --start_from")
             self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
@@ -127,10 +134,11 @@ class _ReblurkitCLI(LightningCLI):
         )
 
     def after_instantiate_classes(self) -> None:
-        folder = self.trainer.log_dir
-        if folder is not None and self.trainer.is_global_zero:
-            folders = [folder, *checkpoint_folders(self.trainer, folder)]
-            self._training.folders = [RunFolder(Path(each)) for each in folders]
+        use_whole_checkpoints(self.trainer)
+        slurm = self.trainer._accelerator_connector.cluster_environment
+        if isinstance(slurm, SLURMEnvironment) and slurm.auto_requeue:
+            leave_sigterm_to_lightning()
+        self._training.folders = run_folders(self.trainer)
 
     def before_fit(self) -> None:
         if self._start is not None:
@@ -225,7 +233,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         named_classes()  # imports all networks: too much for a list of options
     training = Training()
     try:
-        with training.watched():
+        with training.watched(), interrupts_of_lightning():
             _ReblurkitCLI(
                 arguments[0],
                 L.LightningModule,
@@ -246,10 +254,6 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         # A process group that is still alive when Python ends may abort the process.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has caught it, and ends the process
-            raise KeyboardInterrupt from error
-        raise
     except _UsageError as error:
         message = (
             unknown_options(arguments, error.parser)

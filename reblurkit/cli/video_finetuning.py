@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur
+from reblurkit.cli.ending import interrupts_of_lightning
 from reblurkit.cli.finetune_options import FinetuneOptions
 from reblurkit.core.calls import finest_scale, needs_of, stack_length
 from reblurkit.data.paired import PairedFolder
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.data.video import VideoFolder
-from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.errors import ArgumentError
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback
 from reblurkit.plugins.callbacks.motion_logger import MotionLogger
@@ -51,11 +52,7 @@ class VideoFinetuning:
         self._labelled = _labelled(network, options, crop)
 
     def run(self, folder: Path) -> None:
-        """Train; writes ``log`` with pictures of the motion below the folder, and leaves the network on the CPU.
-
-        Raises:
-            PluginError: If it is interrupted.
-        """
+        """Train; writes ``log`` with pictures of the motion below the folder, and leaves the network on the CPU."""
         options = self.options
         finetune = FlowReblurFinetuneCallback(
             DataLoader(self._unlabelled, options.batch_size, num_workers=options.workers, collate_fn=_same_length),
@@ -75,10 +72,8 @@ class VideoFinetuning:
             callbacks=[finetune, MotionLogger(every_n_steps=options.steps), FiniteLoss()],
         )
         labelled = DataLoader(self._labelled, options.batch_size, num_workers=options.workers)
-        try:
+        with interrupts_of_lightning():
             trainer.fit(_LabelledTask(self.network, options.lr), labelled)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise PluginError("stopped before the last step; nothing has been deblurred") from None
         self.network.cpu()
 
 

@@ -34,6 +34,8 @@ VIDEO_SUFFIXES = frozenset(
 _UNSPECIFIED, _BT2020 = 2, 9  # codes of ITU-T H.273
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,h264,hevc"  # FFmpeg's names
 _CUT = "it is damaged or cut off"
+_KEYS = 4  # key frames from which decoding is tried, the latest first
+_LATE = 32  # frames that may come too early, in files whose times are out of order; H.264 reorders 16
 
 
 class Frames(ABC):
@@ -175,8 +177,8 @@ class VideoFile(Frames):
         wanted = self.stamps[start:stop]
         before = [decoding for shown, decoding in self._keys if shown <= wanted[0]]
         frames: dict[int, NDArray[np.generic]] = {}
-        # Frames shown right after a key frame may refer to the one before it.
-        for key in reversed(before):
+        # Frames shown right after a key frame may refer to the one before it, of which a file may have lost some.
+        for key in before[: -_KEYS - 1 : -1]:
             frames = self._decode(key, wanted)
             if len(frames) == len(wanted):
                 levels = np.stack([frames[stamp][place] for stamp in wanted]).astype(np.float32)
@@ -190,6 +192,7 @@ class VideoFile(Frames):
         """Decode from a key frame on; what is found of the wanted frames, by time stamp."""
         frames: dict[int, NDArray[np.generic]] = {}
         missing = set(wanted)
+        late = 0
         try:
             with open_video(self.path) as container:
                 stream = container.streams.video[0]
@@ -200,7 +203,9 @@ class VideoFile(Frames):
                         missing.remove(frame.pts)
                         if frame.is_corrupt and self.damage is None:
                             self.damage = f"frame {self.stamps.index(frame.pts)} of video {self.path} is damaged"
-                    if not missing:
+                    # They come in the order of their times: what is late does not come at all.
+                    late += frame.pts is not None and frame.pts > wanted[-1]
+                    if not missing or late > _LATE:
                         break
         except (self._av.error.FFmpegError, OSError) as error:
             raise ImageFileError(f"cannot read video {self.path}: {error}") from error

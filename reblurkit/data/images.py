@@ -173,11 +173,11 @@ def _levels(image: Tensor, bits: int) -> NDArray[np.generic]:
     return array
 
 
-def _write_deep_png(array: NDArray[np.generic], path: Path, kind: ImageKind) -> None:
+def _write_deep_png(array: NDArray[np.generic], partial: Path, kind: ImageKind) -> None:
     """Pillow writes no 16-bit colour, and kornia_rs nothing beside it: chunks go in front of the pixels."""
     from kornia_rs.io import write_image_png_u16
 
-    write_image_png_u16(str(path), np.ascontiguousarray(array), "rgb" if array.shape[2] == 3 else "rgba")
+    write_image_png_u16(str(partial), np.ascontiguousarray(array), "rgb" if array.shape[2] == 3 else "rgba")
     chunks = b""
     if kind.profile is not None:
         chunks += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(kind.profile))
@@ -185,9 +185,9 @@ def _write_deep_png(array: NDArray[np.generic], path: Path, kind: ImageKind) -> 
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in kind.dpi), 1))
     if kind.exif is not None:
         chunks += _chunk(b"eXIf", kind.exif.removeprefix(b"Exif\0\0"))
-    content = path.read_bytes()
+    content = partial.read_bytes()
     header = 33  # signature and IHDR
-    path.write_bytes(content[:header] + chunks + content[header:])
+    partial.write_bytes(content[:header] + chunks + content[header:])
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reblurkit.core.checks import check_images, check_range
 from reblurkit.core.downloads import RemoteFile
+from reblurkit.core.files import whole_file
 from reblurkit.core.kept_files import read_or_kept
 from reblurkit.core.regular import check_regular
 from reblurkit.errors import ArgumentError, WeightsError
@@ -116,7 +117,7 @@ class PristineModel:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz that :meth:`load` and BasicSR's names read."""
-        with Path(path).open("wb") as file:
+        with whole_file(Path(path), make_folders=False, sync=True) as part, part.open("wb") as file:
             np.savez(file, mu_pris_param=self.mean[None].numpy(), cov_pris_param=self.covariance.numpy())
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from reblurkit.core.downloads import RemoteFile
 from reblurkit.core.files import whole_file
+from reblurkit.core.tensor_files import save_tensors
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.registry import create_model, list_models
@@ -179,13 +180,13 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         for name, value in model.state_dict().items()
         if isinstance(value, Tensor)
     }
+    if path.suffix == ".pth":
+        save_tensors({"params": state}, path, make_folders=False)
+        return
     try:
         # safetensors' own writer would make a file that only its owner may read
-        with whole_file(path, make_folders=False) as part, part.open("xb") as file:
-            if path.suffix == ".pth":
-                torch.save({"params": state}, file)
-            else:
-                file.write(safetensors.torch.save(state))
+        with whole_file(path, make_folders=False, sync=True) as part:
+            part.write_bytes(safetensors.torch.save(state))
     except OSError as error:
         raise WeightsError(f"{path} cannot be written: {error.strerror}") from error
 

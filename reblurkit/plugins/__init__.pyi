@@ -24,3 +24,4 @@ from reblurkit.plugins.tasks.reblur import ReblurTask as ReblurTask
 from reblurkit.plugins.trained_network import TrainedNetworks as TrainedNetworks
 from reblurkit.plugins.trained_network import checkpoint_metrics as checkpoint_metrics
 from reblurkit.plugins.trained_network import load_networks as load_networks
+from reblurkit.plugins.whole_checkpoints import WholeCheckpointIO as WholeCheckpointIO

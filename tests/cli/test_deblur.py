@@ -13,12 +13,14 @@ from PIL import Image, ImageCms
 from skimage.data import astronaut, chelsea
 from tifffile import imwrite
 
+import reblurkit.cli.deblur
 import reblurkit.inference
 from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
 from reblurkit.cli.deblur import adaptation_line, deblur_files
-from reblurkit.data import read_image
+from reblurkit.core.holding import claimed
+from reblurkit.data import read_image, write_image
 from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.inference import AdaptationChange, Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
@@ -488,6 +490,67 @@ def test_an_interrupted_run_goes_on(work, capsys, monkeypatch):
     assert deblur("--existing", "skip") == 0
     assert written(work / "out") == ["a.png", "deep/b.png"]
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError(5, "Input/output error"), UnicodeError("title"), KeyError("x")]
+)
+@pytest.mark.parametrize("where", ["opened", "read", "written"])
+def test_whatever_is_wrong_with_one_input_the_others_go_on(work, capsys, monkeypatch, error, where):
+    module, name = {
+        "opened": (reblurkit.cli.deblur, "_source"),
+        "read": (reblurkit.inference, "frame_stacks"),
+        "written": (reblurkit.cli.deblur, "write_image"),
+    }[where]
+    real, calls = getattr(module, name), []
+
+    def broken(*words, **options):
+        calls.append(words)
+        if len(calls) == 1:
+            raise error
+        return real(*words, **options)
+
+    monkeypatch.setattr(module, name, broken)
+    assert deblur() == 1
+    said = capsys.readouterr().err
+    assert "reblurkit: failed: photos/a.png: " in said
+    assert "Traceback" not in said
+    assert "images deblurred: 1;" in said
+    assert written(work / "out") == ["deep/b.png"]
+
+
+def test_several_runs_into_one_folder_write_each_image_once(work, capsys):
+    for number in range(6):
+        photo(work / "photos" / f"{number}.png", (20, 20))
+    with claimed(work / "out" / "a.png"), claimed(work / "out" / "3.png"):  # another run is at them
+        assert deblur("--existing", "skip") == 0
+        assert "images deblurred: 6; left to other runs into this folder: 2;" in capsys.readouterr().err
+        assert deblur("--existing", "overwrite") == 1
+        assert "failed: photos/a.png: another run is writing out/a.png" in capsys.readouterr().err
+    assert "out/0.png exists already" in fails(capsys)
+    assert deblur("--existing", "skip") == 0
+    assert "images deblurred: 2; there already: 6;" in capsys.readouterr().err
+    assert len(written(work / "out")) == 8
+
+
+def test_a_run_that_began_at_the_same_time_is_not_overwritten(work, capsys, monkeypatch):
+    real = reblurkit.cli.deblur._check_targets
+
+    def late(*words):
+        real(*words)
+        write_image(torch.zeros(3, 4, 4), "out/a.png")  # after everything was found to be free
+
+    monkeypatch.setattr(reblurkit.cli.deblur, "_check_targets", late)
+    assert deblur() == 1
+    assert "failed: photos/a.png: out/a.png exists already" in capsys.readouterr().err
+    assert read_image(work / "out" / "a.png").shape == (3, 4, 4)
+    assert written(work / "out") == ["a.png", "deep/b.png"]
+
+
+def test_a_folder_in_which_nothing_could_be_written_is_not_made(work, capsys):
+    (work / "photos" / "a.png").write_bytes(b"no image")
+    fails(capsys, inputs=["photos/a.png"])
+    assert not (work / "out").exists()
 
 
 def test_inputs_are_never_overwritten_nor_results_read_again(work, capsys):

@@ -6,19 +6,28 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import lightning.pytorch as L
 import pytest
 import torch
 import yaml
+from lightning.pytorch import loggers
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from reblurkit.cli import main
+from reblurkit.cli.run_folder import run_folders
 from reblurkit.core.files import nothing_left_of_failures
+from reblurkit.core.holding import MARK
 from reblurkit.data import write_image
 from reblurkit.metrics import fit_pristine
 from reblurkit.models import UNet
+from reblurkit.plugins import WholeCheckpointIO
+from reblurkit.plugins.whole_checkpoints import use_whole_checkpoints
 from tests.cli.test_blur2blur import configuration
 from tests.cli.test_blur2blur import project as camera  # noqa: F401  # a fixture
+from tests.core.test_files import no_room
 
 NETWORK = {"class_path": "UNet", "init_args": {"widths": [4, 4, 4], "blocks": 0}}
 REBLUR = {"class_path": "ReblurNet", "init_args": {"width": 4}}
@@ -304,3 +313,95 @@ def test_a_folder_is_as_it_was_where_work_in_it_fails(tmp_path, error, is_there)
     with nothing_left_of_failures(folder):
         write_image(torch.rand(3, 4, 4), folder / "image.png")
     assert (folder / "image.png").exists()
+
+
+def test_a_torn_checkpoint_is_named_and_the_newest_whole_one_taken(folder, capsys):
+    keep = {"dirpath": "kept", "every_n_train_steps": 1, "save_top_k": -1, "save_last": True}
+    callbacks = [{"class_path": "ModelCheckpoint", "init_args": keep}]
+    configure(folder / "config.yaml", trainer={"callbacks": callbacks, "max_epochs": 2})
+    assert run("fit", "--config", "config.yaml") == 0
+    last = folder / "kept" / "last.ckpt"
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    orphan = folder / "kept" / f"{MARK}0123.ckpt"
+    orphan.write_bytes(whole[:100])
+    capsys.readouterr()
+    assert run("fit", "--config", "config.yaml", "--ckpt_path", last, "--trainer.max_epochs", 3) == 0
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if "newest whole one" in line]
+    assert line.startswith(f"reblurkit: {last} cannot be read")
+    assert line.endswith(
+        "going on from the newest whole one beside it, " + str(folder / "kept" / "epoch=1-step=2.ckpt")
+    )
+    assert "at epoch 2, step 2" in said
+    assert not orphan.exists()
+    # of which there is none: the one that was asked for is named
+    for path in (folder / "kept").glob("*.ckpt"):
+        path.write_bytes(whole[:1000])
+    assert run("fit", "--config", "config.yaml", "--ckpt_path", last) == 2
+    assert f"reblurkit: error: {last} cannot be read" in capsys.readouterr().err
+    assert run("test", "--config", "config.yaml", "--ckpt_path", last) == 2
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_told_and_the_earlier_one_stays(folder, capsys):
+    keep = {"dirpath": "kept", "every_n_train_steps": 1, "filename": "newest", "enable_version_counter": False}
+    callbacks = [{"class_path": "ModelCheckpoint", "init_args": keep}]
+    configure(folder / "config.yaml", trainer={"callbacks": callbacks})
+    assert run("fit", "--config", "config.yaml") == 0
+    before = (folder / "kept" / "newest.ckpt").read_bytes()
+    capsys.readouterr()
+    with no_room(len(before) // 2):
+        assert run("fit", "--config", "config.yaml") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "kept/newest.ckpt cannot be written: File too large; the earlier file is as it was" in line
+    assert (folder / "kept" / "newest.ckpt").read_bytes() == before
+    assert not list(folder.rglob(f"{MARK}*"))
+
+
+@pytest.mark.parametrize("logger", ["CSVLogger", "TensorBoardLogger"])
+def test_two_trainings_at_once_take_two_versions(tmp_path, logger):
+    if logger == "TensorBoardLogger":
+        pytest.importorskip("tensorboard")
+    kind = getattr(loggers, logger)
+    first, second = (L.Trainer(accelerator="cpu", logger=kind(str(tmp_path))) for _ in range(2))
+    assert second.logger.version == 0  # both have looked; none has made its folder
+    second.logger._version = None
+    looked, real = [], type(second.logger)._get_next_version
+
+    class Late(kind):
+        def _get_next_version(self):
+            looked.append(real(self))
+            if len(looked) == 1:
+                run_folders(first)  # in this very moment the other one begins
+            return looked[-1]
+
+    second.logger.__class__ = Late
+    run_folders(second)
+    assert looked == [0, 1]
+    assert [Path(each.log_dir).name for each in (first, second)] == ["version_0", "version_1"]
+    assert all(Path(each.log_dir).is_dir() for each in (first, second))
+
+
+def test_what_an_earlier_version_was_writing_is_swept(tmp_path):
+    left = [tmp_path / "lightning_logs" / "version_0" / name for name in (f"{MARK}0.yaml", f"images/{MARK}1.png")]
+    left[1].parent.mkdir(parents=True)
+    for path in left:
+        path.write_text("")
+    trainer = L.Trainer(accelerator="cpu", logger=loggers.CSVLogger(str(tmp_path)))
+    run_folders(trainer)
+    assert Path(trainer.log_dir).name == "version_1"
+    assert not any(path.exists() for path in left)
+
+
+def test_a_trainer_of_ones_own_writes_whole_checkpoints_if_told(tmp_path, monkeypatch):
+    trainer = L.Trainer(accelerator="cpu", plugins=WholeCheckpointIO(), logger=False, default_root_dir=tmp_path)
+    monkeypatch.setattr(tempfile, "mkstemp", None)  # by way of which Lightning writes
+    trainer.strategy.checkpoint_io.save_checkpoint({"state_dict": {}}, tmp_path / "a" / "last.ckpt")
+    assert torch.load(tmp_path / "a" / "last.ckpt", weights_only=True) == {"state_dict": {}}
+    trainer.strategy.checkpoint_io.save_checkpoint({}, "memory://a/last.ckpt")  # left to Lightning
+    plain = L.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    mine = AsyncCheckpointIO()
+    for checkpoint_io in (plain.strategy.checkpoint_io, mine):
+        plain.strategy.checkpoint_io = checkpoint_io
+        use_whole_checkpoints(plain)
+        assert isinstance(plain.strategy.checkpoint_io, WholeCheckpointIO) == (checkpoint_io is not mine)

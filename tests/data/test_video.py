@@ -12,6 +12,7 @@ from reblurkit.data import VideoFolder, write_image
 from reblurkit.data.frames import VideoFile, find_videos
 from reblurkit.data.images import ImageKind
 from reblurkit.data.sampling import Draw
+from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
 
@@ -338,3 +339,42 @@ def test_wrong_folders(tmp_path):
     (tmp_path / "v" / "z.png").write_bytes(b"")
     with pytest.raises(ImageFileError, match=r"z\.png"):
         VideoFolder(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".avi"])
+def test_titles_need_not_be_utf_8(tmp_path, suffix):
+    av = pytest.importorskip("av")
+    path = tmp_path / f"film{suffix}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "CAFEZQ film"
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for image in greys(6):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = path.read_bytes()
+    assert b"CAFEZQ" in content
+    path.write_bytes(content.replace(b"CAFEZQ", b"CAF\xc9 Q"))
+    film = VideoFile("film", path)
+    assert film.read(0, 6).shape == (6, 3, 32, 48)
+    targets = [tmp_path / f"{index}.png" for index in range(6)]
+    for target in targets:
+        write_image(torch.rand(3, 32, 48), target)
+    write_video(targets, film, tmp_path / f"out{video_suffix(film)}")
+
+
+def test_frames_of_one_time_and_one_that_never_comes_cost_no_more_than_others(tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    path = encoded(tmp_path / "film.mkv", "mjpeg", greys(20), range(0, 800, 40), pixels="yuvj420p")
+    film, tries = VideoFile("film", path), []
+    decode = VideoFile._decode
+    monkeypatch.setattr(VideoFile, "_decode", lambda self, *words: (tries.append(words), decode(self, *words))[1])
+    assert len(film._keys) == 20
+    film.stamps = sorted([*film.stamps, 601])
+    with pytest.raises(ImageFileError, match="only 2 can be decoded"):
+        film.read(15, 18)
+    assert len(tries) == 4
+    tries.clear()
+    for start in range(0, 15, 5):
+        film.read(start, start + 5)
+    assert len(tries) == 3

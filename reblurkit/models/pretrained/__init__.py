@@ -97,7 +97,7 @@ def save_pretrained(
     for key, value in weights.items():
         if not value.isfinite().all():
             raise WeightsError(f"{key} is not finite in half precision; take an earlier checkpoint")
-    with whole_file(Path(folder) / f"{name}.safetensors") as partial:
+    with whole_file(Path(folder) / f"{name}.safetensors", sync=True) as partial:
         partial.write_bytes(save(weights))  # save_file makes a file that only its owner may read
-    with whole_file(Path(folder) / f"{name}.json") as partial:
+    with whole_file(Path(folder) / f"{name}.json", sync=True) as partial:
         partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.core.calls import find_network, finest_scale
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.models.full_size import FullSize
+from reblurkit.plugins.callbacks.first_to_hear import FirstToHear
 from reblurkit.plugins.callbacks.progress import show_beside_bar
-from reblurkit.plugins.callbacks.replaced_forward import is_replaced, replace_forward
+from reblurkit.plugins.callbacks.replaced_method import ReplacedMethod, is_replaced, replace_forward
 from reblurkit.plugins.shares import counted_images
 
 _STAGES = (TrainerFn.TESTING, TrainerFn.VALIDATING, TrainerFn.PREDICTING)
@@ -44,8 +45,8 @@ class TestTimeAdaptCallback(L.Callback):
     the length of ``trainer.test``, ``trainer.validate`` or ``trainer.predict`` every call of the network returns what
     the network adapted to each image gives, in batches of any size. Inside ``fit`` it does nothing. The module's
     weights and buffers are never modified, and nothing of the callback stays on it afterwards, also after an error or
-    Ctrl-C. In DDP every process adapts to its own images. An image whose loss becomes NaN keeps its plain output; the
-    first is warned of, ``failures`` counts them.
+    Ctrl-C, nor on copies that are made meanwhile. In DDP every process adapts to its own images. An image whose loss
+    becomes NaN keeps its plain output; the first is warned of, ``failures`` counts them.
 
     Args:
         network: Dotted path of the deblurring network in the LightningModule.
@@ -94,7 +95,8 @@ class TestTimeAdaptCallback(L.Callback):
         self._meters: dict[str, Metric | MetricCollection] = {}
         self._calls: list[tuple[Tensor, Tensor]] = []
         self._batches = 0
-        self._restore: Callable[[], None] | None = None
+        self._replaced: ReplacedMethod | None = None
+        self._first = FirstToHear(self._remove)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse strategies that split parameters."""
@@ -106,10 +108,7 @@ class TestTimeAdaptCallback(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leave nothing behind."""
-        self._remove()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind, after Ctrl-C either."""
+        self._first.end(trainer)
         self._remove()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -188,7 +187,8 @@ class TestTimeAdaptCallback(L.Callback):
             self._meters = {name: copy.deepcopy(self.metrics).to(pl_module.device) for name in ("plain", "adapted")}
             for meter in self._meters.values():
                 meter.reset()
-        self._restore = replace_forward(network, lambda *inputs: self._adapt(trainer, network, reblur_net, *inputs))
+        self._first.begin(trainer)
+        self._replaced = replace_forward(network, lambda *inputs: self._adapt(trainer, network, reblur_net, *inputs))
 
     def _reblur_network(self, pl_module: L.LightningModule) -> nn.Module:
         if isinstance(self.reblur, nn.Module):
@@ -258,8 +258,9 @@ class TestTimeAdaptCallback(L.Callback):
         self._meters = {}
 
     def _end(self, pl_module: L.LightningModule, step: str) -> None:
-        if self._restore is None:
+        if self._replaced is None:
             return
+        self._first.end(pl_module.trainer)
         self._remove()
         if self._batches and not self.history:
             raise PluginError(
@@ -268,8 +269,8 @@ class TestTimeAdaptCallback(L.Callback):
             )
 
     def _remove(self) -> None:
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
+        if self._replaced is not None:
+            self._replaced.restore()
+            self._replaced = None
         self._meters = {}
         self._calls.clear()

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from reblurkit.errors import PluginError
+from reblurkit.plugins.callbacks.first_to_hear import FirstToHear
 from reblurkit.plugins.resumed_optimizer import (
     Options,
     optimizer_options,
@@ -72,6 +73,7 @@ class AuxiliaryOptimizer(L.Callback):
         self._networks: dict[str, _Auxiliary] = {}
         self._restored: dict[str, dict[str, Any]] = {}
         self.attached = False
+        self._first = FirstToHear(self._detach)
         """Whether a running ``fit`` calls this callback."""
         self.changes: list[str] = []
         """What a resumed ``fit`` has been asked for anew."""
@@ -141,6 +143,7 @@ class AuxiliaryOptimizer(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Build the optimizers: the module is on its device, the user's optimizers exist, states are not loaded yet."""
         self.attached = True
+        self._first.begin(trainer)
         self.changes = []
         if trainer.ckpt_path is None:
             self._restored = {}  # a checkpoint that `validate` or `test` has read is not resumed from
@@ -237,10 +240,14 @@ class AuxiliaryOptimizer(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note that the run is over."""
-        self.attached = False
+        self._first.end(trainer)
+        self._detach()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Note that the run is over."""
+        self._detach()
+
+    def _detach(self) -> None:
         self.attached = False
 
     def state_dict(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_
 from reblurkit.models.flow.pretrained import pretrained_flow
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer, leading_optimizer
 from reblurkit.plugins.callbacks.finite_loss import batch_names
+from reblurkit.plugins.callbacks.first_to_hear import FirstToHear
+from reblurkit.plugins.callbacks.replaced_method import ReplacedMethod
 from reblurkit.plugins.datamodules.cycled import CycledLoader
 from reblurkit.plugins.datamodules.unlabelled_clips import clip_loader, clips_of, first_clips
 
@@ -131,8 +133,8 @@ class FlowReblurFinetuneCallback(L.Callback):
         self._auxiliary = AuxiliaryOptimizer()
         self._clips: CycledLoader | None = None
         self._restored: dict[str, Any] | None = None
-        self._wrapped = False
-        self._hidden: Any = None
+        self._replaced: ReplacedMethod | None = None
+        self._first = FirstToHear(self._unwrap_training_step)
         self._steps = 0
         self._names: list[str] = []
         self._check_range = FirstBatchCheck()
@@ -155,6 +157,7 @@ class FlowReblurFinetuneCallback(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the flow network on the module's device, the same in every process."""
+        self._first.begin(trainer)
         assert self.flow_network is not None
         if not pl_module.automatic_optimization and getattr(trainer.precision_plugin, "scaler", None) is not None:
             raise PluginError(
@@ -204,11 +207,12 @@ class FlowReblurFinetuneCallback(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the module its own training step back."""
-        self._unwrap_training_step(pl_module)
+        self._first.end(trainer)
+        self._unwrap_training_step()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the module its own training step back."""
-        self._unwrap_training_step(pl_module)
+        """Give the module its own training step back, also before ``on_fit_start``."""
+        self._unwrap_training_step()
 
     def state_dict(self) -> dict[str, Any]:
         """The flow network's weights, the place in the unlabelled data, and the steps taken."""
@@ -234,23 +238,17 @@ class FlowReblurFinetuneCallback(L.Callback):
             auxiliary.add("flow", flow_network, beside=deblur_net, optimizer=optimizer, outside=True)
 
     def _wrap_training_step(self, pl_module: L.LightningModule) -> None:
-        original = pl_module.training_step
-        self._hidden = pl_module.__dict__.get("training_step")
-
-        @functools.wraps(original)
         def training_step(*args: Any, **kwargs: Any) -> Any:
-            output = original(*args, **kwargs)
+            output = replaced.original(*args, **kwargs)
             return _add_to_loss(output, self._unlabelled_loss(pl_module))
 
-        pl_module.training_step = training_step  # type: ignore[method-assign]
-        self._wrapped = True
+        self._unwrap_training_step()
+        self._replaced = replaced = ReplacedMethod(pl_module, "training_step", training_step)
 
-    def _unwrap_training_step(self, pl_module: L.LightningModule) -> None:
-        if self._wrapped:
-            del pl_module.training_step
-            if self._hidden is not None:  # what torch.compile had put there
-                pl_module.training_step = self._hidden  # type: ignore[method-assign]
-            self._wrapped = False
+    def _unwrap_training_step(self) -> None:
+        if self._replaced is not None:
+            self._replaced.restore()
+            self._replaced = None
 
     def _unlabelled_loss(self, pl_module: L.LightningModule) -> Tensor:
         """The weighted loss of the next clips."""

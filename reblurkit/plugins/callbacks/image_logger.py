@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reblurkit.data.images import write_image
 from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.pictures.files import save_picture
 from reblurkit.pictures.grid import comparison_grid
 
 
@@ -66,8 +67,7 @@ def log_picture(trainer: L.Trainer, picture: Image.Image, path: Path, key: str) 
         path: File to write; missing folders are made.
         key: Its name in the loggers.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    save_picture(picture, path)
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image(key=key, images=[picture], step=trainer.global_step)

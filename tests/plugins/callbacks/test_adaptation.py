@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import pickle
 import shutil
 import signal
 import warnings
@@ -22,6 +24,7 @@ from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.metrics import PSNR, DeblurMetrics
 from reblurkit.models import ReblurNet
 from reblurkit.plugins import DeblurTask, DemoDataModule, ImageWriter
+from reblurkit.plugins.callbacks.first_to_hear import FirstToHear
 from tests.adaptation.test_batch import assert_same, state
 from tests.conftest import BatchNormNet, DropoutNet, MultiScaleNet, PlainNet
 from tests.plugins.mixins.test_reblur import Reblurred, loader
@@ -139,6 +142,61 @@ def test_nothing_stays_after_an_error(tmp_path, error):
     assert "forward" not in vars(module.network)
     assert_same(state(module)[0][:2], before[0][:2])
     assert torch.equal(run(tmp_path, module, entry="predict"), plain)
+
+
+class Rude(L.Callback):
+    """A callback that fails when it is told of an exception."""
+
+    def on_exception(self, *_):
+        raise RuntimeError("rude")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_nothing_stays_when_another_callback_fails_at_the_exception(tmp_path, error):
+    class Broken(Module):
+        def test_step(self, batch, batch_idx):
+            super().test_step(batch, batch_idx)
+            raise error("broken")
+
+    module, callback = Broken(), TestTimeAdaptCallback(lr=LR)
+    plain = run(tmp_path, Module(module.network, module.reblur), entry="predict")
+    mine = trainer(tmp_path)
+    mine.callbacks = [Rude(), *mine.callbacks, callback]
+    with pytest.raises(RuntimeError, match="rude"):
+        mine.test(module, loader(), verbose=False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores Ctrl-C while it shuts down
+    assert "forward" not in vars(module.network)
+    assert not any(isinstance(each, FirstToHear) for each in mine.callbacks)
+    assert torch.equal(run(tmp_path, Module(module.network, module.reblur), entry="predict"), plain)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_copies_made_while_it_runs_carry_nothing_of_it(tmp_path, own):
+    copies = []
+
+    class Copying(L.Callback):
+        def on_test_batch_start(self, trainer, pl_module, *_):
+            copies.append(copy.deepcopy(pl_module.network))
+            if not own:  # as a function of the user's own cannot be
+                copies.append(pickle.loads(pickle.dumps(pl_module.network)))
+            copies.append(copy.copy(pl_module.network))
+
+    module = Module()
+    module.eval()
+    if own:
+        module.network.forward = functools.partial(PlainNet.forward, module.network)
+    blurry = next(iter(loader(1, 1)))["blurry"]
+    plain, callback = module.network(blurry), TestTimeAdaptCallback(lr=LR)
+    mine = trainer(tmp_path, callback)
+    mine.callbacks = [*mine.callbacks, Copying()]
+    mine.test(module, loader(1, 1), verbose=False)
+    assert not torch.equal(module.seen[0], plain)
+    assert len(copies) == (2 if own else 3)
+    with torch.no_grad():  # copies that are made in inference mode are for that
+        for each in copies:
+            assert torch.equal(each(blurry), plain)
+            assert torch.equal(copy.deepcopy(each)(blurry), plain)
+    assert len(callback.history) == 1
 
 
 def test_an_error_inside_the_adaptation_leaves_nothing_and_the_next_run_adapts(tmp_path):

@@ -163,6 +163,27 @@ def test_a_step_that_returns_something_else(tmp_path):
     assert "training_step" not in module.__dict__
 
 
+def test_nothing_stays_when_another_callback_fails_and_copies_are_plain(tmp_path):
+    copies = []
+
+    class Rude(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, *_):
+            copies.append(copy.deepcopy(pl_module))
+            raise ValueError
+
+        def on_exception(self, *_):
+            raise RuntimeError("rude")
+
+    module, mine = Plain(PlainNet()), callback()
+    with pytest.raises(RuntimeError, match="rude"):
+        train(module, tmp_path, Rude(), mine)
+    assert "training_step" not in vars(module)
+    assert not mine._auxiliary.attached
+    assert copies[0].training_step.__func__ is Plain.training_step
+    assert copies[0].training_step.__self__ is copies[0]
+    train(module, tmp_path, mine)
+
+
 class Manual(Plain):
     def __init__(self, network):
         super().__init__(network)

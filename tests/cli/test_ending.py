@@ -1,0 +1,195 @@
+"""Every end says what it was: 143 after SIGTERM, 130 after Ctrl-C, of every command, with nothing half done."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import reblurkit.cli.demo
+import reblurkit.inference
+from reblurkit.cli import main
+from reblurkit.cli.ending import listening
+from reblurkit.core.holding import MARK
+from reblurkit.data import write_image
+from reblurkit.models import UNet
+from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback
+from tests.cli.test_adapt_video import adapt
+from tests.cli.test_adapt_video import work as clips  # noqa: F401  # a fixture
+from tests.cli.test_run_files import configure, run
+from tests.cli.test_run_files import folder as project  # noqa: F401  # a fixture
+
+ENDS = {signal.SIGTERM: (143, "terminated"), signal.SIGINT: (130, "interrupted")}
+OWN = """
+import os, signal
+import lightning.pytorch as L
+
+class Sender(L.Callback):
+    \"\"\"Sends signals to the process that it runs in.\"\"\"
+
+    def __init__(self, signals: list[int], hook: str = "on_train_batch_start"):
+        def send(*_):
+            if waiting:
+                os.kill(os.getpid(), waiting.pop(0))
+        waiting = list(signals)
+        setattr(self, hook, send)
+"""
+
+
+@pytest.fixture
+def usual_signals():
+    """As in a process of its own; a test runner may have changed them."""
+    before = {number: signal.getsignal(number) for number in (*ENDS, signal.SIGUSR1)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(params=ENDS, ids=["SIGTERM", "SIGINT"])
+def number(request, usual_signals, capsys):
+    """A signal, and that it has ended a command as it should."""
+    yield request.param
+    status, word = ENDS[request.param]
+    assert run.status == status
+    assert capsys.readouterr().err.splitlines()[-1] == f"reblurkit: {word}"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def sends(number, *_, **__):
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def sender(project, monkeypatch):  # noqa: F811
+    (project / "sender.py").write_text(OWN)
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.delitem(sys.modules, "sender", raising=False)
+
+    def words(signals, hook):
+        arguments = {"signals": [*map(int, signals)], "hook": hook}
+        return {"callbacks": [{"class_path": "sender.Sender", "init_args": arguments}]}
+
+    return words
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_trainer_ends_at_once(project, sender, number, command):  # noqa: F811
+    hook = {"fit": "on_train_batch_start", "validate": "on_validation_batch_start"}
+    configure(project / "config.yaml", trainer=sender([number], hook.get(command, f"on_{command}_batch_start")))
+    run.status = run(command, "--config", "config.yaml", "--trainer.default_root_dir", "out")
+    assert not list(project.rglob(f"{MARK}*"))
+
+
+def test_deblur_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, capsys):
+    monkeypatch.chdir(tmp_path)
+    for index in range(3):
+        write_image(torch.rand(3, 20, 24), f"photos/{index}.png")
+    real, calls = reblurkit.inference.Deblurrer.__call__, []
+
+    def second(self, blurry):
+        calls.append(blurry)
+        if len(calls) == 2:
+            sends(number)
+        return real(self, blurry)
+
+    monkeypatch.setattr(reblurkit.inference.Deblurrer, "__call__", second)
+    words = ["deblur", "photos", "--output", "out", "--device", "cpu"]
+    torch.save(UNet(0, (4, 4, 4)).state_dict(), "unet.pt")
+    words += ["--model", "unet", "--network-args", '{"blocks": 0, "widths": [4, 4, 4]}', "--weights", "unet.pt"]
+    run.status = main(words)
+    assert sorted(os.listdir("out")) == ["0.png"]
+    said = capsys.readouterr().err
+    assert main([*words, "--existing", "skip"]) == 0
+    assert sorted(os.listdir("out")) == ["0.png", "1.png", "2.png"]
+    capsys.readouterr()
+    print(said, file=sys.stderr, end="")  # what the fixture looks at
+
+
+@pytest.mark.usefixtures("clips")
+def test_adapt_video_ends_at_once(monkeypatch, number):
+    monkeypatch.setattr(FlowReblurFinetuneCallback, "on_train_start", lambda *_: sends(number))
+    run.status = adapt()
+    assert not os.path.exists("out")
+
+
+@pytest.mark.usefixtures("small_box")
+def test_the_demo_ends_at_once(tmp_path, monkeypatch, number):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reblurkit.cli.demo._Advance, "on_train_batch_end", lambda *_: sends(number))
+    run.status = main(["demo", "--steps", "3"])
+    assert not os.path.exists("runs")
+
+
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_end_that_got_lost_is_still_told(capsys, monkeypatch):
+    def lost(*_):
+        class Careless:
+            def __del__(self):
+                sends(signal.SIGTERM)
+                np.zeros(1).sum()  # the handler runs here, and what it raises is ignored
+
+        Careless()
+
+    monkeypatch.setattr(sys.modules["reblurkit.cli.main"], "check_named_files", lost)
+    assert main(["completion", "bash"]) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "reblurkit: terminated"
+
+
+def test_what_the_caller_handles_or_ignores_is_left_to_it(usual_signals):
+    heard = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append("term"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with listening() as told:
+        sends(signal.SIGTERM)
+        sends(signal.SIGINT)
+    assert heard == ["term"]
+    assert told.signal is None
+
+
+def test_a_signal_that_comes_twice_does_not_disturb_the_cleaning_up(usual_signals):
+    cleaned = []
+
+    def work():
+        try:
+            sends(signal.SIGTERM)
+        finally:
+            sends(signal.SIGTERM)
+            cleaned.append(True)
+
+    with listening() as told, pytest.raises(SystemExit) as end:
+        work()
+    assert cleaned
+    assert end.value.code == told.status == 143
+
+
+def test_slurm_queues_a_training_anew(project, sender, usual_signals, capsys, monkeypatch):  # noqa: F811
+    """SIGUSR1 writes a checkpoint and calls scontrol; SIGTERM, which then comes, waits for the end of the step."""
+    fake = project / "bin" / "scontrol"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\necho "$@" >> {project}/asked\n')
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    for name, value in {"NTASKS": 1, "JOB_ID": 7, "JOB_NAME": "train", "PROCID": 0, "LOCALID": 0, "NODEID": 0}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    options = {**sender([signal.SIGUSR1, signal.SIGTERM], "on_train_batch_start"), "max_epochs": 4}
+    configure(project / "config.yaml", trainer=options)
+    words = ["fit", "--config", "config.yaml", "--trainer.default_root_dir", "out"]
+    assert run(*words) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "reblurkit: terminated"
+    assert (project / "asked").read_text() == "requeue 7\n"
+    saved = torch.load(project / "out" / "hpc_ckpt_1.ckpt", weights_only=True)
+    assert not list(project.rglob(f"{MARK}*"))
+    configure(project / "config.yaml", trainer={"max_epochs": 4})
+    assert run(*words) == 0
+    assert f"resumed out/hpc_ckpt_1.ckpt at epoch {saved['epoch']}, step {saved['global_step']}" in (
+        capsys.readouterr().err.replace(f"{project}/", "")
+    )
