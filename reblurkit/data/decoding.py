@@ -16,6 +16,8 @@ from reblurkit.data.headers import Header, any_size, open_picture, png_layout, r
 from reblurkit.errors import ImageFileError
 
 _BYTES = 20  # that a pixel takes while it is read: in Pillow, as an array, and as three floats
+# Pixels in a byte at most: zlib packs 1032 bytes into one. Other formats can say "all of one colour".
+_DENSEST, _TELLING = 10_000, {"PNG", "JPEG", "TIFF", "BMP"}
 _INVERTED_GREY, _GREY, _RGB = 0, 1, 2  # what the values of a TIFF file mean
 _UNCOMPRESSED = 1
 
@@ -32,6 +34,7 @@ def decode(path: Path) -> NDArray[np.generic]:
         Exception: Of any kind, if it is damaged or no image.
     """
     header = read_header(path)
+    _check_claim(header, path)
     _check_memory(header)
     if header.kind == "PNG" and header.bits == 16:
         return _upright(_deep_png(path, header), header.orientation)
@@ -39,6 +42,13 @@ def decode(path: Path) -> NDArray[np.generic]:
         return _upright(_deep_tiff(path), header.orientation)
     array = _with_pillow(path, header)
     return array if header.kind == "TIFF" else _upright(array, header.orientation)  # Pillow has turned TIFF files
+
+
+def _check_claim(header: Header, path: Path) -> None:
+    """Refuse a damaged header before the pixels that it speaks of are made up, which takes long."""
+    (height, width), bytes_ = header.size, path.stat().st_size
+    if header.kind in _TELLING and height * width > _DENSEST * bytes_:
+        raise ImageFileError(f"a file of {bytes_} bytes cannot hold the {width} x {height} pixels that it speaks of")
 
 
 def _check_memory(header: Header) -> None:

@@ -204,12 +204,13 @@ def test_pictures_that_unpack_to_more_than_memory_are_refused(work, capsys):
     bomb = zlib.compress(bytes(50_000_000))
     (work / "photos" / "wide.png").write_bytes(png(500_000, 500_000, bomb))
     (work / "photos" / "deep.png").write_bytes(png(500_000, 500_000, bomb, 16))
+    (work / "photos" / "small.png").write_bytes(png(24, 10_000_000, zlib.compress(bytes(1000))))
     (work / "photos" / "two.png").write_bytes(png(500_000, 500_000, bomb, 16, (16, 16)))
     (work / "photos" / "text.png").write_bytes(png(16, 16, bomb, 8, (b"zTXt", b"a\0\0" + bomb)))
     (work / "photos" / "profile.png").write_bytes(png(16, 16, bomb, 8, (b"iCCP", b"a\0\0" + bomb)))
     assert deblur("photos") == 1
     told = lines(capsys)
-    for name in ("wide", "deep", "two"):
+    for name in ("wide", "deep", "small", "two"):
         assert any(f"photos/{name}.png" in line for line in told)
 
 

@@ -51,13 +51,15 @@ class Child:
         self._answer(300)  # libraries are imported
 
     def read(self, name: str, path: Path) -> dict[str, str]:
-        """What became of a file."""
+        """What became of a file; ``seconds`` is how long it took."""
         if self._process.poll() is not None:
             self.start()
         assert self._process.stdin is not None
+        start = time.monotonic()
         self._process.stdin.write(json.dumps([name, str(path)]) + "\n")
         self._process.stdin.flush()
         found = self._answer(SECONDS)
+        self.seconds = time.monotonic() - start
         if found["outcome"] in ("crash", "over time"):
             self.close()
         return found
@@ -105,9 +107,8 @@ def fuzz(names: list[str], *, count: int, seconds: float, seed: int, keep: Path)
                 suffix = formats()[name].suffix
                 path = folder / f"input{suffix}"
                 path.write_bytes(content)
-                start = time.monotonic()
                 found = child.read(name, path)
-                slowest[name] = max(slowest[name], time.monotonic() - start)
+                slowest[name] = max(slowest[name], child.seconds)
                 if canary.exists():
                     canary.unlink()
                     found = {"outcome": "executed", "what": found["what"]}
