@@ -44,8 +44,7 @@ class DrawnBlur(nn.Module, ABC):
             image: ``(B, C, H, W)`` in [0, 1].
             generator: Source of the draws for this call, on the CPU; default: this object's own.
         """
-        if not isinstance(image, Tensor) or not image.ndim:
-            check_image(image)
+        check_image(image)
         return self.blur(image, self.draw(len(image), generator))
 
     @abstractmethod
@@ -85,16 +84,6 @@ class RandomBlur(DrawnBlur):
     def __init__(self, seed: int | None, linear: bool) -> None:
         super().__init__(seed)
         self.linear = linear
-
-    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Blur with new draws.
-
-        Args:
-            image: ``(B, C, H, W)`` in [0, 1].
-            generator: Source of the draws for this call, on the CPU; default: this object's own.
-        """
-        check_image(image)
-        return super().forward(image, generator)
 
     def blur(self, image: Tensor, drawn: Tensor) -> Tensor:
         """Blur with what was drawn.

@@ -86,6 +86,16 @@ class RealisticBlur(DrawnBlur):
         """That of the motion, and what demosaicing looks at."""
         return self.motion.border + _DEMOSAICING
 
+    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Blur with new draws; clips are averaged.
+
+        Args:
+            image: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)`` in [0, 1].
+            generator: Source of the draws for this call, on the CPU; default: this object's own.
+        """
+        _check(image)
+        return self.blur(image, self.draw(len(image), generator))
+
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw motions and seeds: ``(count, n)`` float64, flattened motions with a seed behind."""
         generator = generator or self._generator
@@ -96,15 +106,10 @@ class RealisticBlur(DrawnBlur):
 
     def blur(self, image: Tensor, drawn: Tensor) -> Tensor:
         """Blur and photograph; see the class for clips."""
-        frames = image[:, None] if isinstance(image, Tensor) and image.ndim == 4 else image
-        if isinstance(frames, Tensor) and frames.ndim == 5 and frames.numel():
-            check_image(frames.flatten(0, 1))
-        else:
-            check_image(image)
-        if len(drawn) != len(image) or frames.shape[2] != 3:
-            raise ShapeError(
-                f"expected RGB images and one draw for each, but came {tuple(image.shape)} and {len(drawn)} draws"
-            )
+        _check(image)
+        if len(drawn) != len(image):
+            raise ShapeError(f"expected one draw an image, {len(image)}, but came {len(drawn)}")
+        frames = image if image.ndim == 5 else image[:, None]
         wide = torch.promote_types(image.dtype, torch.float32)
         frames = frames.to(wide)
         light = to_light(frames.flatten(0, 1)).view_as(frames)
@@ -132,3 +137,13 @@ class RealisticBlur(DrawnBlur):
     def extra_repr(self) -> str:
         """The options, for ``repr``."""
         return f"saturation={self.saturation}, shot={self.shot}, read={self.read}, seed={self.seed}"
+
+
+def _check(image: Tensor) -> None:
+    """Check that these are RGB images or clips."""
+    is_clip = isinstance(image, Tensor) and image.ndim == 5 and image.numel() > 0
+    check_image(image.flatten(0, 1) if is_clip else image)
+    if image.shape[-3] != 3:
+        raise ShapeError(
+            f"expected RGB images (B, 3, H, W) or clips (B, T, 3, H, W), but the shape is {tuple(image.shape)}"
+        )

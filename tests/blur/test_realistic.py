@@ -104,7 +104,7 @@ def test_wrong_input():
     with pytest.raises(ArgumentError, match=r"`shot` must be a number in \[0, 1\]"):
         RealisticBlur(shot=-1)
     for shape in ((1, 1, 8, 8), (1, 5, 1, 8, 8)):
-        with pytest.raises(ShapeError, match="expected RGB images and one draw for each"):
+        with pytest.raises(ShapeError, match=r"expected RGB images \(B, 3, H, W\) or clips"):
             RealisticBlur()(torch.rand(shape))
     with pytest.raises(ShapeError):
         RealisticBlur()(torch.rand(3, 8, 8))
