@@ -99,19 +99,23 @@ def grid_of_places(height: int, width: int, rows: int, columns: int) -> list[Pla
     ]
 
 
-def spread(kernel: Tensor) -> Tensor:
+def spread(kernel: Tensor, least: float = 0.0) -> Tensor:
     """How wide a kernel is: the root of its second moment about its centre of mass, in pixels.
 
-    0 for a dot, wherever it lies; for a straight stroke of n pixels about n / 3.5; for a Gaussian 1.4 sigma.
+    0 for a dot, wherever it lies; for a straight stroke of n pixels about n / 3.5; for a Gaussian 1.4 sigma. Far
+    values weigh most: where a network did what no filter does, they are a faint cloud that says nothing of blur, and
+    ``least=0.2``, say, leaves it out.
 
     Args:
         kernel: ``(..., H, W)``, nonnegative, not all 0.
+        least: Values below this share of the largest do not count, in [0, 1].
 
     Returns:
         ``(...)``, in pixels.
 
     Raises:
         ShapeError: If the kernel has fewer than two dimensions.
+        ArgumentError: If ``least`` is not in [0, 1].
 
     Example:
         >>> spread(torch.tensor([[0.25, 0.25, 0.25, 0.25]]))
@@ -119,6 +123,9 @@ def spread(kernel: Tensor) -> Tensor:
     """
     if kernel.ndim < 2:
         raise ShapeError(f"`kernel` must be (..., H, W), but its shape is {tuple(kernel.shape)}")
+    if not 0 <= least <= 1:
+        raise ArgumentError(f"`least` must be in [0, 1], but is {least}")
+    kernel = torch.where(kernel < least * kernel.amax((-2, -1), keepdim=True), 0, kernel)
     mass = kernel / kernel.sum((-2, -1), keepdim=True)
     variance = torch.zeros_like(mass[..., 0, 0])
     for axis in (-2, -1):

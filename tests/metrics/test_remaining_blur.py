@@ -107,6 +107,8 @@ def test_spread():
     dot[4, 1] = 1
     two[2, 0] = two[2, 4] = 1  # 2 pixels to both sides
     assert spread(torch.stack([dot, two])).tolist() == [0, 2]
+    cloud = F.pad(two, [3] * 4) + 0.1
+    assert spread(cloud, least=0.2).item() == 2 < spread(cloud).item()
     x = torch.arange(41, dtype=torch.float64) - 20
     gaussian = torch.exp(-x.square() / 18)
     assert spread(torch.outer(gaussian, gaussian)).item() == pytest.approx(3 * math.sqrt(2), rel=1e-4)
@@ -123,3 +125,5 @@ def test_wrong_input(sharp):
         remaining_blur_kernel(sharp, sharp, center=[(1, 2, 3)])
     with pytest.raises(ShapeError, match=r"must be \(..., H, W\)"):
         spread(torch.ones(3))
+    with pytest.raises(ArgumentError, match=r"`least` must be in \[0, 1\], but is 2"):
+        spread(torch.ones(3, 3), least=2)
