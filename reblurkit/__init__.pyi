@@ -17,6 +17,7 @@ from reblurkit.plugins.datamodules.unpaired import UnpairedDataModule as Unpaire
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin as ReblurLossMixin
 from reblurkit.plugins.mixins.reblur import strip_reblur as strip_reblur
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator as Blur2BlurTranslator
+from reblurkit.plugins.tasks.cycle import CycleTranslator as CycleTranslator
 from reblurkit.plugins.tasks.deblur import DeblurTask as DeblurTask
 from reblurkit.plugins.tasks.reblur import ReblurTask as ReblurTask
 

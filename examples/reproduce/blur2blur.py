@@ -2,6 +2,7 @@
 
 python examples/reproduce/blur2blur.py --photos FOLDER --seeds 3 --output runs/blur2blur
 python examples/reproduce/blur2blur.py --fast        # shows that it runs, nothing more
+python examples/reproduce/blur2blur.py --table --help  # the slides' table, with the rivals, see blur2blur_table.py
 
 Two cameras photograph sharp scenes. The known one blurs every photo alike (an isotropic Gaussian), and a small
 deblurrer is trained on its pairs. The unknown one blurs otherwise (--unknown). The translator sees blurry photos of the
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -279,4 +281,9 @@ def mean_over_seeds(runs, domain, key, minus=None):
 
 
 if __name__ == "__main__":
-    main()
+    if "--table" in sys.argv:
+        import blur2blur_table
+
+        blur2blur_table.main([word for word in sys.argv[1:] if word != "--table"])
+    else:
+        main()

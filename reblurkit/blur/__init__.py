@@ -8,8 +8,10 @@ from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
 from reblurkit.blur.mask import flow_kernel_mask
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.noise import CameraNoise
-from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.blur.random_blur import DrawnBlur, RandomBlur
+from reblurkit.blur.realistic import RealisticBlur
 from reblurkit.blur.shake import ShakeBlur
+from reblurkit.blur.shuffled import ShuffledDegradation
 from reblurkit.blur.table import kernel_table
 from reblurkit.blur.transfer import BlurTransfer
 from reblurkit.blur.warp_blur import FlowWarpBlur, flow_warp_blur
@@ -18,12 +20,15 @@ __all__ = [
     "BlurTransfer",
     "CameraNoise",
     "DefocusBlur",
+    "DrawnBlur",
     "FlowKernelBlur",
     "FlowLineBlur",
     "FlowWarpBlur",
     "MotionBlur",
     "RandomBlur",
+    "RealisticBlur",
     "ShakeBlur",
+    "ShuffledDegradation",
     "average_frames",
     "exposure_from",
     "flow_kernel_blur",

@@ -47,6 +47,7 @@ class DefocusBlur(RandomExtentBlur):
         kernels: Tensor = inside.float().view(count, side, _FINE, side, _FINE).mean((2, 4))
         return kernels / kernels.sum((1, 2), keepdim=True)
 
-    def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
+    def blur_values(self, image: Tensor, drawn: Tensor) -> Tensor:
+        """Blur values as they are."""
         blurred: Tensor = filter2d(image, drawn, border_type="replicate")
         return blurred

@@ -82,7 +82,8 @@ class MotionBlur(RandomExtentBlur):
         flows = flows * (_longest(drawn) / _longest(flows).clamp(min=torch.finfo(flows.dtype).tiny))
         return flows[:, 0], flows[:, 1]
 
-    def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
+    def blur_values(self, image: Tensor, drawn: Tensor) -> Tensor:
+        """Blur values as they are."""
         return flow_line_blur(image, *self.flows(drawn, (image.shape[-2], image.shape[-1])))
 
 

@@ -98,7 +98,7 @@ class CameraNoise(nn.Module):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         chances = [torch.rand(3, generator=generator, dtype=torch.float64) for generator in generators]
         gain, is_jpeg, quality = torch.stack(chances, 1)
-        noise = torch.stack([_normal(image[0], generator) for generator in generators])
+        noise = torch.stack([normal_like(image[0], generator) for generator in generators])
         light = to_light(image).clamp(min=0)
         light = light + gain[:, None, None, None].to(light) * (self.read**2 + self.shot**2 * light).sqrt() * noise
         levels = (from_light(light.clamp(0, 1)) * 255).round().to(torch.uint8)
@@ -106,7 +106,7 @@ class CameraNoise(nn.Module):
         if files:
             lowest, highest = self.jpeg
             qualities = [lowest + int((highest - lowest + 1) * share) for share in quality[files].tolist()]
-            levels[files] = _jpeg(levels[files], qualities)
+            levels[files] = jpeg(levels[files], qualities)
         return levels.to(image) / 255
 
     def extra_repr(self) -> str:
@@ -114,8 +114,8 @@ class CameraNoise(nn.Module):
         return f"shot={self.shot}, read={self.read}, jpeg={self.jpeg}, jpeg_share={self.jpeg_share}, seed={self.seed}"
 
 
-def _jpeg(levels: Tensor, qualities: Sequence[int]) -> Tensor:
-    """What JPEG files make of images, ``(B, 3, H, W)`` uint8."""
+def jpeg(levels: Tensor, qualities: Sequence[int]) -> Tensor:
+    """What JPEG files make of images, ``(B, 3, H, W)`` uint8; a quality each."""
     if levels.device.type == "cpu":
         return torch.stack(list(map(_jpeg_file, levels, qualities)))
     # A file would make the device and the CPU wait for each other. So would qualities on the device, which are checked.
@@ -123,13 +123,13 @@ def _jpeg(levels: Tensor, qualities: Sequence[int]) -> Tensor:
     return (coded * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def normal_like(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal numbers drawn on the image's device, from a stream that the generator, on the CPU, chooses."""
+    stream = torch.Generator(like.device).manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
+    return torch.randn(like.shape, generator=stream, device=like.device, dtype=like.dtype)
+
+
 def _jpeg_file(levels: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
     return torch.from_numpy(np.array(JpegImageFile(file))).permute(2, 0, 1)
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal numbers drawn on the image's device, from a stream that the generator, on the CPU, chooses."""
-    stream = torch.Generator(like.device).manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
-    return torch.randn(like.shape, generator=stream, device=like.device, dtype=like.dtype)

@@ -73,7 +73,8 @@ class ShakeBlur(RandomBlur):
         """Draw one kernel, ``(size, size)`` float64 with sum 1."""
         return self.draw(1, generator)[0]
 
-    def _blurred(self, image: Tensor, drawn: Tensor) -> Tensor:
+    def blur_values(self, image: Tensor, drawn: Tensor) -> Tensor:
+        """Blur values as they are."""
         # filter2d slides the kernel without flipping it; a trajectory has no preferred direction of time
         blurred: Tensor = filter2d(image, drawn, border_type="replicate")
         return blurred

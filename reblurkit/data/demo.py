@@ -9,7 +9,7 @@ from skimage import data
 from torch import Tensor
 from torch.nn import functional as F
 
-from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.blur.random_blur import DrawnBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.augmentation import flip_and_turn, random_crop
 from reblurkit.data.paired import PairedItem
@@ -46,7 +46,7 @@ class DemoPhotos(DrawnItems[PairedItem]):
         *,
         crop: int = 96,
         crops_per_photo: int = 64,
-        blur: RandomBlur | None = None,
+        blur: DrawnBlur | None = None,
         seed: int = 0,
     ) -> None:
         self.names = _PHOTOS[split]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from reblurkit.blur.noise import CameraNoise
-from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.blur.random_blur import DrawnBlur
 from reblurkit.data.augmentation import flip_and_turn, random_place
 from reblurkit.data.images import Levels
 from reblurkit.data.paired import PairedItem
@@ -20,7 +20,7 @@ from reblurkit.data.photos import PhotoFolder
 from reblurkit.data.sampling import Draw, draw_generator
 from reblurkit.errors import ArgumentError
 
-Blurs = Sequence[RandomBlur]
+Blurs = Sequence[DrawnBlur]
 
 
 class Plan(TypedDict):
@@ -248,7 +248,7 @@ def check_blurs(blurs: Blurs) -> None:
     Raises:
         ArgumentError: If not.
     """
-    if not isinstance(blurs, Sequence) or not blurs or not all(isinstance(blur, RandomBlur) for blur in blurs):
+    if not isinstance(blurs, Sequence) or not blurs or not all(isinstance(blur, DrawnBlur) for blur in blurs):
         raise ArgumentError(
             f"`blur` must be a list of random blurs, such as [MotionBlur(), ShakeBlur(25)], but is {blurs!r}"
         )

@@ -13,7 +13,7 @@ from reblurkit.core.calls import call_frozen, check_attached, finest_scale
 from reblurkit.core.checks import check_images
 from reblurkit.errors import ArgumentError
 
-AdversarialKind = Literal["vanilla", "hinge", "wgan"]
+AdversarialKind = Literal["vanilla", "hinge", "lsgan", "wgan"]
 Scores = Tensor | Sequence[Tensor]
 
 
@@ -25,16 +25,18 @@ class AdversarialLoss:
     ============ =============================================== ================================
     ``vanilla``  -log s(D(real)) - log(1 - s(D(fake)))           -log s(D(fake))
     ``hinge``    max(0, 1 - D(real)) + max(0, 1 + D(fake))       -D(fake)
+    ``lsgan``    (D(real) - 1)^2 + D(fake)^2                     (D(fake) - 1)^2
     ``wgan``     D(fake) - D(real)                               -D(fake)
     ============ =============================================== ================================
 
     with the sigmoid s, a mean over every map of scores, and a mean over maps where a discriminator returns a list
     (several scales). ``vanilla`` is Goodfellow et al.'s with their non-saturating generator term, ``hinge`` Lim and
-    Ye's, ``wgan`` Arjovsky et al.'s, which wants a :func:`gradient_penalty`. The two halves of the discriminator's
-    loss are summed as in these papers; pix2pix and the programs derived from it, Blur2Blur's too, halve the sum.
+    Ye's, ``lsgan`` Mao et al.'s, ``wgan`` Arjovsky et al.'s, which wants a :func:`gradient_penalty` or weights that are
+    cut off. The two halves of the discriminator's loss are summed; pix2pix and the programs derived from it, those of
+    CycleGAN and Blur2Blur too, halve the sum.
 
     Args:
-        kind: ``"vanilla"``, ``"hinge"`` or ``"wgan"``.
+        kind: ``"vanilla"``, ``"hinge"``, ``"lsgan"`` or ``"wgan"``.
 
     Raises:
         ArgumentError: If ``kind`` is unknown.
@@ -53,6 +55,8 @@ class AdversarialLoss:
         """The network's loss, of the discriminator's scores for its images."""
         if self.kind == "vanilla":
             return _mean(F.softplus(-scores) for scores in _maps(fake))
+        if self.kind == "lsgan":
+            return _mean((1 - scores).square() for scores in _maps(fake))
         return _mean(-scores for scores in _maps(fake))
 
     def discriminator(self, real: Scores, fake: Scores) -> Tensor:
@@ -61,6 +65,8 @@ class AdversarialLoss:
             return _mean(F.softplus(-scores) for scores in _maps(real)) + _mean(map(F.softplus, _maps(fake)))
         if self.kind == "hinge":
             return _mean(F.relu(1 - scores) for scores in _maps(real)) + _mean(F.relu(1 + s) for s in _maps(fake))
+        if self.kind == "lsgan":
+            return _mean((1 - scores).square() for scores in _maps(real)) + _mean(s.square() for s in _maps(fake))
         return _mean(_maps(fake)) - _mean(_maps(real))
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from reblurkit.metrics.max_over_order import MaxOverOrder
 from reblurkit.metrics.niqe import NIQE
 from reblurkit.metrics.niqe_model import PristineModel, fit_pristine
 from reblurkit.metrics.psnr import PSNR, ReblurPSNR
+from reblurkit.metrics.remaining_blur import grid_of_places, remaining_blur_kernel, spread
 from reblurkit.metrics.ssim import SSIM
 
 __all__ = [
@@ -24,4 +25,7 @@ __all__ = [
     "PristineModel",
     "ReblurPSNR",
     "fit_pristine",
+    "grid_of_places",
+    "remaining_blur_kernel",
+    "spread",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,13 +17,21 @@ _HEADER = 30
 _MARK = (255, 196, 0)
 
 
-def comparison_grid(rows: Sequence[Mapping[str, Tensor]], *, width: int = 360, detail: int = 128) -> Image.Image:
+def comparison_grid(
+    rows: Sequence[Mapping[str, Tensor]],
+    *,
+    kernels: Sequence[Mapping[str, Tensor]] | None = None,
+    width: int = 360,
+    detail: int = 128,
+) -> Image.Image:
     """Draw versions of images side by side, each with an enlarged detail below.
 
     The detail is the same in a row: where the last column, by convention the sharp image, has the most texture.
 
     Args:
         rows: For each row a dict from column title to an image ``(3, H, W)`` in [0, 1]; one size a row.
+        kernels: For each row a dict from column title to a kernel ``(h, w)``, drawn in the lower right corner of the
+            image, its largest value white. Columns may be left out.
         width: Width of a column in pixels of the drawing.
         detail: Width of the detail in pixels of the images; it is half as high.
 
@@ -31,7 +39,7 @@ def comparison_grid(rows: Sequence[Mapping[str, Tensor]], *, width: int = 360, d
         An RGB picture.
 
     Raises:
-        ArgumentError: If there are no rows or their titles differ.
+        ArgumentError: If there are no rows, their titles differ, or kernels are not of these rows and titles.
 
     Example:
         >>> image = torch.rand(3, 60, 90)
@@ -40,8 +48,13 @@ def comparison_grid(rows: Sequence[Mapping[str, Tensor]], *, width: int = 360, d
     """
     if not rows or any(list(row) != list(rows[0]) for row in rows):
         raise ArgumentError("a grid needs at least one row, and the same titles in every row")
-    boxes = [_texture(list(row.values())[-1], detail) for row in rows]
-    strips = [[_cell(image, box, width) for image in row.values()] for row, box in zip(rows, boxes, strict=True)]
+    kernels = [{}] * len(rows) if kernels is None else kernels
+    if len(kernels) != len(rows) or any(set(row) - set(rows[0]) for row in kernels):
+        raise ArgumentError("`kernels` must hold a dict for each row of the grid, with titles of the grid")
+    strips = []
+    for row, corners in zip(rows, kernels, strict=True):
+        box = textured_window(list(row.values())[-1], detail)
+        strips.append([_cell(image, box, width, corners.get(title)) for title, image in row.items()])
     columns = len(rows[0])
     size = (columns * (width + _GAP) + _GAP, _HEADER + sum(strip[0].height + _GAP for strip in strips))
     grid = Image.new("RGB", size, "white")
@@ -57,23 +70,13 @@ def comparison_grid(rows: Sequence[Mapping[str, Tensor]], *, width: int = 360, d
     return grid
 
 
-def _cell(image: Tensor, box: tuple[int, int, int, int], width: int) -> Image.Image:
-    """The image at the column's width, the detail's place marked, and the detail below, enlarged to the same width."""
-    picture = Image.fromarray(to_uint8(image))
-    scale = width / picture.width
-    whole = picture.resize((width, round(picture.height * scale)), Image.Resampling.LANCZOS)
-    ImageDraw.Draw(whole).rectangle([scale * edge for edge in box], outline=_MARK, width=2)
-    left, top, right, bottom = box
-    # Nearest neighbour shows the pixels as they are; smoothing would add a blur of the drawing's own.
-    zoomed = picture.crop(box).resize((width, round(width * (bottom - top) / (right - left))), Image.Resampling.NEAREST)
-    cell = Image.new("RGB", (width, whole.height + _GAP // 2 + zoomed.height), "white")
-    cell.paste(whole, (0, 0))
-    cell.paste(zoomed, (0, whole.height + _GAP // 2))
-    return cell
+def textured_window(image: Tensor, detail: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the window with the most gradient; a wide window, to keep rows low.
 
-
-def _texture(image: Tensor, detail: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the window with the most gradient; a wide window, to keep rows low."""
+    Args:
+        image: ``(3, H, W)``.
+        detail: Width of the window in pixels; it is half as high. Of a small image at most half the width.
+    """
     height, width = image.shape[-2:]
     side = min(detail, width // 2)  # of a small image a smaller part, so that it is enlarged at all
     window = (min(height, max(side // 2, 1)), max(side, 1))
@@ -83,3 +86,30 @@ def _texture(image: Tensor, detail: int) -> tuple[int, int, int, int]:
     means = F.avg_pool2d(F.avg_pool2d(strength[None, None], (window[0], 1), 1), (1, window[1]), 1)[0, 0]
     top, left = divmod(int(torch.argmax(means)), means.shape[1])
     return left, top, left + window[1], top + window[0]
+
+
+def _cell(image: Tensor, box: tuple[int, int, int, int], width: int, kernel: Tensor | None) -> Image.Image:
+    """The image at the column's width, the detail's place marked, and the detail below, enlarged to the same width."""
+    picture = Image.fromarray(to_uint8(image))
+    scale = width / picture.width
+    whole = picture.resize((width, round(picture.height * scale)), Image.Resampling.LANCZOS)
+    ImageDraw.Draw(whole).rectangle([scale * edge for edge in box], outline=_MARK, width=2)
+    if kernel is not None:
+        corner = _corner(kernel, min(whole.size) // 3)
+        whole.paste(corner, (whole.width - corner.width, whole.height - corner.height))
+    left, top, right, bottom = box
+    # Nearest neighbour shows the pixels as they are; smoothing would add a blur of the drawing's own.
+    zoomed = picture.crop(box).resize((width, round(width * (bottom - top) / (right - left))), Image.Resampling.NEAREST)
+    cell = Image.new("RGB", (width, whole.height + _GAP // 2 + zoomed.height), "white")
+    cell.paste(whole, (0, 0))
+    cell.paste(zoomed, (0, whole.height + _GAP // 2))
+    return cell
+
+
+def _corner(kernel: Tensor, largest: int) -> Image.Image:
+    """A kernel with a white frame, each value a square of pixels as large as fits; black where it is not finite."""
+    kernel = kernel.detach().float().cpu().nan_to_num(0)
+    grey = Image.fromarray(to_uint8((kernel / kernel.amax().clamp(min=1e-12)).expand(3, -1, -1)))
+    side = max(largest // max(grey.size), 1)
+    grey = grey.resize((grey.width * side, grey.height * side), Image.Resampling.NEAREST)
+    return ImageOps.expand(grey, 2, "white")

@@ -17,6 +17,7 @@ from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin as Adversa
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin as ReblurLossMixin
 from reblurkit.plugins.mixins.reblur import strip_reblur as strip_reblur
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator as Blur2BlurTranslator
+from reblurkit.plugins.tasks.cycle import CycleTranslator as CycleTranslator
 from reblurkit.plugins.tasks.deblur import DeblurTask as DeblurTask
 from reblurkit.plugins.tasks.deblur import WeightedLoss as WeightedLoss
 from reblurkit.plugins.tasks.kernel_wizard import KernelWizardTask as KernelWizardTask

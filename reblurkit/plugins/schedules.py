@@ -44,9 +44,9 @@ def halved(step: int, steps: int) -> float:
     return float(0.5 ** sum(step >= int(share * steps) for share in (0.5, 0.75, 0.9)))
 
 
-def constant_then_linear(step: int, steps: int) -> float:
-    """Constant for a third of the training, then linear to 0: Blur2Blur's."""
-    return min(1.0, max(0.0, (steps - step) / max(steps - steps // 3, 1)))
+def constant_then_linear(step: int, steps: int, parts: int = 3) -> float:
+    """Constant for one in ``parts`` of the training, then linear to 0: a third is Blur2Blur's, half CycleGAN's."""
+    return min(1.0, max(0.0, (steps - step) / max(steps - steps // parts, 1)))
 
 
 def cosine(step: int, steps: int) -> float:

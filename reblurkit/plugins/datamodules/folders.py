@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import Dataset
 
-from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.blur.random_blur import DrawnBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.demo import DemoPhotos
@@ -136,7 +136,7 @@ class DemoDataModule(ImageDataModule):
         batch_size: int = 8,
         crop: int = 96,
         crops_per_photo: int = 64,
-        blur: RandomBlur | None = None,
+        blur: DrawnBlur | None = None,
         device_augmentation: PairAugmentation | None = None,
         num_workers: int = 0,
         seed: int = 0,

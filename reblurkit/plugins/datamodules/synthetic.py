@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.noise import CameraNoise
-from reblurkit.blur.random_blur import RandomBlur
+from reblurkit.blur.random_blur import DrawnBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.photos import PhotoFolder
@@ -54,7 +54,7 @@ class SyntheticBlurDataModule(ImageDataModule):
         *,
         val_root: str | os.PathLike[str] | None = None,
         test_root: str | os.PathLike[str] | None = None,
-        blur: Sequence[RandomBlur] | None = None,
+        blur: Sequence[DrawnBlur] | None = None,
         noise: CameraNoise | bool = True,
         sharp_share: float = 0.0,
         batch_size: int = 16,

@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from reblurkit.core.calls import Frozen, check_two_networks, finest_scale
-from reblurkit.core.checks import FirstBatchCheck, check_images, named_as
-from reblurkit.data.sampling import seeded
-from reblurkit.errors import ArgumentError, DownloadError, PluginError, ShapeError
+from reblurkit.core.calls import Frozen, check_two_networks
+from reblurkit.core.checks import named_as
+from reblurkit.errors import ArgumentError, DownloadError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
 from reblurkit.losses.perceptual import MultiScalePerceptualLoss
 from reblurkit.models.composed import Composed
@@ -26,14 +24,11 @@ from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.patchgan import PatchGAN
 from reblurkit.models.starting_weights import start_from
-from reblurkit.plugins.callbacks.translation_watch import TranslationWatch
-from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, constant_then_linear
-from reblurkit.plugins.shares import counted_images
-from reblurkit.plugins.tasks.translation_metrics import TranslationMetrics
+from reblurkit.plugins.tasks.unpaired import UnpairedTask, Versions, changes, held_fixed, mean_score, outputs_of
 
 
-class Blur2BlurTranslator(OwnNames, L.LightningModule):
+class Blur2BlurTranslator(UnpairedTask):
     """Learns from unpaired images to turn the blur of a camera into blur that a trained network removes.
 
     Pham et al., *Blur2Blur: Blur Conversion for Unsupervised Image Deblurring on Unknown Domains* (CVPR 2024). A
@@ -51,8 +46,7 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
     loss is the papers' sum of both halves, not its half; the learning rate falls every step, not every epoch.
 
     Optimization is manual: ``trainer.global_step`` and ``max_steps`` count both optimizers, two a batch, and Lightning
-    refuses ``gradient_clip_val`` and ``accumulate_grad_batches``. Random numbers of a step are a function of (seed,
-    step, process), so a resumed run is bit-equal to one that was not interrupted.
+    refuses ``gradient_clip_val`` and ``accumulate_grad_batches``. A resumed run is bit-equal.
 
     Batches are dicts: for training ``blurry`` and ``sharp`` of the target camera, unpaired, and ``known_blurry`` and
     ``known_sharp``, pairs of the known blur, where ``known_blur`` asks for them; for validation and tests ``blurry``
@@ -123,11 +117,11 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         score: Metric | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if not (perceptual_weight >= 0 and gradient_penalty >= 0 and seed >= 0 and min(lr, discriminator_lr or lr) > 0):
+        super().__init__(score, seed)
+        if not (perceptual_weight >= 0 and gradient_penalty >= 0 and min(lr, discriminator_lr or lr) > 0):
             raise ArgumentError(
-                "`perceptual_weight`, `gradient_penalty` and `seed` must be at least 0 and learning rates above 0, but "
-                f"are {perceptual_weight}, {gradient_penalty}, {seed}, {lr} and {discriminator_lr}"
+                "`perceptual_weight` and `gradient_penalty` must be at least 0 and learning rates above 0, but are "
+                f"{perceptual_weight}, {gradient_penalty}, {lr} and {discriminator_lr}"
             )
         if deblur_network is None and (deblur_weights is not None or score is not None):
             raise ArgumentError("`deblur_weights` and `score` belong to a `deblur_network`: give one")
@@ -141,7 +135,6 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         for name, module in modules.items():
             if not isinstance(module, nn.Module | None):
                 raise ArgumentError(f"`{name}` must be an nn.Module, but is {module!r}")
-        self.automatic_optimization = False
         self.generator = generator or MIMOUNet(identity=True)
         self.discriminator = discriminator or PatchGAN()
         check_two_networks(self.generator, self.discriminator, "discriminator")
@@ -159,18 +152,10 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         self.known_blur = known_blur
         self.lr = lr
         self.discriminator_lr = discriminator_lr or lr
-        self.seed = seed
         if deblur_network is not None:
             start_from(deblur_network, deblur_weights, trained=False)
         self._deblur = None if deblur_network is None else Frozen(deblur_network)
-        self.metrics = nn.ModuleDict({stage: TranslationMetrics(score) for stage in ("val", "test")})
         self._sample: Tensor | None = None  # of known blur, to be seen beside the translated images
-        self._check_range = FirstBatchCheck()
-        self._watch = TranslationWatch()
-
-    def forward(self, blurry: Tensor) -> Tensor:
-        """Translate ``(B, 3, H, W)`` of any size in [0, 1]; the result is the full size and not clamped."""
-        return finest_scale(FullSize(self.generator)(blurry))
 
     def compose(self, deblur_network: nn.Module) -> nn.Module:
         """Both networks as one that makes unknown blur sharp, with the generator as it is now.
@@ -191,23 +176,6 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
             )
         return Composed(copy.deepcopy(self.generator), deblur_network).eval()
 
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """One step of the discriminator, then one of the generator, on the same images."""
-        self._check(batch, ["blurry", *self._real_keys])
-        blurry = batch["blurry"]
-        with seeded((self.seed, self.trainer.global_step, self.global_rank), blurry.device):
-            terms = self._step(batch, blurry)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
-        return terms
-
-    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Measure a batch; returns ``pictures`` for :class:`reblurkit.plugins.ImageLogger`."""
-        return self._measure(batch, batch_idx, "val")
-
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Measure a batch; returns ``pictures``, and the ``metrics`` of each image by name."""
-        return self._measure(batch, batch_idx, "test")
-
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Deblur a batch: ``translated``, ``deblurred`` (as translated, without a ``deblur_network``), ``name``."""
         translated = self(batch["blurry"]).clamp(0, 1)
@@ -219,40 +187,26 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         if self._deblur is None:
             rank_zero_warn("there is no `deblur_network`: the predicted images are translated, and still blurry")
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics."""
-        self._report("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the test metrics."""
-        self._report("test")
-
     def configure_optimizers(self) -> Any:
         """One optimizer for each network, generator first, with the authors' learning rates."""
         optimizers = [
             torch.optim.Adam(network.parameters(), lr, betas=(0.5, 0.999))
             for network, lr in ((self.generator, self.lr), (self.discriminator, self.discriminator_lr))
         ]
-        batches = self.trainer.estimated_stepping_batches
-        if self.trainer.max_steps != -1:
-            batches = min(batches, self.trainer.max_steps // 2)  # both optimizers count
-        if math.isinf(batches):
-            raise PluginError("the learning rate falls over the length of the training: set max_epochs or max_steps")
-        return optimizers, [OverTraining(each, int(batches), constant_then_linear) for each in optimizers]
+        return self._over_training(optimizers, constant_then_linear)
 
-    def configure_callbacks(self) -> list[L.Callback]:
-        """Adds the watch that warns when a training goes wrong."""
-        return [*cast("list[L.Callback]", super().configure_callbacks()), self._watch]
+    @property
+    def _translating(self) -> nn.Module:
+        return self.generator
 
-    def _step(self, batch: Mapping[str, Any], blurry: Tensor) -> dict[str, Tensor]:
+    @property
+    def _training_keys(self) -> list[str]:
+        return ["blurry", *self._real_keys]
+
+    def _step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         generator_step, discriminator_step = cast("list[Any]", self.optimizers())
-        outputs = self.generator(blurry)
-        outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-        if outputs[-1].shape != blurry.shape:
-            raise ShapeError(
-                f"the generator must keep the shape of its input, {tuple(blurry.shape)}, but returned "
-                f"{tuple(outputs[-1].shape)}"
-            )
+        blurry = batch["blurry"]
+        outputs = outputs_of(self.generator, blurry)
         real = self._real(batch)
         reals, fakes = self._inner(_pyramid(real, outputs)), self._inner(outputs)
         fixed = [fake.detach() for fake in fakes]
@@ -263,31 +217,24 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         if self.gradient_penalty:
             penalty = gradient_penalty(self.discriminator, reals, fixed)
             loss = loss + self.gradient_penalty * penalty
-        discriminator_step.zero_grad()
-        self.manual_backward(loss)
-        discriminator_step.step()
+        self._minimise(discriminator_step, loss)
 
-        self.discriminator.requires_grad_(False)
-        adversarial = self.adversarial.generator(self._scores(fakes))
-        self.discriminator.requires_grad_(True)
+        with held_fixed(self.discriminator):
+            adversarial = self.adversarial.generator(self._scores(fakes))
         perceptual = self._content(outputs, blurry) if self.perceptual_weight else torch.zeros_like(adversarial)
-        generator_step.zero_grad()
-        self.manual_backward(adversarial + self.perceptual_weight * perceptual)
-        generator_step.step()
+        self._minimise(generator_step, adversarial + self.perceptual_weight * perceptual)
         for scheduler in cast("list[OverTraining]", self.lr_schedulers()):
             scheduler.step()
 
         self._sample = real[0]
-        translated = outputs[-1].detach()
         return {
             "loss_adversarial": adversarial.detach(),
             "loss_perceptual": perceptual.detach(),
             "loss_discriminator": discriminator_loss.detach(),
             "gradient_penalty": penalty.detach(),
-            "score_real": _mean(real_scores),
-            "score_fake": _mean(fake_scores),
-            "contrast": _contrast(translated) / _contrast(blurry),
-            "colour_shift": 255 * (translated - blurry).mean((0, 2, 3)).abs().amax(),
+            "score_real": mean_score(real_scores),
+            "score_fake": mean_score(fake_scores),
+            **changes(outputs[-1], blurry),
         }
 
     @property
@@ -336,46 +283,23 @@ class Blur2BlurTranslator(OwnNames, L.LightningModule):
         deblurred: Tensor = FullSize(self._deblur.on(image))(image)
         return deblurred.clamp(0, 1)
 
-    def _measure(self, batch: Mapping[str, Any], batch_idx: int, stage: str) -> dict[str, Any]:
-        self._check(batch, ["blurry"])
-        blurry, sharp = batch["blurry"], batch.get("sharp")
+    def _versions(self, blurry: Tensor) -> Versions:
         translated = self(blurry).clamp(0, 1)
-        pictures = {"blurry": blurry, "translated": translated}
+        pictures = {"translated": translated}
         if self._sample is not None:
             pictures["known blur"] = _placed(self._sample, blurry)
-        alone = deblurred = None
-        if self._deblur is not None:
-            alone, deblurred = self._deblurred(blurry), self._deblurred(translated)
-            pictures |= {"deblurred alone": alone, "translated, deblurred": deblurred}
-        counted = counted_images(self, len(blurry), batch_idx)
-        extra = (None if image is None else image[:counted] for image in (deblurred, alone, sharp))
-        each = self._stage_metrics(stage).update(blurry[:counted], translated[:counted], *extra, each=stage == "test")
-        if sharp is not None:
-            pictures["sharp"] = sharp
-        return {"pictures": pictures, "metrics": each} if stage == "test" else {"pictures": pictures}
+        if self._deblur is None:
+            return Versions(translated, None, None, pictures)
+        alone, deblurred = self._deblurred(blurry), self._deblurred(translated)
+        pictures |= {"deblurred alone": alone, "translated, deblurred": deblurred}
+        return Versions(translated, deblurred, alone, pictures)
 
-    def _report(self, stage: str) -> None:
-        for name, value in self._stage_metrics(stage).compute():
-            self.log(f"{stage}/{name}", value, prog_bar=name in ("psnr", "score"), sync_dist=True)
-
-    def _stage_metrics(self, stage: str) -> TranslationMetrics:
-        return cast(TranslationMetrics, self.metrics[stage])
-
-    def _check(self, batch: Mapping[str, Any], keys: list[str]) -> None:
-        if not isinstance(batch, Mapping) or not set(keys) <= batch.keys():
-            found = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
-            advice = ""
-            if "known_sharp" in keys:
-                advice = "; this known blur is taken from known pairs: add them to the data, or use ShakeBlur"
-            elif "known_blurry" in keys:
-                advice = "; without `known_blur` the data must bring images of it: add them, or give ShakeBlur"
-            raise ArgumentError(
-                f"a batch must be a dict with the keys {', '.join(map(repr, keys))}, but is {found}{advice}"
-            )
-        images = {key: batch[key] for key in keys}
-        for key, image in images.items():  # crops of A and B may differ in size
-            check_images(**{key: image})
-        self._check_range(**images)
+    def _advice(self, keys: Sequence[str]) -> str:
+        if "known_sharp" in keys:
+            return "; this known blur is taken from known pairs: add them to the data, or use ShakeBlur"
+        if "known_blurry" in keys:
+            return "; without `known_blur` the data must bring images of it: add them, or give ShakeBlur"
+        return ""
 
 
 def _pyramid(image: Tensor, outputs: list[Tensor]) -> list[Tensor]:
@@ -383,14 +307,6 @@ def _pyramid(image: Tensor, outputs: list[Tensor]) -> list[Tensor]:
     full = outputs[-1].shape
     sizes = [[image.shape[axis] * output.shape[axis] // full[axis] for axis in (2, 3)] for output in outputs]
     return [*(F.interpolate(image, size, mode="bilinear", align_corners=False) for size in sizes[:-1]), image]
-
-
-def _mean(scores: list[Tensor]) -> Tensor:
-    return torch.stack([each.detach().float().mean() for each in scores]).mean()
-
-
-def _contrast(image: Tensor) -> Tensor:
-    return image.std((2, 3)).mean() + 1 / 255  # a grey level more, so that flat crops have a ratio, too
 
 
 def _placed(sample: Tensor, image: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class TranslationMetrics(nn.Module):
             blurry: ``(B, 3, H, W)`` in [0, 1], as all others.
             translated: The blurry images translated.
             deblurred: Those deblurred.
-            alone: The blurry images deblurred without translation; together with ``deblurred``.
+            alone: The blurry images deblurred without translation.
             sharp: The truth.
             each: Also measure each image alone.
 
@@ -55,10 +55,11 @@ class TranslationMetrics(nn.Module):
         """
         content = (translated, blurry)
         pairs: dict[str, tuple[Tensor, ...]] = {"content_ssim": content, "colour_shift": content}
-        if deblurred is not None and alone is not None:
+        if deblurred is not None:
             if sharp is not None:
                 for ending, image in (("", deblurred), ("_alone", alone), ("_blurry", blurry)):
-                    pairs |= {f"psnr{ending}": (image, sharp), f"ssim{ending}": (image, sharp)}
+                    if image is not None:
+                        pairs |= {f"psnr{ending}": (image, sharp), f"ssim{ending}": (image, sharp)}
             if "score" in self.metrics:
                 pairs["score"] = (deblurred,)
         self._measured.update(pairs)  # also where nothing counts: all processes must compute the same metrics

@@ -334,7 +334,7 @@ def windows(**means):
         ({"contrast": 0.3}, "0.3 times the contrast"),
         ({"contrast": float("nan")}, "collapsed"),
         ({"colour_shift": 2.5}, "2.5 grey levels off"),
-        ({"loss_discriminator": 0.01}, "tells translated images and images of known blur apart"),
+        ({"loss_discriminator": 0.01}, "tells translated images and real ones apart"),
     ],
 )
 def test_a_training_that_goes_wrong_is_warned_of_once(tmp_path, means, message):
