@@ -20,7 +20,8 @@ from tests.conftest import PlainNet
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
@@ -44,7 +45,7 @@ def test_notebook_is_the_example_with_its_pictures(example):
 
 
 def test_the_page_on_blur_runs():
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "flow_blur.md").read_text(), re.DOTALL))
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / "methods/flow_blur.md").read_text(), re.DOTALL))
     names = {}
     exec(code, names)
     assert names["blurry"].shape == names["sharp"].shape
@@ -63,7 +64,7 @@ def test_the_readmes_module_trains():
 
 
 def test_the_loop_without_lightning_trains():
-    (code,) = re.findall(r"```python\n(criterion = .*?)```", (ROOT / "docs" / "reblur_loss.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(criterion = .*?)```", (DOCS / "methods/reblur_loss.md").read_text(), re.DOTALL)
     network, reblur_net = PlainNet(), ReblurNet(width=4)
     blurry, sharp = torch.rand(2, 1, 3, 8, 8)
     before = [parameter.clone() for net in (network, reblur_net) for parameter in net.parameters()]
@@ -78,7 +79,7 @@ def test_the_loop_without_lightning_trains():
 
 
 def test_the_code_of_the_page_on_losses_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "losses.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "methods/losses.md").read_text(), re.DOTALL)
     (task,) = (block for block in blocks if "DeblurTask(" in block and "vgg" in block)
     (loop,) = (block for block in blocks if "discriminator" in block and "backward" in block)
     names = {name: getattr(module, name) for module in (losses, models, plugins) for name in module.__all__}
@@ -91,7 +92,7 @@ def test_the_code_of_the_page_on_losses_runs():
         assert all(parameter.grad is not None for parameter in names[net].parameters())
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_configurations_are_whole(document):
     text = document.read_text()
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
