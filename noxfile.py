@@ -101,6 +101,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Build the site into ``dist/site``; a warning is an error, and nothing is downloaded while building."""
+    run(session, "python", "-m", "pip", "install", "-q", "-e", ".[docs]")
+    run(session, "python", "-m", "sphinx", "-W", "--keep-going", "-E", "docs", "dist/site", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """Run the demo into ``runs/demo``."""
     run(session, "reblurkit", "demo", *session.posargs)
