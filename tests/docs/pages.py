@@ -1,0 +1,42 @@
+"""The pages that people read, and the blocks of code in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    code: str
+
+    def __str__(self):
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(language, pages=PAGES):
+    """All blocks of a language, without the indentation that lists or examples give them."""
+    found = []
+    for page in pages:
+        text = page.read_text()
+        for match in re.finditer(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL):
+            lines = match[2].splitlines()
+            margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+            code = "\n".join(line[margin:] for line in lines)
+            found.append(Block(page, text[: match.start()].count("\n") + 1, code))
+    return found
+
+
+def commands(pages=PAGES):
+    """All command lines, joined where a backslash continues them, without comments, by their block."""
+    for block in blocks("bash", pages):
+        for line in re.sub(r"\\\n\s*", " ", block.code).splitlines():
+            for part in re.sub(r"\s#.*", "", line).split("&&"):
+                if part.strip():
+                    yield block, part.partition(">")[0].strip()
