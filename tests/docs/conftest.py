@@ -85,9 +85,11 @@ def small(monkeypatch, downloads, hub_cache):
     monkeypatch.setattr(unet, "UNet", functools.partial(unet.UNet, blocks=1, **NARROW))
     monkeypatch.setattr(blur2blur, "MIMOUNet", functools.partial(mimo_unet.MIMOUNet, blocks=1, width=4))
     monkeypatch.setattr(dmphn, "DMPHN", functools.partial(dmphn.DMPHN, **NARROW))
-    monkeypatch.setattr(kernel_wizard, "KernelWizard", functools.partial(kernel_wizard.KernelWizard, width=4))
-    for module in (PairedDataModule, UnpairedDataModule):
-        options = {"crop": 64, "batch_size": 1, "num_workers": 0}
+    monkeypatch.setattr(
+        kernel_wizard, "KernelWizard", functools.partial(kernel_wizard.KernelWizard, width=4, code_width=32)
+    )
+    for module, crop in {PairedDataModule: 64, UnpairedDataModule: 128}.items():
+        options = {"crop": crop, "batch_size": 1, "num_workers": 0}
         monkeypatch.setattr(module.__init__, "__kwdefaults__", {**module.__init__.__kwdefaults__, **options})
     quick = {"accelerator": "cpu", "fast_dev_run": True, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = lightning.Trainer
@@ -102,7 +104,7 @@ def photo(path, side):
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch, small):
+def world(tmp_path, monkeypatch):
     """The folder that the pages' user works in."""
     folder = tmp_path / "user"
     for names, side in ((PHOTOS, 264), (SMALL_PHOTOS, 24)):

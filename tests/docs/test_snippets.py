@@ -60,7 +60,7 @@ def run(page, names):
 
 
 @pytest.fixture
-def files(world):
+def files(world, small):
     """Files of weights that pages name."""
     torch.save(models.UNet().state_dict(), "official.pth")
     torch.save(models.create_model("dmphn-1-2-4-8").state_dict(), "DMPHN_1_2_4_8")
@@ -72,7 +72,7 @@ def files(world):
 
 
 @pytest.fixture
-def quickstart(world):
+def quickstart(world, small):
     """The quickstart's files, and its first command in small."""
     network, _ = blocks("python", [QUICKSTART])
     (configuration,) = blocks("yaml", [QUICKSTART])
