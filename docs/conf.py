@@ -21,6 +21,7 @@ extensions = [
 ]
 exclude_patterns = ["_site"]
 
+smartquotes = False  # options begin with two hyphens
 myst_heading_anchors = 4  # a link to a #heading is the same here and in a repository's browser
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -31,6 +32,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 add_module_names = False
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes are a list; each by itself would stand there twice
 
 # Names of this package must lead somewhere; those of others have no page that could be reached without a network.
 nitpicky = True

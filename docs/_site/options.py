@@ -43,9 +43,9 @@ def options_table(parser: argparse.ArgumentParser) -> str:
         name = action.option_strings[-1] if action.option_strings else formatter._format_args(action, action.dest)
         values = formatter._format_args(action, action.dest.upper()) if action.option_strings else ""
         meaning = formatter._expand_help(action).replace("|", "\\|") if action.help else ""
-        required = " Required." if action.required and action.option_strings else ""
+        required = "; required" if action.required and action.option_strings else ""
         argument = f"{name} {values}".strip().replace("|", "\\|")
-        lines.append(f"| `{argument}` | {meaning[:1].upper()}{meaning[1:]}.{required} |")
+        lines.append(f"| `{argument}` | {meaning}{required} |")
     return "\n".join(lines)
 
 

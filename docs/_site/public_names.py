@@ -57,8 +57,14 @@ def _object(path: str) -> Any:
         return None
 
 
+def _skip_fields(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out a NamedTuple's fields: its docstring tells them, Python calls them aliases of numbers."""
+    return True if "Alias for field number" in (getattr(value, "__doc__", None) or "") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx."""
     app.add_directive("public", PublicNames)
     app.connect("missing-reference", _resolve)
+    app.connect("autodoc-skip-member", _skip_fields)
     return {"parallel_read_safe": True}
