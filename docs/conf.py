@@ -21,7 +21,6 @@ extensions = [
 ]
 exclude_patterns = ["_site"]
 
-smartquotes = False  # options begin with two hyphens
 myst_heading_anchors = 4  # a link to a #heading is the same here and in a repository's browser
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -45,8 +44,8 @@ html_theme = "furo"
 html_title = f"reblurkit {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_dark_style = "github-dark"

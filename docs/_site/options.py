@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 from unittest.mock import patch
 
 from docutils import nodes
@@ -43,6 +44,7 @@ def options_table(parser: argparse.ArgumentParser) -> str:
         name = action.option_strings[-1] if action.option_strings else formatter._format_args(action, action.dest)
         values = formatter._format_args(action, action.dest.upper()) if action.option_strings else ""
         meaning = formatter._expand_help(action).replace("|", "\\|") if action.help else ""
+        meaning = re.sub(r"(?<!`)--[\w-]+", r"`\g<0>`", meaning)  # or the hyphens would become a dash
         required = "; required" if action.required and action.option_strings else ""
         argument = f"{name} {values}".strip().replace("|", "\\|")
         lines.append(f"| `{argument}` | {meaning}{required} |")

@@ -57,14 +57,15 @@ def _object(path: str) -> Any:
         return None
 
 
-def _skip_fields(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out a NamedTuple's fields: its docstring tells them, Python calls them aliases of numbers."""
-    return True if "Alias for field number" in (getattr(value, "__doc__", None) or "") else None
+def _skip(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what nobody calls, and a NamedTuple's fields: its docstring tells them, Python calls them numbers."""
+    field = "Alias for field number" in (getattr(value, "__doc__", None) or "")
+    return True if field or name == "extra_repr" else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx."""
     app.add_directive("public", PublicNames)
     app.connect("missing-reference", _resolve)
-    app.connect("autodoc-skip-member", _skip_fields)
+    app.connect("autodoc-skip-member", _skip)
     return {"parallel_read_safe": True}
