@@ -33,10 +33,16 @@ def blocks(language, pages=PAGES):
     return found
 
 
+# What may stand before a command, or around it: launchers, and a shell's loop.
+LAUNCHER = re.compile(r"^(srun |torchrun .*?-m )(?=reblurkit)")
+SHELL = re.compile(r"^(#|for .*do$|done|wait$)")
+
+
 def commands(pages=PAGES):
-    """All command lines, joined where a backslash continues them, without comments, by their block."""
+    """All command lines with their block: joined where a backslash continues them, without comments and launchers."""
     for block in blocks("bash", pages):
         for line in re.sub(r"\\\n\s*", " ", block.code).splitlines():
             for part in re.sub(r"\s#.*", "", line).split("&&"):
-                if part.strip():
-                    yield block, part.partition(">")[0].strip()
+                command = LAUNCHER.sub("", part.partition(">")[0].strip().rstrip(" &"))
+                if command and not SHELL.match(command):
+                    yield block, command
