@@ -86,7 +86,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def fuzz(session: nox.Session) -> None:
-    """Read damaged and hostile files of every format, for a minute or ``-- --seconds N``; see docs/trust.md."""
+    """Read damaged and hostile files of every format, for a minute or ``-- --seconds N``; see docs/reference/trust.md."""
     run(session, "python", "-m", "tests.fuzz", *session.posargs, env=ONE_THREAD)
 
 
@@ -119,6 +119,13 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check types."""
     run(session, "mypy")
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Build the site into ``dist/site``; a warning is an error, and nothing is downloaded while building."""
+    run(session, "python", "-m", "pip", "install", "-q", "-e", ".[docs]")
+    run(session, "python", "-m", "sphinx", "-W", "--keep-going", "-E", "docs", "dist/site", *session.posargs)
 
 
 @nox.session(venv_backend="none")

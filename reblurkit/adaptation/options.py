@@ -20,7 +20,7 @@ _SUBSETS = ("all", "norm", "bias")
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions:
-    """How to adapt: the keywords of :func:`reblurkit.adaptation.adapt` and of ``TestTimeAdaptCallback``.
+    """How to adapt by Algorithm 1: keywords of :func:`reblurkit.adaptation.adapt` and ``TestTimeAdaptCallback``.
 
     Args:
         steps: Adaptation steps N; 5 in the paper. More steps sharpen more and stray further from the truth.

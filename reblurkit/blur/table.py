@@ -28,9 +28,9 @@ Taps = tuple[Floats, Floats, Floats]  # offsets x, offsets y, weights, each (ent
 def kernel_table(max_flow: int = 16, rasterisation: str = "line") -> Tensor:
     """Blur kernels of all whole flows up to ``max_flow``, each one segment of mass 1 (Reblur2Deblur, equation 8).
 
-    Equation 8 does not say how a segment becomes pixels. Read literally its Dirac line has the mass 1 / (2 |F|); here
-    every entry sums to 1, and the zero flow is the pixel itself. The blur of a pixel is the mean of two entries, one
-    per neighbouring frame.
+    Equation 8 does not say how a segment becomes pixels. Read literally its Dirac line has the mass ``1 / (2 |F|)``;
+    here every entry sums to 1, and the zero flow is the pixel itself. The blur of a pixel is the mean of two entries,
+    one per neighbouring frame.
 
     Args:
         max_flow: Largest flow component m in pixels, from 1 to 64. The paper uses 16 (33 x 33 entries, 9.5 MB); memory

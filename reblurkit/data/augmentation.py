@@ -71,7 +71,7 @@ def augment_pair(pair: Tensor, generator: torch.Generator) -> Tensor:
     """The augmentations of the authors' training library, the same for both images but the noise.
 
     Flips, quarter turns, a permutation of the colour channels, saturation times U(0.5, 1.5), and Gaussian noise on
-    the blurry image with a standard deviation of |N(0, 2)| grey levels of 255. Values are clamped to [0, 1].
+    the blurry image with a standard deviation of ``|N(0, 2)|`` grey levels of 255. Values are clamped to [0, 1].
 
     Args:
         pair: Blurry and sharp image, ``(2, 3, H, H)`` in [0, 1].

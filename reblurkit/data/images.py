@@ -135,7 +135,7 @@ def write_image(image: Tensor, path: str | os.PathLike[str], kind: ImageKind | N
     The file appears under its name only when it is whole.
 
     Args:
-        image: The image.
+        image: ``(3, H, W)`` in [0, 1]; other values are clamped.
         path: A name with the suffix of an image file, other than HEIC.
         kind: Bits of a value, of which 16 are for PNG only, and what is stored beside them; default 8 bits and nothing.
 

@@ -48,7 +48,17 @@ class PhotoItem(TypedDict):
 
 
 class PhotoFolder(LoneImages[PhotoItem]):
-    """Sharp photos alone; blurred by whoever uses them. Arguments and errors are those of :class:`LoneImages`.
+    """Sharp photos alone; blurred by whoever uses them.
+
+    Items are dicts with ``sharp``, ``(3, H, W)`` in [0, 1], and ``name``, the path below the root without suffix.
+
+    Args:
+        root: The folder.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
+
+    Raises:
+        DatasetNotFoundError: If the folder is missing or holds no image.
 
     Example:
         >>> import tempfile, torch
@@ -103,7 +113,15 @@ class BlurryItem(TypedDict):
 class BlurryFolder(LoneImages[BlurryItem]):
     """Blurry images alone, to be deblurred and judged without ground truth.
 
-    Arguments and errors are those of :class:`LoneImages`.
+    Items are dicts with ``blurry``, ``(3, H, W)`` in [0, 1], and ``name``, the path below the root without suffix.
+
+    Args:
+        root: The folder.
+        cache: Folder that keeps the decoded images, see :class:`reblurkit.data.cache.ImageCache`; ``True``: a folder
+            in the cache of ``torch.hub``. Default: files are decoded each time.
+
+    Raises:
+        DatasetNotFoundError: If the folder is missing or holds no image.
 
     Example:
         >>> import tempfile, torch

@@ -30,10 +30,11 @@ class AdversarialLoss:
     ============ =============================================== ================================
 
     with the sigmoid s, a mean over every map of scores, and a mean over maps where a discriminator returns a list
-    (several scales). ``vanilla`` is Goodfellow et al.'s with their non-saturating generator term, ``hinge`` Lim and
-    Ye's, ``lsgan`` Mao et al.'s, ``wgan`` Arjovsky et al.'s, which wants a :func:`gradient_penalty` or weights that are
-    cut off. The two halves of the discriminator's loss are summed; pix2pix and the programs derived from it, those of
-    CycleGAN and Blur2Blur too, halve the sum.
+    (several scales). ``vanilla`` is that of Goodfellow et al. (2014) with their non-saturating generator term,
+    ``hinge`` that of Lim and Ye (2017), ``lsgan`` that of Mao et al. (2017), ``wgan`` that of Arjovsky et al. (2017),
+    which wants a :func:`gradient_penalty` or weights that are cut off. The two halves of the discriminator's loss are
+    summed as in these papers; pix2pix and the programs derived from it, those of CycleGAN and Blur2Blur too, halve the
+    sum.
 
     Args:
         kind: ``"vanilla"``, ``"hinge"``, ``"lsgan"`` or ``"wgan"``.

@@ -17,6 +17,7 @@ class LayerFeatures(nn.Module):
     """What layers of a network put out, as a list of feature maps: ``features`` of the perceptual losses.
 
     A deblurring network that is at hand anyway makes features without a download, where VGG's weights take 550 MB.
+    Not from a paper.
 
     Args:
         network: Any network of images.

@@ -115,7 +115,9 @@ class MultiScalePerceptualLoss(nn.Module):
         the default layers, and the input ``(B, 3, H, W)``; gradients reach ``outputs`` only. Returns a scalar.
 
     Raises:
-        ArgumentError, DownloadError, WeightsError: As :class:`VGGLoss`.
+        ArgumentError: If ``reduction`` is unknown; else, as the next two, when :class:`VGGLoss` raises it.
+        DownloadError: If VGG's weights are neither there nor can be downloaded.
+        WeightsError: If their file is missing, damaged, or of another network.
         ShapeError: If outputs and input have different numbers of images or channels.
 
     Example:

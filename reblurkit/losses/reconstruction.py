@@ -26,6 +26,10 @@ class CharbonnierLoss(nn.Module):
     Shape:
         Two tensors of one shape; returns a scalar.
 
+    Raises:
+        ArgumentError: If ``epsilon`` is not greater than 0, or what comes is no pair of floating point tensors.
+        ShapeError: If the shapes differ.
+
     Example:
         >>> CharbonnierLoss(epsilon=0.5)(torch.zeros(4), torch.full((4,), 1.2))
         tensor(1.3000)
@@ -54,6 +58,10 @@ class LogMSELoss(nn.Module):
 
     Shape:
         Two tensors ``(B, C, H, W)``; returns a scalar.
+
+    Raises:
+        ArgumentError: If ``floor`` is not greater than 0, or what comes is no pair of floating point tensors.
+        ShapeError: If the shapes differ.
 
     Example:
         >>> LogMSELoss(floor=1e-8)(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.1))
@@ -97,7 +105,7 @@ class FrequencyLoss(nn.Module):
 
 
 class MultiScaleLoss(nn.Module):
-    """A loss on every scale of a multi-scale network, summed, as SRN, MSResNet and MIMO-UNet are trained.
+    """A loss on every scale of a multi-scale network, summed, as SRN (2018) and MIMO-UNet (2021) are trained.
 
     The sharp image is resized bilinearly to each scale, as the authors of SRN and MIMO-UNet do. Given a single image,
     it is the loss itself.

@@ -1,4 +1,4 @@
-"""Metrics, each defined once; ``docs/metrics.md`` says how they differ from what others report."""
+"""Metrics, each defined once; ``docs/reference/metrics.md`` says how they differ from what others report."""
 
 from reblurkit.metrics.colour_shift import ColourShift
 from reblurkit.metrics.deblur_metrics import DeblurMetrics

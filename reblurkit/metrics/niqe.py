@@ -17,8 +17,8 @@ class NIQE(PerImageMetric):
 
     Mittal, Soundararajan and Bovik, *Making a "Completely Blind" Image Quality Analyzer* (2013): a distance, equation
     10, between two Gaussians of 36 features of blocks of 96 x 96 pixels. It needs no sharp image. Values depend on
-    the model of pristine images and a little on the luma; state both. ``docs/metrics.md`` compares with what other
-    programs report.
+    the model of pristine images and a little on the luma; state both. ``docs/reference/metrics.md`` compares with what
+    other programs report.
 
     Args:
         pristine: The model to compare with. None: the authors' own, downloaded once. A path: an .npz or .mat file, see

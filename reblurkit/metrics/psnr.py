@@ -49,6 +49,9 @@ class ReblurPSNR(PSNR):
     The statistic of Table 1 of Nah et al., *Clean Images are Hard to Reblur* (2021): the better an image is deblurred,
     the *lower* it is. Compare values of one reblurring network, or of networks trained alike.
 
+    Args:
+        quantize: Clamp to [0, 1] and round to 8 bits first, as :class:`PSNR` does.
+
     Shape:
         ``update(preds, target)`` with M_R(L) and B, ``(B, 3, H, W)`` in [0, 1].
     """

@@ -17,7 +17,7 @@ class SSIM(PerImageMetric):
     Equal to ``skimage.metrics.structural_similarity(..., channel_axis=-1, data_range=1, gaussian_weights=True,
     sigma=1.5, use_sample_covariance=False)``, which averages over the windows that lie inside the image. MATLAB's
     ``ssim`` on an RGB array, used by many papers, treats colour as a third dimension of space and reports higher
-    values; ``docs/metrics.md`` has more.
+    values; ``docs/reference/metrics.md`` has more.
 
     Shape:
         ``update(preds, target)`` with ``(B, 3, H, W)`` in [0, 1], sides at least 11; ``compute()`` returns a float64

@@ -34,6 +34,9 @@ class ReblurNet(nn.Module):
     Shape:
         ``(B, 3, H, W)`` in [0, 1] to the same shape.
 
+    Raises:
+        ArgumentError: If ``blocks``, ``width`` or ``fold`` is out of range.
+
     Example:
         >>> sum(p.numel() for p in ReblurNet(blocks=1).parameters())
         214595

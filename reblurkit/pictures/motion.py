@@ -82,6 +82,9 @@ def motion_figure(before: FlowReblurTerms, after: FlowReblurTerms, observed: Ten
         before: The loss's terms of some clips before fine-tuning.
         after: The same afterwards.
         observed: The clips' blurry centre frames, ``(B, 3, H, W)`` in [0, 1].
+
+    Returns:
+        The picture, RGB.
     """
     flows = torch.cat((before.flow_prev, after.flow_prev)).detach().float()
     lengths = flows.norm(dim=1)

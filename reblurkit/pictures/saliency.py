@@ -30,7 +30,8 @@ def guided_saliency(network: nn.Module, blurry: Tensor, patch: Patch | None = No
 
     Args:
         network: Any deblurring network with ReLUs.
-        blurry: Its input: images ``(B, 3, H, W)``, or clips ``(B, T, 3, H, W)`` for a network of several frames.
+        blurry: Its input: images ``(B, 3, H, W)``, or clips ``(B, T, 3, H, W)`` for a network of several
+            frames, in [0, 1].
         patch: Top, left, height and width of the part of the deblurred image that is looked at; default: all of it.
 
     Returns:
@@ -92,8 +93,11 @@ def saliency_figure(networks: Mapping[str, nn.Module], blurry: Tensor, patch: Pa
     Args:
         networks: Networks by the titles of their columns.
         blurry: One input of theirs, ``(1, 3, H, W)``, or a clip ``(1, T, 3, H, W)``; each frame becomes a row, all
-            in one scale, so that frames can be compared.
-        patch: Top, left, height and width of the part of the deblurred image that is looked at.
+            in one scale, so that frames can be compared. In [0, 1].
+        patch: Top, left, height and width, in pixels, of the part of the deblurred image that is looked at.
+
+    Returns:
+        The picture, RGB.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())

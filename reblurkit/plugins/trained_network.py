@@ -40,7 +40,12 @@ _ABOVE = 4  # folders in which a checkpoint's configuration may be: names such a
 
 
 class TrainedNetworks(NamedTuple):
-    """A trained deblurring network, and the reblurring network that was trained with it, if any."""
+    """A trained deblurring network, and the reblurring network that was trained with it, if any.
+
+    Attributes:
+        network: The deblurring network, with its weights.
+        reblur_net: The reblurring network M_R, or None.
+    """
 
     network: nn.Module
     reblur_net: nn.Module | None = None

@@ -35,6 +35,7 @@ class DBN(nn.Module):
         clamped.
 
     Raises:
+        ArgumentError: If ``frames`` is even, or ``width`` less than 1.
         ShapeError: If a clip has another number of frames, or H and W do not divide by 8.
 
     Example:

@@ -37,6 +37,7 @@ class DeblurGAN(nn.Module):
         ``(B, 3, H, W)`` in [0, 1], H and W multiples of 4 and at least 8, to the same shape in [0, 1].
 
     Raises:
+        ArgumentError: If ``blocks``, ``width`` or ``dropout`` is out of range.
         ShapeError: If H and W do not divide by 4 or are less than 8.
 
     Example:

@@ -38,6 +38,7 @@ class DMPHN(nn.Module):
         ``(B, 3, H, W)`` in [0, 1], H and W multiples of ``multiple``, to the same shape, not clamped.
 
     Raises:
+        ArgumentError: If ``levels`` or ``widths`` make no network.
         ShapeError: If H and W do not divide by ``multiple``.
 
     Example:

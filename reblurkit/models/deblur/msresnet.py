@@ -34,6 +34,7 @@ class MSResNet(nn.Module):
         fine, the last ``(B, 3, H, W)``, not clamped.
 
     Raises:
+        ArgumentError: If ``blocks``, ``width`` or ``scales`` is out of range.
         ShapeError: If H and W do not divide by ``multiple``.
 
     Example:

@@ -39,6 +39,7 @@ class SRN(nn.Module):
         fine, the last ``(B, 3, H, W)``, not clamped.
 
     Raises:
+        ArgumentError: If ``widths`` or ``scales`` make no network.
         ShapeError: If H and W do not divide by ``multiple``.
 
     Example:

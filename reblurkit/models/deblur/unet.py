@@ -30,6 +30,9 @@ class UNet(nn.Module):
     Shape:
         ``(B, 3, H, W)`` in [0, 1] to the same shape, not clamped.
 
+    Raises:
+        ArgumentError: If ``blocks`` or ``widths`` make no network.
+
     Example:
         >>> sum(p.numel() for p in UNet().parameters())
         5911491

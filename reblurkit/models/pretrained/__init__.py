@@ -21,7 +21,13 @@ _FOLDER = Path(__file__).parent
 
 
 class Pretrained(NamedTuple):
-    """A trained pair, in evaluation mode, and its card: a mapping that states data, recipe, results and limits."""
+    """A trained pair, in evaluation mode, and its card.
+
+    Attributes:
+        network: The deblurring network, ``(B, 3, H, W)`` in [0, 1] to the same.
+        reblur_net: The reblurring network M_R that was trained beside it.
+        card: States data, recipe, results and limits.
+    """
 
     network: nn.Module
     reblur_net: nn.Module

@@ -27,6 +27,9 @@ class ImageLogger(L.Callback):
 
     Args:
         images: Number of images, the first of the validation set; 0 draws nothing.
+
+    Raises:
+        ArgumentError: If the number is negative.
     """
 
     def __init__(self, images: int = 2) -> None:

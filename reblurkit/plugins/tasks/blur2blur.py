@@ -37,7 +37,7 @@ class Blur2BlurTranslator(UnpairedTask):
         L_G = L_adv(G(y)) + lambda_rec L_rec(G(y), y),    L_D = L_adv(real, G(y)) + lambda_grad L_grad,
 
     while a discriminator compares it, at three sizes with one set of weights, with images of known blur. ``compose``
-    puts a deblurring network behind it. ``docs/blur2blur.md`` tells how to get there with a camera's images.
+    puts a deblurring network behind it. ``docs/methods/blur2blur.md`` tells how to get there with a camera's images.
 
     Where the slides leave a choice, the authors' program decides: hinge loss, lambda_rec = 0.8 on the sum of L_rec
     over the sizes (the slides have a mean; ``perceptual=MultiScalePerceptualLoss()`` is that), lambda_grad = 1e-4 on
