@@ -181,20 +181,20 @@ def command(folder: Path, *words: str) -> None:
 def parts(steps: int) -> dict[str, Callable[[Path], str]]:
     """All parts by name."""
     chosen: dict[str, Callable[[Path], str]] = {}
-    for processes in (2, 4):
+    if Path("/proc/self/fd").exists():
+        chosen["a long training"] = partial(trains_flat, steps=steps)
+        chosen["many images with adaptation"] = partial(deblurs_flat, steps=steps)
+    for processes in (4, 2):
         for name, part in {
+            "deblur": deblurred_once,
+            "predict": predicted_once,
             "training with both mixins": partial(trained_alike, "train.py"),
             "fine-tuning on video": partial(trained_alike, "finetune.py"),
             "adaptation": adapted_alike,
             "tasks and metrics": measured_alike,
             "synthetic blur": drawn_alike,
-            "predict": predicted_once,
-            "deblur": deblurred_once,
         }.items():
             chosen[f"{name}, {processes} processes"] = partial(part, processes=processes)
-    if Path("/proc/self/fd").exists():
-        chosen["a long training"] = partial(trains_flat, steps=steps)
-        chosen["many images with adaptation"] = partial(deblurs_flat, steps=steps)
     return chosen
 
 

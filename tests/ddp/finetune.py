@@ -37,7 +37,7 @@ def main(folder: Path, processes: int) -> None:
     module = Module(processes)
     clips = torch.rand(8, 3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     finetune = FlowReblurFinetuneCallback(
-        DataLoader(TensorDataset(clips), batch_size=2 // processes),
+        DataLoader(TensorDataset(clips), batch_size=4 // processes),
         flow=TinyFlow().double(),
         blur=FlowLineBlur(0.5),
         weight=1.0,

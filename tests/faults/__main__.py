@@ -19,7 +19,7 @@ from typing import Any
 from tests.faults.child import MOMENTS, Ended, Plan, run
 from tests.faults.stories import STORIES, Story, equal, files, orphans, torn
 
-COUNTS = ("kills", "torn", "orphans", "wrong exit status", "hung", "resumed", "resumed bit-equal")
+COUNTS = ("kills", "full disks", "torn", "orphans", "wrong exit status", "hung", "resumed", "resumed bit-equal")
 EXPECTED = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: 137}
 _HEAD = """\
 # Killed runs and full disks
@@ -88,7 +88,7 @@ class Suite:
         _, _, _, size = self.wanted(name, place)
         with folders(place) as (folder, temporary), small_disk(folder, story, size, self.random.uniform(0.2, 0.8)):
             ended = run(story.words, folder, temporary)
-            count["kills"] += 1
+            count["full disks"] += 1
             self._hang(count, name, ended)
             self._note(count, "torn", f"{name}, full disk", torn(folder))
             self._note(count, "orphans", f"{name}, full disk", [*orphans(folder), *map(str, files(temporary))])
@@ -149,12 +149,12 @@ def can_mount() -> bool:
 
 def table(suite: Suite, took: float, seed: int, filled: bool) -> str:
     """The counts for people."""
-    rows = {name: count for name, count in suite.counts.items() if count["kills"]}
+    rows = {name: count for name, count in suite.counts.items() if count["kills"] or count["full disks"]}
     rows["all"] = sum(rows.values(), Counter())
     lines = [f"| {' | '.join(['', *COUNTS])} |", f"|---|{'---:|' * len(COUNTS)}"]
     lines += [f"| {name} | {' | '.join(str(count[each]) for each in COUNTS)} |" for name, count in rows.items()]
-    full = "A full disk counts as a kill, and is not gone on from." if filled else "No disk could be filled here."
-    return "\n".join([*lines, "", f"Seed {seed}, {took:.0f} seconds. {full}", ""])
+    full = "" if filled else " No disk could be filled here: that takes the right to mount one."
+    return "\n".join([*lines, "", f"Seed {seed}, {took:.0f} seconds.{full}", ""])
 
 
 def main(words: list[str] | None = None) -> int:
