@@ -86,7 +86,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def fuzz(session: nox.Session) -> None:
-    """Read damaged and hostile files of every format, for a minute or ``-- --seconds N``; see docs/reference/trust.md."""
+    """Read damaged and hostile files of every format, for a minute or ``-- --seconds N``."""
     run(session, "python", "-m", "tests.fuzz", *session.posargs, env=ONE_THREAD)
 
 

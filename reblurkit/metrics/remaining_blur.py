@@ -47,7 +47,7 @@ def remaining_blur_kernel(
 
     Args:
         deblurred: ``(B, C, H, W)`` in [0, 1]; or any other version of the sharp image: blurry, reblurred.
-        sharp: The truth, as large.
+        sharp: The truth, ``(B, C, H, W)`` in [0, 1].
         size: Side of the kernel in pixels, odd, at least 3.
         center: Row and column of the place; a list of places, see :func:`grid_of_places`; default: the image's middle.
         patch: Side in pixels of the square around the place that is compared; default: five times ``size``, or what
