@@ -214,7 +214,8 @@ def test_a_reblurring_network_has_a_budget_and_starts_from_the_one_in_the_box(pr
     # of a later version of the package, in which another network is in the box
     other = shipped._replace(reblur_net=ReblurNet(width=3))
     monkeypatch.setattr("reblurkit.plugins.tasks.reblur.load_pretrained", lambda *_: other)
-    deblur = ["deblur", "pairs/test/blur", "--output", "out", "--checkpoint", str(checkpoint), "--adapt", "1"]
+    deblur = ["deblur", "pairs/test/blur", "--output", "out", "--checkpoint", str(checkpoint), "--config", str(written)]
+    deblur += ["--adapt", "1"]
     assert main([*deblur, "--device", "cpu"]) == 0
     line = f"the reblurring network in its validation: reblur_psnr {short_number(measured['reblur_psnr'])} dB ("
     assert line in capsys.readouterr().err

@@ -198,7 +198,7 @@ def _embedded(path: Path) -> str:
     try:
         levels = read_levels(path)
     except ReblurkitError as error:
-        raise ReportError(f"the page cannot show a picture: {error}") from error
+        raise ReportError(str(error)) from error
     picture = Image.fromarray(levels if levels.dtype == np.uint8 else (levels >> 8).astype(np.uint8))
     picture.thumbnail((_WIDEST, 10 * _WIDEST), Image.Resampling.LANCZOS)
     data = io.BytesIO()

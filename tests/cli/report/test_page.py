@@ -216,11 +216,11 @@ def test_what_fails_is_listed_and_the_others_shown(work, capsys):
     said = capsys.readouterr().err
     for line in (
         "cannot read logs/text/metrics.csv, line 2",
-        "cannot read logs/yaml/config.yaml: ValueError: month must be in 1..12",
-        "cannot read logs/bomb/config.yaml: it has more than 10000 options",
-        "cannot read logs/cycle/config.yaml: RecursionError",
-        "cannot read the picture logs/picture/images/val-epoch=0.png",
-        "cannot read the picture logs/comparison.png",
+        "cannot read logs/yaml/config.yaml: YAMLError: month must be in 1..12",
+        "cannot read logs/bomb/config.yaml: YAMLError: it stands for more than 100000 values",
+        "cannot read logs/cycle/config.yaml: YAMLError: the alias 'x' stands for nothing, or for itself",
+        "cannot read image logs/picture/images/val-epoch=0.png",
+        "cannot read image logs/comparison.png",
         "no run folder nowhere",
     ):
         assert f"reblurkit: failed: {line}" in said
