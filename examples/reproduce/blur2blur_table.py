@@ -91,7 +91,7 @@ def small(width=1.0):
             "cyclegan": rival,
             "dualgan": rival,
         },
-        {"deblurrer": 1500, "blur2blur": 3000, "cyclegan": 1800, "dualgan": 2700},
+        {"deblurrer": 1500, "blur2blur": 3000, "cyclegan": 1200, "dualgan": 1800},
     )
 
 
@@ -215,8 +215,8 @@ def rows_of(form, folder):
                 alone = deblurrers[f"{network}_alone"]
                 if translator is not None and alone is not None:
                     add((network, kind), Composed(translator, alone), f"{network}_alone", "blur2blur")
-            elif deblurrers[f"{network}_{kind}"] is not None:
-                add((network, kind), deblurrers[f"{network}_{kind}"], f"{network}_{kind}")
+            elif (deblurrer := deblurrers.get(f"{network}_{kind}")) is not None:
+                add((network, kind), deblurrer, f"{network}_{kind}")
     for kind in ("cyclegan", "dualgan"):
         network = network_of(folder / kind)
         if network is not None:

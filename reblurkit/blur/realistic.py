@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from reblurkit.blur.arguments import check_image, is_number, shown
+from reblurkit.blur.arguments import check_image
 from reblurkit.blur.camera import Camera, photograph
 from reblurkit.blur.light import from_light, to_light
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.random_blur import DrawnBlur, RandomBlur, draw_seed, seeds_of
+from reblurkit.core.numbers import is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 _DEMOSAICING = 2  # pixels that it looks to every side

@@ -9,11 +9,12 @@ from kornia.filters import filter2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from reblurkit.blur.arguments import check_image, is_number
+from reblurkit.blur.arguments import check_image
 from reblurkit.blur.camera import Camera, photograph
 from reblurkit.blur.light import from_light, to_light
 from reblurkit.blur.noise import jpeg, normal_like
 from reblurkit.blur.random_blur import DrawnBlur, draw_seed, seeds_of
+from reblurkit.core.numbers import is_number
 from reblurkit.errors import ArgumentError, ShapeError
 
 _WIDEST = 2.2  # sigma of the isotropic Gaussian, at most

@@ -421,7 +421,7 @@ def test_bad_networks(project, capsys):
         ("--trainer.max_epochs x", "trainer.max_epochs: Expected a <class 'int'>"),
         ("--model.reblur_weight -1", "--model.reblur_weight of the reblurring loss must be at least 0, but"),
         ("--model.reblur_net.blocks -1", "`width` and `fold` at least 1, but are -1, 4 and 1"),
-        ("--model.adversarial lsgan", "model.adversarial"),
+        ("--model.adversarial rgan", "model.adversarial"),
         ("--model.extra_losses '{vgg: {weigh: 1, loss: VGGLoss}}'", "Option 'weigh' is not accepted"),
         ("--data.batch_size 0", "--data.batch_size must be at least 1"),
         ("--data.crop -1", "--data.crop must be at least 1 pixel"),

@@ -180,7 +180,7 @@ def run_step(network, batch):
         ({"reblur_sharpness": "fake"}, "`reblur_sharpness` must be one of"),
         ({"reblur_warmup": -1}, "`reblur_warmup` must be at least 0 steps"),
         ({"adversarial_weight": -1}, "`adversarial_weight` and `gradient_penalty` of the adversarial loss must be"),
-        ({"adversarial": "lsgan"}, "`adversarial` must be one of vanilla, hinge, wgan, but is 'lsgan'"),
+        ({"adversarial": "rgan"}, "`adversarial` must be one of vanilla, hinge, lsgan, wgan, but is 'rgan'"),
         ({"optimizer": 3}, "`optimizer` must be a function that builds one, but is a int object"),
         ({"scheduler": 3}, "`scheduler` must be a function that builds one"),
         ({"loss": 3}, "`loss` must be called with two images, but is 3"),
