@@ -11,7 +11,7 @@ from functools import cache
 from typing import Literal
 
 import torch
-from kornia.filters import gaussian_blur2d
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,7 +82,9 @@ def mscn(grey: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _window_mean(values: Tensor) -> Tensor:
-    mean: Tensor = gaussian_blur2d(values, (_WINDOW, _WINDOW), (_SIGMA, _SIGMA), border_type="replicate")
+    # Kornia's gaussian_blur2d reads sigma on the images' device, for which a GPU would have to be waited for.
+    window = get_gaussian_kernel1d(_WINDOW, _SIGMA, dtype=values.dtype).to(values.device)
+    mean: Tensor = filter2d_separable(values, window, window, border_type="replicate")
     return mean
 
 
