@@ -23,6 +23,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+import reblurkit.cli.deblur
 from reblurkit.data import write_image
 from reblurkit.inference import Deblurrer
 from reblurkit.models import ReblurNet, UNet
@@ -99,14 +100,31 @@ def deblurred_once(folder: Path, processes: int) -> str:
         write_image(torch.rand(3, 32, 40), folder / "photos" / f"{number}.png")
     torch.save(UNet(0, (4, 4, 4)).state_dict(), folder / "unet.pt")
     words = ["deblur", "photos", *_UNET, "--device", "cpu"]
-    command(folder, *words, "--output", "alone")
-    started = [start(folder, *words, "--output", "shared", "--existing", "skip") for _ in range(processes)]
-    said = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * processes, said
+    together(folder, 1, *words, "--output", "alone")
+    said = together(folder, processes, *words, "--output", "shared", "--existing", "skip")
     each = [int(re.search(r"images deblurred: (\d+)", text)[1]) for text in said]  # type: ignore[index]
     assert sum(each) == count
     assert contents(folder / "shared") == contents(folder / "alone")
     return f"{count} images, bit-equal, shared as {', '.join(map(str, each))}"
+
+
+def together(folder: Path, processes: int, *words: str) -> list[str]:
+    """Run a command several times at once, forked from here so that all begin in the same moment; what each said."""
+    children = []
+    for number in range(processes):
+        log = folder / f"{number}.log"
+        if (child := os.fork()) == 0:
+            os.chdir(folder)
+            torch.set_num_threads(1)  # threads of others are not forked
+            sys.stderr = log.open("w")
+            status = reblurkit.cli.main(list(words))
+            sys.stderr.close()
+            os._exit(status)
+        children.append(child)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    said = [(folder / f"{number}.log").read_text() for number in range(processes)]
+    assert ends == [0] * processes, said
+    return said
 
 
 def trains_flat(folder: Path, steps: int) -> str:
@@ -155,27 +173,16 @@ def flat(seen: list[tuple[float, int]], what: str) -> str:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """The files of a folder."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start a command in a folder."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "reblurkit", *words],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def command(folder: Path, *words: str) -> None:
-    """Run a command in a folder to its end."""
-    process = start(folder, *words)
-    said = process.communicate(timeout=300)
-    assert process.returncode == 0, said[1][-2000:]
+    """Run a command in a folder, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    start = [sys.executable, "-m", "reblurkit", *words]
+    done = subprocess.run(start, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def parts(steps: int) -> dict[str, Callable[[Path], str]]:
