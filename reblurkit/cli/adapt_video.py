@@ -21,9 +21,10 @@ from reblurkit.core.calls import evaluating, stack_length
 from reblurkit.core.files import new_folder, nothing_left_of_failures
 from reblurkit.core.tensor_files import save_tensors
 from reblurkit.core.terminal import printable
-from reblurkit.data.frames import Frames, VideoFile
+from reblurkit.data.frames import Frames
 from reblurkit.data.images import write_image
 from reblurkit.data.video import VideoFolder
+from reblurkit.data.video_reading import VideoFile
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, ReblurkitError
 from reblurkit.inference import Deblurrer, frame_stacks

@@ -19,10 +19,11 @@ from reblurkit.core.holding import claimed
 from reblurkit.core.memory import is_out_of_memory
 from reblurkit.core.regular import special_kind
 from reblurkit.core.terminal import printable
-from reblurkit.data.frames import VIDEO_SUFFIXES, FrameFiles, Frames, VideoFile, natural_order
+from reblurkit.data.frames import FrameFiles, Frames, natural_order
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image
 from reblurkit.data.patterns import result_names, walk_files
 from reblurkit.data.unread import unread_files, unread_line
+from reblurkit.data.video_reading import VIDEO_SUFFIXES, VideoFile
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
 from reblurkit.inference import AdaptationChange, Deblurrer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from itertools import groupby
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -11,11 +12,16 @@ import torch
 from torch import Tensor
 
 from reblurkit.blur.averaging import average_frames
+from reblurkit.core.regular import special_kind
 from reblurkit.data.augmentation import WHOLE, flip_and_turn, random_place
 from reblurkit.data.cache import CacheFolder
-from reblurkit.data.frames import FrameFiles, Frames, find_videos, natural_order
+from reblurkit.data.frames import FrameFiles, Frames, natural_order
+from reblurkit.data.images import SUFFIXES
 from reblurkit.data.pairing import find_pairs
+from reblurkit.data.patterns import result_names, walk_files
 from reblurkit.data.sampling import DrawnItems
+from reblurkit.data.unread import warn_unread
+from reblurkit.data.video_reading import VIDEO_SUFFIXES, VideoFile
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ShapeError
 
 
@@ -195,3 +201,58 @@ def _check_numbers(**numbers: int) -> None:
     for name, number in numbers.items():
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ArgumentError(f"`{name}` must be a whole number, at least 1, but is {number!r}")
+
+
+def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
+    """All videos below a folder, sorted by name: folders that hold images, and video files.
+
+    The frames of a folder are in the order of the numbers in their names.
+
+    Args:
+        root: A folder, or one video file.
+        cache: As of :class:`FrameFiles`; video files are not cached.
+
+    Raises:
+        DatasetNotFoundError: If there is none.
+    """
+    if root.name in ("", ".."):
+        root = root.resolve()  # which has a name for the video
+    if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
+        return [_complete(VideoFile(root.stem, root))]
+    if root.is_file():
+        raise DatasetNotFoundError(
+            f"{root} is no video file: its name ends in none of {', '.join(sorted(VIDEO_SUFFIXES))}"
+        )
+    if (kind := special_kind(root)) not in (None, "a folder"):
+        raise DatasetNotFoundError(f"no folder of video {root}: it is {kind}")
+    if not root.is_dir():
+        raise DatasetNotFoundError(f"no folder of video {root}")
+    videos: list[Frames] = []
+    found = sorted(walk_files(root), key=lambda path: (path.parent, path.name))
+    warn_unread(found)
+    names = result_names(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES)
+    folders = {path.parent for path in found if path.suffix.lower() in SUFFIXES}
+    for folder, grouped in groupby(found, lambda path: path.parent):
+        name = folder.relative_to(root).as_posix()
+        files = sorted(grouped, key=lambda path: natural_order(path.name))
+        files = [path for path in files if not path.name.startswith(".") and special_kind(path) is None]
+        images = [path for path in files if path.suffix.lower() in SUFFIXES]
+        if images:
+            videos.append(FrameFiles(root.name if name == "." else name, images, cache))
+        for path in files:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                own_name = path if names[path] in folders else names[path]
+                video = VideoFile(own_name.relative_to(root).as_posix(), path)
+                videos.append(_complete(video))
+    if not videos:
+        raise DatasetNotFoundError(
+            f"no video in {root}: looked for folders of image files and for {', '.join(sorted(VIDEO_SUFFIXES))} files"
+        )
+    return videos
+
+
+def _complete(video: VideoFile) -> VideoFile:
+    """The video, with a warning if frames are lost."""
+    if video.damage:
+        warnings.warn(video.damage, stacklevel=3)
+    return video

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reblurkit.core.files import whole_file
-from reblurkit.data.frames import VideoFile, open_video
 from reblurkit.data.images import read_image, to_uint8
+from reblurkit.data.video_reading import VideoFile, open_video
 from reblurkit.errors import ImageFileError
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import torch
 
 from reblurkit.blur import average_frames
 from reblurkit.data import VideoFolder, write_image
-from reblurkit.data.frames import VideoFile, find_videos
 from reblurkit.data.images import ImageKind
 from reblurkit.data.sampling import Draw
+from reblurkit.data.video import find_videos
+from reblurkit.data.video_reading import VideoFile
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, BackendError, DatasetNotFoundError, ImageFileError, PairingError, ShapeError
 
@@ -378,3 +379,24 @@ def test_frames_of_one_time_and_one_that_never_comes_cost_no_more_than_others(tm
     for start in range(0, 15, 5):
         film.read(start, start + 5)
     assert len(tries) == 3
+
+
+def test_an_avi_that_does_not_tell_the_order_of_its_frames_is_refused(tmp_path):
+    av = pytest.importorskip("av")
+    if "libx264" not in av.codecs_available:
+        pytest.skip("PyAV has no encoder of H.264")
+    for suffix in ("mp4", "avi"):
+        with av.open(str(tmp_path / f"a.{suffix}"), "w") as container:
+            stream = container.add_stream("libx264", 25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.codec_context.max_b_frames = 2
+            for level in range(0, 250, 10):
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    (video,) = find_videos(tmp_path / "a.mp4")
+    levels = video.read(0, len(video)).mean((1, 2, 3))
+    assert (levels.diff() > 0).all()
+    (video,) = find_videos(tmp_path / "a.avi")
+    with pytest.raises(ImageFileError, match=r"AVI does not tell that order; convert it first: ffmpeg -i a\.avi"):
+        video.read(0, len(video))

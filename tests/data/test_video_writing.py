@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reblurkit.data import write_image
-from reblurkit.data.frames import VideoFile
+from reblurkit.data.video_reading import VideoFile
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ImageFileError
 

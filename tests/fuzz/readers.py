@@ -17,8 +17,8 @@ from PIL import Image
 from tifffile import imwrite
 
 from reblurkit.cli.report.runs import find_runs
-from reblurkit.data.frames import VideoFile
 from reblurkit.data.images import ImageKind, image_kind, image_size, read_image, write_image
+from reblurkit.data.video_reading import VideoFile
 from reblurkit.metrics.niqe_model import PristineModel
 from reblurkit.models import UNet, load_weights
 from reblurkit.plugins import load_networks
