@@ -15,9 +15,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from reblurkit.cli.metric_names import short_number
-from reblurkit.core.holding import claimed
+from reblurkit.core.file_locks import claimed
 from reblurkit.core.memory import is_out_of_memory
-from reblurkit.core.regular import special_kind
+from reblurkit.core.special_files import special_kind
 from reblurkit.core.terminal import printable
 from reblurkit.data.frames import FrameFiles, Frames, natural_order
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image

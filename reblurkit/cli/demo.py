@@ -29,8 +29,8 @@ from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.cli.ending import interrupts_of_lightning
 from reblurkit.cli.messages import hide_advice
+from reblurkit.core.file_locks import claimed
 from reblurkit.core.files import new_folder, nothing_left_of_failures, whole_file, write_whole
-from reblurkit.core.holding import claimed
 from reblurkit.data.demo import DemoPhotos
 from reblurkit.data.images import write_image
 from reblurkit.errors import ArgumentError

@@ -10,8 +10,8 @@ from typing import Any
 import lightning.pytorch as L
 
 from reblurkit.cli.messages import say
+from reblurkit.core.file_locks import sweep
 from reblurkit.core.finite import first_broken_weight
-from reblurkit.core.holding import sweep
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer

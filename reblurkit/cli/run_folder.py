@@ -17,8 +17,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from reblurkit.cli.messages import say
+from reblurkit.core.file_locks import sweep
 from reblurkit.core.files import write_whole
-from reblurkit.core.holding import sweep
 from reblurkit.core.kept_files import KeptFiles
 from reblurkit.errors import ArgumentError
 from reblurkit.plugins.whole_checkpoints import local_path

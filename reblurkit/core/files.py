@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from reblurkit.core.holding import MARK, claimed, hold, sweep
+from reblurkit.core.file_locks import MARK, claimed, hold, sweep
 from reblurkit.errors import ArgumentError
 
 _swept: set[str] = set()  # folders, each once in a process

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from reblurkit.core.regular import check_regular
+from reblurkit.core.special_files import check_regular
 from reblurkit.errors import BackendError
 
 # Of all that Pillow reads; others may start programs, as PostScript does.

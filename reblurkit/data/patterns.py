@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from reblurkit.core.regular import special_kind
+from reblurkit.core.special_files import special_kind
 from reblurkit.data.images import SUFFIXES
 from reblurkit.data.unread import warn_unread
 from reblurkit.errors import DatasetNotFoundError, PairingError

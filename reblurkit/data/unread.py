@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from reblurkit.core.regular import special_kind
+from reblurkit.core.special_files import special_kind
 
 _RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf", ".pef",
         ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f"}  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reblurkit.blur.averaging import average_frames
-from reblurkit.core.regular import special_kind
+from reblurkit.core.special_files import special_kind
 from reblurkit.data.augmentation import WHOLE, flip_and_turn, random_place
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.frames import FrameFiles, Frames, natural_order

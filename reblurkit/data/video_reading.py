@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reblurkit.core.regular import check_regular
+from reblurkit.core.special_files import check_regular
 from reblurkit.data.augmentation import WHOLE, Place
 from reblurkit.data.frames import Frames
 from reblurkit.data.images import ImageKind

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reblurkit.core.regular import check_regular
+from reblurkit.core.special_files import check_regular
 from reblurkit.errors import WeightsError
 
 _SECONDS = 60

@@ -18,7 +18,7 @@ from reblurkit.core.checks import check_images, check_range
 from reblurkit.core.downloads import RemoteFile
 from reblurkit.core.files import whole_file
 from reblurkit.core.kept_files import read_or_kept
-from reblurkit.core.regular import check_regular
+from reblurkit.core.special_files import check_regular
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.metrics.mat_file import read_mat
 from reblurkit.metrics.niqe_features import Luma, luma_of, niqe_features

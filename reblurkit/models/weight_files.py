@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from reblurkit.core.memory import free_memory, is_out_of_memory
-from reblurkit.core.regular import check_regular
+from reblurkit.core.special_files import check_regular
 from reblurkit.errors import ArgumentError, WeightsError
 
 T = TypeVar("T")

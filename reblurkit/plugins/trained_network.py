@@ -32,7 +32,7 @@ from reblurkit.models.weight_files import read_state, renamed_for, shown, tensor
 from reblurkit.models.weights import load_weights, read_lightning_checkpoint
 from reblurkit.plugins.class_parser import classes_from
 from reblurkit.plugins.former_paths import present_paths
-from reblurkit.plugins.network_data import class_of, misfit, network_from_data
+from reblurkit.plugins.found_config import class_of, misfit, network_from_data
 from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 

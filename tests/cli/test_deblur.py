@@ -19,7 +19,7 @@ from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
 from reblurkit.cli.deblur import adaptation_line, deblur_files
-from reblurkit.core.holding import claimed
+from reblurkit.core.file_locks import claimed
 from reblurkit.data import read_image, write_image
 from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.inference import AdaptationChange, Deblurrer

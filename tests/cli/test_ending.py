@@ -15,7 +15,7 @@ import reblurkit.cli.demo
 import reblurkit.inference
 from reblurkit.cli import main
 from reblurkit.cli.ending import listening
-from reblurkit.core.holding import MARK
+from reblurkit.core.file_locks import MARK
 from reblurkit.data import write_image
 from reblurkit.models import UNet
 from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback

@@ -18,8 +18,8 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from reblurkit.cli import main
 from reblurkit.cli.run_folder import run_folders
+from reblurkit.core.file_locks import MARK
 from reblurkit.core.files import nothing_left_of_failures
-from reblurkit.core.holding import MARK
 from reblurkit.data import write_image
 from reblurkit.metrics import fit_pristine
 from reblurkit.models import UNet

@@ -11,7 +11,7 @@ import pytest
 
 from reblurkit.core import downloads
 from reblurkit.core.downloads import RemoteFile
-from reblurkit.core.holding import MARK
+from reblurkit.core.file_locks import MARK
 from reblurkit.errors import ChecksumError, DownloadError, TruncationError
 
 CONTENT = bytes(range(256)) * 9000  # more than one chunk

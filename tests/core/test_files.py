@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from reblurkit.core.file_locks import MARK, claimed, hold, sweep
 from reblurkit.core.files import new_folder, whole_file, write_whole
-from reblurkit.core.holding import MARK, claimed, hold, sweep
 from reblurkit.core.tensor_files import save_tensors
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.metrics import fit_pristine
@@ -108,7 +108,7 @@ def test_files_of_other_users_are_not_swept(tmp_path):
 
 def test_a_name_is_claimed_once_until_its_process_ends(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from reblurkit.core.holding import claimed\n"
+        "import sys, time; from pathlib import Path; from reblurkit.core.file_locks import claimed\n"
         "with claimed(Path(sys.argv[1])) as mine:\n    print('ready' if mine else 'no', flush=True); time.sleep(60)"
     )
     target = tmp_path / "out" / "a.png"
@@ -129,7 +129,7 @@ def test_a_name_is_claimed_once_until_its_process_ends(tmp_path):
 
 
 def test_where_there_are_no_locks_nothing_is_swept_and_all_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("reblurkit.core.holding.fcntl", None)
+    monkeypatch.setattr("reblurkit.core.file_locks.fcntl", None)
     orphan = tmp_path / f"{MARK}orphan.png"
     orphan.write_text("")
     sweep(tmp_path)
@@ -150,7 +150,7 @@ def test_a_file_swept_between_opening_and_locking_is_made_anew(tmp_path, monkeyp
             path.unlink()
         real(descriptor, how)
 
-    monkeypatch.setattr("reblurkit.core.holding.fcntl.flock", flock)
+    monkeypatch.setattr("reblurkit.core.file_locks.fcntl.flock", flock)
     os.close(hold(path))
     assert swept
     assert path.exists()

@@ -19,7 +19,7 @@ import reblurkit.cli.adapt_video
 import reblurkit.cli.deblur
 import reblurkit.cli.trainer  # noqa: F401  # heavy, and needed by every child
 from reblurkit.cli import main
-from reblurkit.core.holding import MARK
+from reblurkit.core.file_locks import MARK
 from reblurkit.plugins.short_names import named_classes
 
 named_classes()

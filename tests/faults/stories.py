@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.data import astronaut
 from torch import Tensor
 
-from reblurkit.core.holding import MARK
+from reblurkit.core.file_locks import MARK
 from reblurkit.data import write_image
 from reblurkit.models import UNet
 from reblurkit.models.kernel_wizard import KernelWizard

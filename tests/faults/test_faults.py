@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from reblurkit.core.holding import MARK
+from reblurkit.core.file_locks import MARK
 from tests.faults.__main__ import COUNTS, Suite, table
 from tests.faults.child import Plan
 from tests.faults.stories import orphans, torn

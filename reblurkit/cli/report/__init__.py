@@ -1,1 +1,1 @@
-"""Pictures and pages that people look at."""
+"""``reblurkit report``: the page of one or several runs."""
