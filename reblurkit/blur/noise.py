@@ -132,4 +132,5 @@ def normal_like(like: Tensor, generator: torch.Generator) -> Tensor:
 def _jpeg_file(levels: Tensor, quality: int) -> Tensor:
     file = io.BytesIO()
     Image.fromarray(levels.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
+    file.seek(0)
     return torch.from_numpy(np.array(JpegImageFile(file))).permute(2, 0, 1)
