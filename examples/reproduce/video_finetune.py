@@ -33,8 +33,8 @@ from reblurkit import FlowReblurFinetuneCallback
 from reblurkit.blur import FlowKernelBlur, FlowLineBlur, FlowWarpBlur, ShakeBlur, average_frames, exposure_from
 from reblurkit.data import read_image
 from reblurkit.data.augmentation import flip_and_turn, random_crop
-from reblurkit.data.frames import find_videos
 from reblurkit.data.sampling import Draw, draw_generator
+from reblurkit.data.video import find_videos
 from reblurkit.metrics import PSNR, SSIM
 from reblurkit.models import UNet
 from reblurkit.plugins import DeblurTask

@@ -262,7 +262,7 @@ def test_overridden_configure_callbacks_without_super(tmp_path):
         ({"network": "net"}, PluginError, "no submodule at 'net'"),
         ({"weight": -1}, ArgumentError, "must be at least 0, but are -1"),
         ({"gradient_penalty": -1}, ArgumentError, "must be at least 0"),
-        ({"adversarial": "lsgan"}, ArgumentError, "vanilla, hinge, wgan"),
+        ({"adversarial": "rgan"}, ArgumentError, "vanilla, hinge, lsgan, wgan"),
         ({"discriminator": 3}, ArgumentError, "must be an nn.Module, but is int"),
         ({"optimizer": 3}, ArgumentError, "write optimizer=lambda parameters: ..."),
     ],
