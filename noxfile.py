@@ -44,12 +44,18 @@ def run(session: nox.Session, program: str, *arguments: str, env: dict[str, str]
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the whole test suite; arguments after ``--`` go to pytest, in one process and without the Triton kernels."""
+    """Run the test suite but its slow tests; arguments after ``--`` go to pytest, in one process and without the Triton kernels."""
     if session.posargs:
         run(session, "python", "-m", "pytest", *session.posargs)
         return
-    run(session, "python", "-m", "pytest", *ALL_CORES, env=ONE_THREAD)
+    run(session, "python", "-m", "pytest", "-m", "not slow", *ALL_CORES, env=ONE_THREAD)
     interpret(session)
+
+
+@nox.session(venv_backend="none")
+def slow(session: nox.Session) -> None:
+    """Run the tests that take minutes: whole commands over two processes, and the longer examples."""
+    run(session, "python", "-m", "pytest", "-m", "slow", *ALL_CORES, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none")

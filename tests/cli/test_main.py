@@ -525,6 +525,7 @@ def test_demo(small_box, tmp_path, monkeypatch, capsys):
     assert main(["demo", "--steps", "0", "--output", "x"]) == 2
 
 
+@pytest.mark.slow
 def test_the_demo_starts_both_networks_alike(small_box, tmp_path, monkeypatch):
     """At weight 0 the two runs of the demo would be the same run."""
     from reblurkit.cli import demo

@@ -26,7 +26,7 @@ def train(script, folder, processes):
     return [torch.load(folder / f"{processes}-{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
-@pytest.mark.parametrize("script", ["train.py", "finetune.py"])
+@pytest.mark.parametrize("script", ["train.py", pytest.param("finetune.py", marks=pytest.mark.slow)])
 def test_two_processes_agree_and_equal_one_with_the_joined_batch(tmp_path, script):
     first, second = train(script, tmp_path, 2)
     (joined,) = train(script, tmp_path, 1)
@@ -36,6 +36,7 @@ def test_two_processes_agree_and_equal_one_with_the_joined_batch(tmp_path, scrip
     torch.testing.assert_close(first, joined, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_processes_adapt_their_own_uneven_shares(tmp_path):
     ranks, (alone,) = train("adapt.py", tmp_path, 2), train("adapt.py", tmp_path, 1)
     assert [len(rank["history"]) for rank in ranks] == [3, 2]
@@ -69,6 +70,7 @@ def test_metrics_do_not_depend_on_the_number_of_processes(tmp_path):
         assert rank == pytest.approx(alone, rel=1e-6, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_validates_draws_and_predicts_with_two_processes(tmp_path):
     words = [
         "--model=DeblurTask",

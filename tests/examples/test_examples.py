@@ -11,10 +11,16 @@ import jupytext
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SLOW = {"adaptation", "flow_finetune", "reblur_loss", "reblur_pretrained"}
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def _slow_or_not(example):
+    marks = pytest.mark.slow if example.stem in SLOW else ()
+    return pytest.param(example, id=example.name, marks=marks)
+
+
+@pytest.mark.parametrize("example", map(_slow_or_not, EXAMPLES))
 def test_example_runs(tmp_path, example):
     environment = {**os.environ, "STEPS": "2", "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
     done = subprocess.run(
