@@ -44,7 +44,7 @@ def run(session: nox.Session, program: str, *arguments: str, env: dict[str, str]
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the test suite but its slow tests; arguments after ``--`` go to pytest, in one process and without the Triton kernels."""
+    """Run all but slow tests; arguments after ``--`` go to pytest, in one process and without the Triton kernels."""
     if session.posargs:
         run(session, "python", "-m", "pytest", *session.posargs)
         return

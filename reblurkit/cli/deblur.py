@@ -177,7 +177,7 @@ def adaptation_line(change: AdaptationChange) -> str:
         f"mean change {change.change:.2f} grey levels"
     )
     if change.before > _POOR or change.before > max(_POOR_HERE, _POOR_SHARE * change.deblurred):
-        return f"{line}; the reblurring network makes another image of it: is it trained?"
+        return f"{line}; the reblurring network makes another image of it, as one does that has learned too little"
     if change.change < _UNSEEN:
         return f"{line}, which nobody sees: more steps or a larger rate change more"
     return line

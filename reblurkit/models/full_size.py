@@ -131,7 +131,7 @@ class FullSize(nn.Module):
         tiles = [column.cut(row.cut(image, -2), -1) for image in images]
         size = tiles[0].shape[-2:]
         name = type(self.network).__name__
-        advice = "; if sizes must divide by a number, say so by `multiple=` or the network's attribute of this name"
+        advice = "; if sizes must divide by a number, such as 8, set `multiple = 8` in the class of the network"
         advice = "" if self._knows_needs else advice
         try:
             output: Tensor | Sequence[Tensor] = self.network(*tiles)

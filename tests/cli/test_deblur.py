@@ -268,7 +268,7 @@ def test_adaptation_says_what_it_did_to_each_image(work, capsys):
     ],
 )
 def test_a_reblurring_network_that_makes_another_image_is_told(change, poor):
-    assert ("is it trained?" in adaptation_line(change)) == poor
+    assert ("has learned too little" in adaptation_line(change)) == poor
 
 
 def test_what_a_network_changes_is_measured(work):
