@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,5 +30,5 @@ def save_tensors(content: Any, path: Path, *, make_folders: bool = True) -> None
         cause = error if isinstance(error, OSError) else error.__context__  # torch hides a full disk
         if not isinstance(cause, OSError):
             raise
-        there = "; the earlier file is as it was" if path.exists() else ""
+        there = "; the earlier file is as it was" if os.path.exists(path) else ""
         raise WeightsError(f"{path} cannot be written: {cause.strerror or cause}{there}") from error

@@ -275,7 +275,9 @@ def test_networks_that_do_not_say_what_they_need():
 
 @pytest.mark.parametrize("options", [{}, {"tile": 8, "overlap": 4}])
 def test_networks_that_change_the_size(options):
-    with pytest.raises(ShapeError, match=r"MaxPool2d must keep the size of its input, .* returned \(1, 3, .*multiple = "):
+    with pytest.raises(
+        ShapeError, match=r"MaxPool2d must keep the size of its input, .* returned \(1, 3, .*multiple = "
+    ):
         FullSize(nn.MaxPool2d(2), **options)(torch.rand(1, 3, 16, 16))
 
 
