@@ -443,7 +443,7 @@ def test_what_a_network_cannot_do_is_said_of_the_file(work, capsys):
     assert "failed: photos/deep/b.jpg: the networks made NaN or infinite values" in capsys.readouterr().err
     line = fails(capsys, by=("--network", "owned.Even"), inputs=["photos/a.png"], output="out2")
     assert "Even failed on 33 x 41 pixels" in line
-    assert "the network's attribute of this name" in line
+    assert "set `multiple = 8` in the class of the network" in line
     assert "KeyError: 'image'" in fails(capsys, by=("--network", "owned.Lost"), output="out2")
     line = fails(capsys, by=("--network", "owned.Levels"), output="out2")
     assert "the network must make floating point values in [0, 1], but made torch.uint8" in line
