@@ -11,11 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reblurkit.cli.missing_files import configurations
 from reblurkit.cli.words import TRAINER_COMMANDS
-from reblurkit.core.yaml_files import read_yaml
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
@@ -48,11 +45,20 @@ def _names(words: Sequence[str]) -> list[str]:
         if option == "--network" or (words[0] in TRAINER_COMMANDS and option.startswith("-")):
             named.append(value if equals else following)
     for path in configurations(words):
-        try:
-            named.append(read_yaml(Path(path).read_text(encoding="utf-8")))
-        except (yaml.YAMLError, OSError, ValueError):  # told by the command
-            continue
+        named.append(_content(Path(path)))
     return [match[0] for text in _texts(named) for match in _DOTTED.finditer(text)]
+
+
+def _content(path: Path) -> Any:
+    """What a configuration holds; None where it is none, which the command tells."""
+    import yaml  # not for `--help`
+
+    from reblurkit.core.yaml_files import read_yaml
+
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, ValueError):
+        return None
 
 
 def _texts(value: Any) -> Iterator[str]:
