@@ -72,7 +72,7 @@ for pair in data.test_dataloader():
 changes
 
 # %%
-picture = comparison_grid(rows, width=330, detail=110)
+picture = comparison_grid(rows, width=230, detail=90)
 Path("runs").mkdir(exist_ok=True)
 picture.save("runs/adaptation.png")
 picture

@@ -40,7 +40,7 @@ for title, blur in {"camera shake": ShakeBlur(15, 0.5), "motion": MotionBlur(10)
 gains  # dB
 
 # %%
-picture = comparison_grid(rows, width=260, detail=110)
+picture = comparison_grid(rows, width=200, detail=90)
 Path("runs").mkdir(exist_ok=True)
 picture.save("runs/deblur_photos.png")
 picture
