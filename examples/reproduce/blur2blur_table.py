@@ -22,7 +22,6 @@ network alone; its 95 % interval is Student's over photos. Nothing is chosen on 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from typing import NamedTuple
 import torch
 import yaml
 from blur2blur import BORDER, inner, interval, split, unknown_blur, value
+from measuring import write_record
 from torch.nn import functional as F
 
 from reblurkit.blur import DefocusBlur
@@ -342,7 +342,7 @@ def main(arguments):
     settings = {"form": "full" if options.full else "small", "seeds": len(scores), "unknown": options.unknown}
     settings |= {"photos held out": len(next(iter(scores[0].values()))), "share of the steps": options.steps}
     results = {"settings": settings, "table": table, "photos": [by_name(run) for run in scores]}
-    (options.output / "table.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_record(options.output / "table.json", results)
     (options.output / "table.md").write_text(markdown(table, settings))
     print(markdown(table, settings))
 
