@@ -1,4 +1,4 @@
-"""What random blur and noise do to a photo: the pictures of docs/networks_and_data/data.md.
+"""What random blur and noise do to a photo: the pictures of docs/networks_and_data/synthetic.md.
 
     python examples/reproduce/synthetic_blur.py --output docs/images/synthetic.jpg --cameras docs/images/cameras.jpg
 

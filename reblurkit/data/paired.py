@@ -28,7 +28,7 @@ class PairedItem(TypedDict):
 class PairedFolder(DrawnItems[PairedItem]):
     """Pairs of blurry and sharp image files.
 
-    Layouts (their trees, splits and test protocols: ``docs/networks_and_data/data.md``):
+    Layouts (their trees, splits and test protocols: ``docs/networks_and_data/data_sets.md``):
 
     - ``"folders"``: ``root/SPLIT/blur/**`` and ``root/SPLIT/sharp/**``, files of equal names (suffixes may differ).
     - ``"input-target"``: the same with ``input`` and ``target``, to which users of BasicSR convert GoPro, HIDE and

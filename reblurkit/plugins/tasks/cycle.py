@@ -66,7 +66,7 @@ class CycleTranslator(UnpairedTask):
 
     What comes out is a deblurring network, ``network``: ``reblurkit deblur --checkpoint`` takes a checkpoint, and
     :meth:`compose` gives the network alone. It does without a deblurring network for a known blur, and cannot make
-    use of one: compare with ``docs/blur2blur.md``.
+    use of one: compare with ``docs/methods/blur2blur.md``.
 
     Optimization is manual: ``trainer.global_step`` and ``max_steps`` count all steps of both optimizers, two a batch,
     and of DualGAN one more than ``critic_steps``; Lightning refuses ``gradient_clip_val`` and
