@@ -59,13 +59,14 @@ def camera(image):
 
 
 # %% [markdown]
-# Its blurry crops, and sharp ones of other places: left and right halves of three photos, in random colours, as those of
-# three photos are soon known by heart.
+# Its blurry crops, and sharp ones of other places: left and right halves of three photos, in random colours, as those
+# of three photos are soon known by heart.
 
 
 # %%
 class Unpaired(torch.utils.data.Dataset):
-    halves = [photo.tensor_split(2, dim=2) for photo in DemoPhotos("train").photos]
+    def __init__(self):
+        self.halves = [photo.tensor_split(2, dim=2) for photo in DemoPhotos("train").photos]
 
     def __len__(self):
         return 4 * STEPS

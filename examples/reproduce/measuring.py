@@ -35,7 +35,9 @@ def interval(values):
 def value(metric, image, target=None):
     """A metric of one image."""
     metric.update(image, image if target is None else target)
-    return float(metric.compute())
+    found = float(metric.compute())
+    metric.reset()
+    return found
 
 
 def gradient_ratio(image, sharp):

@@ -31,13 +31,15 @@ from reblurkit.plugins import load_networks
 LRS, STEPS = (3e-6, 3e-5), 5
 NOISE, CROP = 0.005, (288, 384)
 LIMITS = {"fidelity": 0.1, "sharpness": 1.0}
-PLAN = f"""Hypothesis: Algorithm 1 lowers NIQE and makes gradients stronger; PSNR pays.
-Unit: the photo, its middle {CROP[0]} x {CROP[1]} pixels under the blur that its number names, of {", ".join(BLURS)}, with noise {NOISE}.
+PLAN = f"""\
+Hypothesis: Algorithm 1 lowers NIQE and makes gradients stronger; PSNR pays.
+Unit: the photo, its middle {CROP[0]} x {CROP[1]} pixels under the blur that its number names, of {", ".join(BLURS)},
+  with noise {NOISE}.
 Settings: Adam, learning rates {", ".join(map(str, LRS))}, {STEPS} steps; every step is measured.
-Choice, on CHOICE alone: the learning rate and steps of the lowest mean NIQE among those whose mean PSNR falls by at most
-  {LIMITS["fidelity"]} dB (fidelity) and by at most {LIMITS["sharpness"]} dB (sharpness).
-Statistic, on TEST: change from the plain output; mean over photos and its 95 % interval (Student's); all rates and steps
-  are published, in both directions."""
+Choice, on CHOICE alone: the learning rate and steps of the lowest mean NIQE among those whose mean PSNR falls by at
+  most {LIMITS["fidelity"]} dB (fidelity) and by at most {LIMITS["sharpness"]} dB (sharpness).
+Statistic, on TEST: change from the plain output; mean over photos and its 95 % interval (Student's); all rates and
+  steps are published, in both directions."""
 
 
 def load_pair(options):
@@ -80,30 +82,26 @@ def by_step(network, reblur_net, blurry, lr):
         optimizer.step()
 
 
-def scores(image, sharp, plain, niqe):
+def scores(image, sharp, plain, metrics):
     """Metrics of an image, and how near it has stayed to the plain one, in dB."""
-    return {
-        "psnr": value(PSNR(), image, sharp),
-        "ssim": value(SSIM(), image, sharp),
-        "niqe": value(NIQE(niqe), image),
-        "gradient_ratio": gradient_ratio(image, sharp),
-        "deep_distance": value(DeepDistance(), image, sharp),
-        "stayed": min(value(PSNR(), image, plain), 100.0),
-    }
+    found = {name: value(metric, image, None if name == "niqe" else sharp) for name, metric in metrics.items()}
+    found["gradient_ratio"] = gradient_ratio(image, sharp)
+    return found | {"stayed": min(value(PSNR(), image, plain), 100.0)}
 
 
 def measure(pair, photos, options, until, kept):
     """Rows of every photo, by learning rate and step; those measured before are read."""
+    metrics = {"psnr": PSNR(), "ssim": SSIM(), "niqe": NIQE(options.niqe), "deep_distance": DeepDistance()}
     for number, file in enumerate(photos):
         record = kept / f"{file.stem}.json"
         if record.exists() or time.monotonic() > until:
             continue
         blurry, sharp = degraded(read_image(file), number)
-        rows, pictures = {"blurry": scores(blurry, sharp, blurry, options.niqe)}, {}
+        rows, pictures = {"blurry": scores(blurry, sharp, blurry, metrics)}, {}
         for lr in LRS:
             for step, image in enumerate(by_step(*pair, blurry, lr)):
                 pictures.setdefault("plain", image)
-                rows[f"{lr:g} {step}"] = scores(image, sharp, pictures["plain"], options.niqe)
+                rows[f"{lr:g} {step}"] = scores(image, sharp, pictures["plain"], metrics)
                 pictures[f"{lr:g}_{step}"] = image
         for name, image in {"blurry": blurry, "sharp": sharp, **pictures}.items():
             write_image(image[0], kept / file.stem / f"{name}.png")
@@ -171,7 +169,8 @@ def main(arguments=None):
         rows[part] = measure(pair, photos, options, until, kept)
     choice = {purpose: chosen(rows["choice"], limit) for purpose, limit in LIMITS.items()}
     texts, numbers = zip(*(table(rows[part], choice) for part in rows), strict=True)
-    text = f"# Adaptation of {name}\n\n{PLAN}\n\n## Photos of the choice\n\n{texts[0]}\n\n## Photos of the test\n\n{texts[1]}\n"
+    parts = (f"# Adaptation of {name}", PLAN, "## Photos of the choice", texts[0], "## Photos of the test", texts[1])
+    text = "\n\n".join(parts) + "\n"
     (options.output / "adaptation.md").write_text(text)
     record = {"pair": name, "plan": PLAN, "chosen": choice, **dict(zip(rows, numbers, strict=True)), "photos": rows}
     write_record(options.output / "adaptation.json", record)
