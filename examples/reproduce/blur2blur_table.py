@@ -277,7 +277,9 @@ def summarise(scores, progress, deblurrers):
 
 def markdown(table, settings):
     """The table, with a warning where a row is unfinished."""
-    lines = ["# The table of Blur2Blur", "", ", ".join(f"{name} {setting}" for name, setting in settings.items()), ""]
+    told = ", ".join(f"{name} {setting}" for name, setting in settings.items())
+    command = "`python examples/reproduce/blur2blur.py --table --photos FOLDER`"
+    lines = ["# The table of Blur2Blur", "", f"{command}: {told}", ""]
     if settings["share of the steps"] < 1 or not all(row["finished"] for row in table):
         lines += ["**A rehearsal, or unfinished: rows with few steps show that it runs, nothing more.**", ""]
     lines += [

@@ -165,7 +165,8 @@ def main(arguments=None):
             kept.write_text(json.dumps(scores))
             print(f"{file.stem}: " + ", ".join(f"{name} {one['psnr']:.2f}" for name, one in scores.items()), flush=True)
         rows[file.stem] = json.loads(kept.read_text())
-    settings = f"{options.steps} steps; {len(rows)} clips of {len(files)}."
+    settings = "`python examples/reproduce/pan_finetune.py --photos TRAIN --test TEST`: "
+    settings += f"{options.steps} steps; {len(rows)} clips of {len(files)}."
     text, gains = markdown(rows, settings)
     (options.output / "pan_finetune.md").write_text(text)
     write_record(

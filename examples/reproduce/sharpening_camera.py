@@ -221,7 +221,8 @@ def main(arguments=None):
         runs.append(rows)
         picture.save(options.output / f"seed{seed}.png")
     means, differences = summarise(runs)
-    settings = f"{options.steps} steps of {BATCH} crops of {CROP} pixels; seeds: {options.seeds}; photos: {len(test)}."
+    settings = "`python examples/reproduce/sharpening_camera.py --photos TRAIN --test TEST --niqe FILE`: "
+    settings += f"{options.steps} steps of {BATCH} crops of {CROP} pixels; seeds: {options.seeds}; photos: {len(test)}."
     text = markdown(means, differences, settings)
     (options.output / "sharpening_camera.md").write_text(text)
     record = {"plan": PLAN, "settings": settings, "means": means, "differences": differences, "photos": runs}

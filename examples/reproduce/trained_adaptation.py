@@ -169,7 +169,16 @@ def main(arguments=None):
         rows[part] = measure(pair, photos, options, until, kept)
     choice = {purpose: chosen(rows["choice"], limit) for purpose, limit in LIMITS.items()}
     texts, numbers = zip(*(table(rows[part], choice) for part in rows), strict=True)
-    parts = (f"# Adaptation of {name}", PLAN, "## Photos of the choice", texts[0], "## Photos of the test", texts[1])
+    command = "`python examples/reproduce/trained_adaptation.py --choice TRAIN --test TEST --niqe FILE`"
+    parts = (
+        f"# Adaptation of {name}",
+        f"{command}, with `--checkpoint` or `--unet`.",
+        PLAN,
+        "## Photos of the choice",
+        texts[0],
+        "## Photos of the test",
+        texts[1],
+    )
     text = "\n\n".join(parts) + "\n"
     (options.output / "adaptation.md").write_text(text)
     record = {"pair": name, "plan": PLAN, "chosen": choice, **dict(zip(rows, numbers, strict=True)), "photos": rows}

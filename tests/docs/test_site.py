@@ -98,9 +98,9 @@ def figures():
     yield "fine-tuning on blurry video", f"{ratio:.1f} times an L1 step"
     ratio = cited("adaptation_cpu", "models", "unet, 256 x 256", "adapt", "time ratio")
     yield "five steps of adaptation", f"a step is {ratio:.1f} forward passes"
-    table = cited("blur2blur_photos", "table")
-    yield "Blur2Blur", gain(*table["psnr translated - alone"]) + " dB over the network alone"
-    yield "Blur2Blur", gain(*table["psnr translated - blurry"]) + " dB over the blurry photo"
+    for other, title in {"alone": "the network alone", "blurry": "the blurry photo"}.items():
+        psnr = cited("sharpening_camera", "differences", f"translated, deblurred - {other}")
+        yield "Blur2Blur", f"{gain(psnr['mean'], psnr['interval'])} dB over {title}"
     yield "Blur2Blur", f"{cited('translation_step_cpu', 'training step', 'median') / 1000:.1f} s a step"
 
 
