@@ -31,10 +31,15 @@ def table(tmp_path, monkeypatch):
         write_image(F.interpolate(rough, scale_factor=8, mode="bicubic").clamp(0, 1)[0], tmp_path / f"p/{index}.png")
     trained = []
 
-    def run(command, check):
+    run_for_real = subprocess.run
+
+    def run(command, check, **options):
+        if command[0] == "git":  # of which state of the package a record is
+            return run_for_real(command, check=check, **options)
         assert command[:3] == [sys.executable, "-m", "reblurkit"]
         trained.append(next(word for word in command if "save_dir" in word).rpartition("/")[2])
         assert reblurkit_main(command[3:]) == 0
+        return None
 
     monkeypatch.setattr(subprocess, "run", run)
     module = importlib.import_module("blur2blur_table")
