@@ -22,6 +22,7 @@ from reblurkit.plugins.resumed_optimizer import (
     resumed_schedule,
     schedule_options,
 )
+from reblurkit.plugins.whole_checkpoints import WholeCheckpointIO, local_path
 
 
 class Resuming(L.Callback):
@@ -68,8 +69,9 @@ class Resuming(L.Callback):
             if isinstance(callback, AuxiliaryOptimizer):
                 self._changes += callback.changes
         new = ", ".join(dict.fromkeys(self._changes)) or "nothing"
+        read = getattr(trainer.strategy.checkpoint_io, "path", None) or trainer.ckpt_path
         say(
-            f"resumed {trainer.ckpt_path} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, "
+            f"resumed {read} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, "
             f"optimizers, place in schedules and data; new: {new}"
         )
         self._checkpoint = None
@@ -77,6 +79,29 @@ class Resuming(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what this run asks for."""
         checkpoint.setdefault("reblurkit", {})["training"] = self._now
+
+
+class FoundCheckpointIO(WholeCheckpointIO):
+    """Reads what Lightning finds by the words ``last``, ``best`` and ``hpc``, or where SLURM queues a training anew.
+
+    Args:
+        resuming: Take the newest whole checkpoint of the folder in place of one that cannot be read; for ``fit``.
+    """
+
+    def __init__(self, *, resuming: bool) -> None:
+        self._resuming = resuming
+        self.path: str | None = None
+        """What was read last."""
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, onto the CPU."""
+        if local_path(path) is None:
+            return super().load_checkpoint(path, map_location, weights_only)
+        if self._resuming:
+            self.path, checkpoint = whole_checkpoint(str(path))
+        else:
+            self.path, checkpoint = str(path), read_lightning_checkpoint(path)
+        return dict(checkpoint)
 
 
 def whole_checkpoint(path: str) -> tuple[str, Mapping[str, Any]]:
