@@ -24,6 +24,8 @@ from reblurkit.plugins.resumed_optimizer import (
 )
 from reblurkit.plugins.whole_checkpoints import WholeCheckpointIO, local_path
 
+_READ_FROM = "read_from"  # key of a checkpoint that was read
+
 
 class Resuming(L.Callback):
     """Lets a resumed training follow options that are asked for anew, and says in one line what is kept and new."""
@@ -69,9 +71,8 @@ class Resuming(L.Callback):
             if isinstance(callback, AuxiliaryOptimizer):
                 self._changes += callback.changes
         new = ", ".join(dict.fromkeys(self._changes)) or "nothing"
-        read = getattr(trainer.strategy.checkpoint_io, "path", None) or trainer.ckpt_path
         say(
-            f"resumed {read} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, "
+            f"resumed {self._checkpoint.get(_READ_FROM, trainer.ckpt_path)} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, "
             f"optimizers, place in schedules and data; new: {new}"
         )
         self._checkpoint = None
@@ -90,18 +91,15 @@ class FoundCheckpointIO(WholeCheckpointIO):
 
     def __init__(self, *, resuming: bool) -> None:
         self._resuming = resuming
-        self.path: str | None = None
-        """What was read last."""
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint, onto the CPU."""
+        """Read a checkpoint, onto the CPU; ``read_from`` in it says which file it was."""
         if local_path(path) is None:
             return super().load_checkpoint(path, map_location, weights_only)
-        if self._resuming:
-            self.path, checkpoint = whole_checkpoint(str(path))
-        else:
-            self.path, checkpoint = str(path), read_lightning_checkpoint(path)
-        return dict(checkpoint)
+        if not self._resuming:
+            return dict(read_lightning_checkpoint(path))
+        found, checkpoint = whole_checkpoint(str(path))
+        return {**checkpoint, _READ_FROM: found}
 
 
 def whole_checkpoint(path: str) -> tuple[str, Mapping[str, Any]]:
