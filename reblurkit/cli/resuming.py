@@ -71,9 +71,10 @@ class Resuming(L.Callback):
             if isinstance(callback, AuxiliaryOptimizer):
                 self._changes += callback.changes
         new = ", ".join(dict.fromkeys(self._changes)) or "nothing"
+        read = self._checkpoint.get(_READ_FROM, trainer.ckpt_path)
         say(
-            f"resumed {self._checkpoint.get(_READ_FROM, trainer.ckpt_path)} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, "
-            f"optimizers, place in schedules and data; new: {new}"
+            f"resumed {read} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, optimizers, "
+            f"place in schedules and data; new: {new}"
         )
         self._checkpoint = None
 
