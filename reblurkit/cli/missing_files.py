@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from reblurkit.core.special_files import read_text
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, WeightsError
 
 _CONFIGURATIONS = ("--config", "-c")
@@ -44,9 +45,11 @@ def check_named_files(words: Sequence[str]) -> None:
             raise ArgumentError(f"{name} {value}: there is no such file")
     for path in configurations(words):
         try:
-            Path(path).read_text(encoding="utf-8")
+            read_text(Path(path))
         except UnicodeDecodeError as error:
             raise ArgumentError(f"--config must be a YAML file, but {path} is no text") from error
+        except OSError as error:
+            raise ArgumentError(f"--config {path} cannot be read: {error.strerror or error}") from error
 
 
 def configurations(words: Sequence[str]) -> list[str]:

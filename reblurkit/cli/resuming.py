@@ -22,6 +22,9 @@ from reblurkit.plugins.resumed_optimizer import (
     resumed_schedule,
     schedule_options,
 )
+from reblurkit.plugins.whole_checkpoints import WholeCheckpointIO, local_path
+
+_READ_FROM = "read_from"  # key of a checkpoint that was read
 
 
 class Resuming(L.Callback):
@@ -68,15 +71,36 @@ class Resuming(L.Callback):
             if isinstance(callback, AuxiliaryOptimizer):
                 self._changes += callback.changes
         new = ", ".join(dict.fromkeys(self._changes)) or "nothing"
+        read = self._checkpoint.get(_READ_FROM, trainer.ckpt_path)
         say(
-            f"resumed {trainer.ckpt_path} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, "
-            f"optimizers, place in schedules and data; new: {new}"
+            f"resumed {read} at epoch {trainer.current_epoch}, step {trainer.global_step}; kept: weights, optimizers, "
+            f"place in schedules and data; new: {new}"
         )
         self._checkpoint = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what this run asks for."""
         checkpoint.setdefault("reblurkit", {})["training"] = self._now
+
+
+class FoundCheckpointIO(WholeCheckpointIO):
+    """Reads what Lightning finds by the words ``last``, ``best`` and ``hpc``, or where SLURM queues a training anew.
+
+    Args:
+        resuming: Take the newest whole checkpoint of the folder in place of one that cannot be read; for ``fit``.
+    """
+
+    def __init__(self, *, resuming: bool) -> None:
+        self._resuming = resuming
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, onto the CPU; ``read_from`` in it says which file it was."""
+        if local_path(path) is None:
+            return super().load_checkpoint(path, map_location, weights_only)
+        if not self._resuming:
+            return dict(read_lightning_checkpoint(path))
+        found, checkpoint = whole_checkpoint(str(path))
+        return {**checkpoint, _READ_FROM: found}
 
 
 def whole_checkpoint(path: str) -> tuple[str, Mapping[str, Any]]:

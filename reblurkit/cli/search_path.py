@@ -53,10 +53,11 @@ def _content(path: Path) -> Any:
     """What a configuration holds; None where it is none, which the command tells."""
     import yaml  # not for `--help`
 
+    from reblurkit.core.special_files import read_text
     from reblurkit.core.yaml_files import read_yaml
 
     try:
-        return read_yaml(path.read_text(encoding="utf-8"))
+        return read_yaml(read_text(path))
     except (yaml.YAMLError, OSError, ValueError):
         return None
 

@@ -23,7 +23,7 @@ from reblurkit.cli.messages import hide_advice, say
 from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
-from reblurkit.cli.resuming import Resuming, start_from_checkpoint, whole_checkpoint
+from reblurkit.cli.resuming import FoundCheckpointIO, Resuming, start_from_checkpoint, whole_checkpoint
 from reblurkit.cli.run_folder import SaveConfig, Training, run_folders
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
@@ -134,7 +134,7 @@ class _ReblurkitCLI(LightningCLI):
         )
 
     def after_instantiate_classes(self) -> None:
-        use_whole_checkpoints(self.trainer)
+        use_whole_checkpoints(self.trainer, FoundCheckpointIO(resuming=self.subcommand == "fit"))
         slurm = self.trainer._accelerator_connector.cluster_environment
         if isinstance(slurm, SLURMEnvironment) and slurm.auto_requeue:
             leave_sigterm_to_lightning()

@@ -33,6 +33,7 @@ _CHUNK = 2**20  # bytes
 _PATIENCE = 60.0  # seconds for an answer, and in which something must come
 _SLOWEST = 1000  # bytes a second, on the mean of so long
 _LARGEST = 4 * 2**30  # bytes, several times what the largest published weights of this field have
+_TOLD = 200  # letters
 _NAME = re.compile(r"(?!\.{1,2}$)[^\x00-\x1f\x7f/\\]{1,200}")
 
 
@@ -125,7 +126,7 @@ class RemoteFile:
         except IncompleteRead as error:
             raise TruncationError(f"{self.url} ended early; try again, or {otherwise}") from error
         except (OSError, HTTPException, ValueError) as error:
-            raise DownloadError(f"{self.url} cannot be downloaded ({error}); {otherwise}") from error
+            raise DownloadError(f"{self.url} cannot be downloaded ({_reason(error)}); {otherwise}") from error
         if max(received, length) > _LARGEST:
             raise DownloadError(
                 f"{self.url} is larger than {_LARGEST / 2**30:g} GiB and is not downloaded; {otherwise}"
@@ -137,6 +138,12 @@ class RemoteFile:
         if not found.startswith(self.sha256):
             wanted = self.sha256 if len(self.sha256) == 64 else f"{self.sha256}..."
             raise ChecksumError(f"{what}: its SHA-256 is {found}, not {wanted}; {otherwise}")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words that may be the server's, of which a line is enough."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _TOLD else f"{text[:_TOLD]}..."
 
 
 def _answer(url: str) -> HTTPResponse:

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+_LARGEST = 4_000_000  # bytes of a text that is read as a whole: a configuration, a list
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -31,3 +32,26 @@ def check_regular(path: Path) -> None:
     """
     if kind := special_kind(path):
         raise OSError(f"it is {kind}, not a file")
+
+
+def read_text(path: Path, *, largest: int = _LARGEST, encoding: str = "utf-8") -> str:
+    """What a text file holds; the name may come from a stranger, and stand for what has no end.
+
+    Raises:
+        OSError: If it is no regular file, cannot be read, or is larger than that many bytes.
+        UnicodeDecodeError: If it is no text.
+    """
+    check_size(path, largest)
+    return path.read_text(encoding=encoding)
+
+
+def check_size(path: Path, largest: int) -> None:
+    """Check that a name stands for a regular file of at most so many bytes.
+
+    Raises:
+        OSError: If it does not.
+    """
+    check_regular(path)
+    size = path.stat().st_size
+    if size > largest:
+        raise OSError(f"it has {size} bytes, and no such file has more than {largest}")

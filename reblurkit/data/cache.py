@@ -6,12 +6,13 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from reblurkit.core.files import whole_file
+from reblurkit.core.special_files import check_regular
 from reblurkit.data.images import Levels, read_levels
 from reblurkit.errors import ArgumentError, ImageFileError
 
@@ -89,7 +90,10 @@ class ImageCache:
 
 def _mapped(path: Path) -> Levels | None:
     try:
-        levels: Levels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or not written by this class
+        check_regular(path)
+        levels: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # not there, or not written by this class: NumPy believes what a header says
+        return None
+    if not isinstance(levels, np.memmap):  # an archive
         return None
     return levels if levels.ndim == 3 and levels.shape[2] == 3 and levels.dtype in (np.uint8, np.uint16) else None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from reblurkit.core.special_files import read_text
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.data.images import SUFFIXES
 from reblurkit.data.layouts import LAYOUTS, Layout, Split
@@ -18,6 +19,7 @@ _BLURRY_ONLY = (
     "Blur2BlurTranslator (UnpairedDataModule) translates the blur of photos; sharp photos alone are blurred by "
     "SyntheticBlurDataModule"
 )
+_LONGEST_LIST = 2**28  # bytes
 
 
 class Pair(NamedTuple):
@@ -181,9 +183,13 @@ def _listed_pairs(root: Path, file: Path, patterns: tuple[Pattern, Pattern], not
             "with the split null" + (f"; {note}" if note else "")
         )
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors of Windows begin files with a mark
+        lines = read_text(
+            file, largest=_LONGEST_LIST, encoding="utf-8-sig"
+        ).splitlines()  # editors of Windows begin files with a mark
     except UnicodeDecodeError as error:
         raise PairingError(f"{file} must be a list of pairs in UTF-8, but is another kind of file") from error
+    except OSError as error:
+        raise PairingError(f"cannot read the list of pairs {file}: {error.strerror or error}") from error
     wildcards = common_wildcards(*patterns)
     pairs = []
     for number, line in enumerate(lines, 1):

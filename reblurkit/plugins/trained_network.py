@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from reblurkit.core.calls import find_network
 from reblurkit.core.finite import first_broken_weight
 from reblurkit.core.kept_files import KeptFiles, kept_contents
+from reblurkit.core.special_files import read_text
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.core.terminal import printable
 from reblurkit.core.yaml_files import read_yaml
@@ -201,7 +202,7 @@ class _Run:
             )
         self.config = existing[0]
         try:
-            loaded = present_paths(read_yaml(self.config.read_text(encoding="utf-8")))
+            loaded = present_paths(read_yaml(read_text(self.config)))
         except (yaml.YAMLError, OSError, ValueError) as error:
             raise ArgumentError(f"{self.config} is no configuration: {' '.join(str(error).split())[:300]}") from error
         if not isinstance(loaded, dict) or not loaded.get("model"):

@@ -41,10 +41,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
             save_tensors(checkpoint, local)
 
 
-def use_whole_checkpoints(trainer: L.Trainer) -> None:
+def use_whole_checkpoints(trainer: L.Trainer, by: WholeCheckpointIO | None = None) -> None:
     """Let a Trainer write whole checkpoints, unless another way to write them was chosen."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        trainer.strategy.checkpoint_io = by or WholeCheckpointIO()
 
 
 def local_path(path: Any) -> Path | None:

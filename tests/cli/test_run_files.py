@@ -343,6 +343,31 @@ def test_a_torn_checkpoint_is_named_and_the_newest_whole_one_taken(folder, capsy
     assert run("test", "--config", "config.yaml", "--ckpt_path", last) == 2
 
 
+@pytest.mark.parametrize("word", ["last", "hpc"])
+def test_a_torn_checkpoint_that_lightning_finds_is_named_and_the_newest_whole_one_taken(folder, capsys, word):
+    kept, name = (folder / "kept", "last") if word == "last" else (folder / "root", "hpc_ckpt_2")
+    keep = {"dirpath": str(kept), "every_n_train_steps": 1, "save_top_k": -1, "save_last": True}
+    callbacks = [{"class_path": "ModelCheckpoint", "init_args": keep}]
+    trainer = {"callbacks": callbacks, "max_epochs": 2, "default_root_dir": str(folder / "root")}
+    configure(folder / "config.yaml", trainer=trainer)
+    assert run("fit", "--config", "config.yaml") == 0
+    whole = (kept / "epoch=1-step=2.ckpt").read_bytes()
+    torn = kept / f"{name}.ckpt"
+    torn.write_bytes(whole[: len(whole) // 2])
+    capsys.readouterr()
+    assert run("fit", "--config", "config.yaml", "--ckpt_path", word, "--trainer.max_epochs", 3) == 0
+    said = capsys.readouterr().err
+    (line,) = [line for line in said.splitlines() if "newest whole one" in line]
+    found = kept / ("epoch=1-step=2.ckpt" if word == "last" else "last.ckpt")
+    assert line.startswith(f"reblurkit: {torn} cannot be read")
+    assert line.endswith(f"going on from the newest whole one beside it, {found}")
+    assert f"resumed {found} at epoch 2, step 2" in said
+    for path in kept.glob("*.ckpt"):
+        path.write_bytes(whole[:1000])
+    assert run("fit", "--config", "config.yaml", "--ckpt_path", word) == 2
+    assert f"reblurkit: error: {torn} cannot be read" in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_does_not_fit_on_the_disk_is_told_and_the_earlier_one_stays(folder, capsys):
     keep = {"dirpath": "kept", "every_n_train_steps": 1, "filename": "newest", "enable_version_counter": False}
     callbacks = [{"class_path": "ModelCheckpoint", "init_args": keep}]

@@ -177,6 +177,12 @@ def test_broken_answers_leave_nothing_and_are_told(answer, raw_server, hub_cache
     assert left_behind(hub_cache) == []
 
 
+def test_what_a_server_says_is_told_in_a_line(raw_server, hub_cache):
+    answer = b"HTTP/1.1 503 " + b"so \x0b long " * 5000 + b"\r\n\r\n"
+    with pytest.raises(DownloadError, match=r"^[^\n]{1,600}$"):
+        RemoteFile(raw_server(lambda connection: connection.sendall(answer)), SHA256).fetch("pass a file")
+
+
 @pytest.mark.parametrize("length", [b"abc", b"-5", b"9" * 5000, b""])
 def test_a_length_that_makes_no_sense_is_not_believed(length, raw_server, hub_cache):
     answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " + length + b"\r\n\r\n" + CONTENT

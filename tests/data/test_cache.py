@@ -185,3 +185,26 @@ def test_every_data_set_is_the_same_with_a_cache(tmp_path, decoded, kind, bits):
             for key, value in item.items():
                 assert torch.equal(ours[key], value) if isinstance(value, torch.Tensor) else ours[key] == value
     assert 0 < len(decoded) == len(set(decoded)) == len(list((tmp_path / "cache").iterdir()))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("kind", ["pipe", "archive", "huge", "objects", "text"])
+def test_what_others_put_into_a_shared_cache_is_replaced(tmp_path, kind):
+    path, kept = photo(tmp_path / "a.png"), ImageCache(tmp_path / "cache")
+    there = kept.path(path)
+    there.parent.mkdir()
+    match kind:
+        case "pipe":
+            os.mkfifo(there)
+        case "archive":
+            with there.open("wb") as file:
+                np.savez(file, a=np.zeros((1, 1, 3), np.uint8))
+        case "huge":
+            header = {"descr": "|u1", "fortran_order": False, "shape": (2**62, 2**62, 3)}
+            with there.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+        case "objects":
+            np.save(there, np.array([[[print]]], object), allow_pickle=True)
+        case "text":
+            there.write_text("x")
+    np.testing.assert_array_equal(kept.levels(path), read_levels(path))

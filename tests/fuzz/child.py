@@ -48,7 +48,7 @@ if __name__ == "__main__":
     known = formats()
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
     limit_memory()
-    print("{}", file=answers, flush=True)
+    print(json.dumps({"number": 0}), file=answers, flush=True)
     for line in sys.stdin:
-        name, path = json.loads(line)
-        print(json.dumps(outcome(name, Path(path))), file=answers, flush=True)
+        number, name, path = json.loads(line)
+        print(json.dumps({"number": number, **outcome(name, Path(path))}), file=answers, flush=True)

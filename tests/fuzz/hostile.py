@@ -45,6 +45,12 @@ def plant(folder: Path, canary: Path) -> None:
     (folder / "planted.yaml").write_text(yaml.safe_dump({"class_path": "planted.Network"}))
 
 
+def network_state() -> dict[str, torch.Tensor]:
+    """The weights of a small network."""
+    torch.manual_seed(0)
+    return UNet(**SMALL).state_dict()
+
+
 def state() -> dict[str, torch.Tensor]:
     """The weights of a task with two small networks."""
     torch.manual_seed(0)
@@ -82,7 +88,7 @@ def endless() -> dict[str, str]:
     }
 
 
-class _Call:
+class Call:
     """Pickled, it is a call of a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
@@ -124,10 +130,10 @@ def files(folder: Path, canary: Path) -> Iterator[tuple[str, bytes]]:
         torch.save({"state_dict": state(), "hyper_parameters": hyper}, file)
         yield "ckpt", file.getvalue()
     file = io.BytesIO()
-    np.save(file, np.array([_Call(open, str(canary), "w")], dtype=object), allow_pickle=True)
+    np.save(file, np.array([Call(open, str(canary), "w")], dtype=object), allow_pickle=True)
     for name in ("npz", "arrays"):
-        yield name, _zipped({"mu_pris_param.npy": file.getvalue(), "cov_pris_param.npy": file.getvalue()})
-        yield name, _zipped({"mu_pris_param.npy": bytes(10**7)})
+        yield name, zipped({"mu_pris_param.npy": file.getvalue(), "cov_pris_param.npy": file.getvalue()})
+        yield name, zipped({"mu_pris_param.npy": bytes(10**7)})
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(w) (" + str(canary).encode() + b") file\n"
     for name in ("png", "jpg", "tif", "bmp", "webp"):
         yield name, postscript
@@ -138,7 +144,7 @@ def files(folder: Path, canary: Path) -> Iterator[tuple[str, bytes]]:
 
 def _pickles(canary: Path) -> Iterator[Any]:
     """Contents of checkpoints that are no tensors, or more of them than any network has."""
-    for call in (_Call(open, str(canary), "w"), _Call(eval, f"open({str(canary)!r}, 'w')")):
+    for call in (Call(open, str(canary), "w"), Call(eval, f"open({str(canary)!r}, 'w')")):
         yield call
         yield {"state_dict": {**state(), "network.x": call}}
         yield {"state_dict": state(), "reblurkit": call}
@@ -154,7 +160,8 @@ def _pickles(canary: Path) -> Iterator[Any]:
         yield {"state_dict": state(), "reblurkit": {"config": odd, "files": odd, "measured": odd}}
 
 
-def _zipped(members: dict[str, bytes]) -> bytes:
+def zipped(members: dict[str, bytes]) -> bytes:
+    """An archive."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():

@@ -22,7 +22,8 @@ from reblurkit.data.video_reading import VideoFile
 from reblurkit.metrics.niqe_model import PristineModel
 from reblurkit.models import UNet, load_weights
 from reblurkit.plugins import load_networks
-from tests.fuzz.hostile import NETWORK, SMALL, run_folder, state
+from tests.fuzz import names, servers
+from tests.fuzz.hostile import NETWORK, SMALL, network_state, run_folder, state
 
 
 class Format(NamedTuple):
@@ -32,7 +33,7 @@ class Format(NamedTuple):
         suffix: Of its files.
         read: Reads one, by whatever way users do.
         samples: Good files.
-        share: How often it is chosen; less where a reading takes long.
+        share: How often it is chosen to be mutated; less where a reading takes long.
     """
 
     suffix: str
@@ -44,17 +45,21 @@ class Format(NamedTuple):
 def formats() -> dict[str, Format]:
     """All formats by name; those that need an extra only where it is installed."""
     known = {
+        "names": Format(".json", names.read, lambda folder: [], 0),
+        "downloads": Format(".json", servers.read, lambda folder: [], 0),
         "png": Format(".png", _picture, lambda folder: [*_pillow("PNG"), *_written(folder, ".png")]),
         "jpg": Format(".jpg", _picture, lambda folder: _pillow("JPEG")),
         "webp": Format(".webp", _picture, lambda folder: _pillow("WEBP")),
         "bmp": Format(".bmp", _picture, lambda folder: _pillow("BMP")),
         "tif": Format(".tif", _picture, lambda folder: [*_pillow("TIFF"), *_tiffs(folder)]),
         "avif": Format(".avif", _picture, lambda folder: _pillow("AVIF"), 0.3),
-        "mat": Format(".mat", PristineModel.load, _mats, 0.01),  # each in a process of its own
+        "mat": Format(
+            ".mat", PristineModel.load, _mats, 0.01
+        ),  # each in a process of its own: half a second, and nothing that stays is as safe
         "npz": Format(".npz", PristineModel.load, lambda folder: [_npz(mu_pris_param=1, cov_pris_param=36)]),
         "arrays": Format(".npz", _weights, lambda folder: [_arrays()], 0.5),
         "pth": Format(".pth", _weights, _pths),
-        "safetensors": Format(".safetensors", _weights, lambda folder: [safetensors.torch.save(_state())]),
+        "safetensors": Format(".safetensors", _weights, lambda folder: [safetensors.torch.save(network_state())]),
         "ckpt": Format(".ckpt", _checkpoint, _checkpoints),
         "config": Format(".yaml", _configuration, _configurations),
         "metrics": Format(".csv", _run, lambda folder: [b"epoch,step,val/psnr\n0,1,3.5\n0,2,4.5\n"], 0.3),
@@ -174,13 +179,8 @@ def _npz(**rows: int) -> bytes:
 
 def _arrays() -> bytes:
     file = io.BytesIO()
-    np.savez(file, **{name: value.numpy() for name, value in _state().items()})
+    np.savez(file, **{name: value.numpy() for name, value in network_state().items()})
     return file.getvalue()
-
-
-def _state() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    return UNet(**SMALL).state_dict()
 
 
 def _saved(content: object, **options: bool) -> bytes:
@@ -190,7 +190,7 @@ def _saved(content: object, **options: bool) -> bytes:
 
 
 def _pths(folder: Path) -> list[bytes]:
-    files = [{"params": _state()}, {"ema": _state(), "model": _state(), "epoch": 3}]
+    files = [{"params": network_state()}, {"ema": network_state(), "model": network_state(), "epoch": 3}]
     return [_saved(each, _use_new_zipfile_serialization=new) for each in files for new in (True, False)]
 
 

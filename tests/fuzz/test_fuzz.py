@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
-from tests.fuzz.__main__ import FAILURES, Child, Result, fuzz, main, table
+import pytest
+
+from reblurkit.core.downloads import RemoteFile
+from tests.fuzz import names
+from tests.fuzz.__main__ import FAILURES, RECIPES, Child, Result, fuzz, main, table
 from tests.fuzz.mutations import mutated
 from tests.fuzz.readers import formats
 
 QUICK = [name for name in formats() if name != "mat"]  # each of which takes a second
 
+GREETING = "import json; print(json.dumps({'number': 0}), flush=True)"
+
 
 def test_nothing_crashes_or_runs(tmp_path):
-    result = fuzz(QUICK, count=500, seconds=200, seed=1, keep=tmp_path / "kept")
+    result = fuzz(QUICK, mutations=300, hostile=260, seconds=400, seed=1, keep=tmp_path / "kept")
     assert result.failures == {}
     counts = {name: counter.total() for name, counter in result.counts.items()}
     assert all(counts.values()), counts
@@ -37,11 +46,73 @@ def test_mutations_are_the_same_again():
 
 
 def test_a_reader_that_dies_is_counted_and_its_input_kept(tmp_path, monkeypatch, capsys):
-    program = "print('{}', flush=True); input(); raise SystemExit(11)"
+    program = f"{GREETING}; input(); raise SystemExit(11)"
     monkeypatch.setattr(Child, "command", (sys.executable, "-c", program))
-    assert main(["bmp", "--count", "2", "--keep", str(tmp_path / "kept")]) == 1
-    assert "| bmp | 2 | 0 | 0 | 0 | 2 | 0 | 0 |" in capsys.readouterr().out
+    assert main(["bmp", "--hostile", "2", "--mutations", "2", "--keep", str(tmp_path / "kept")]) == 1
+    assert "| bmp | 4 | 0 | 0 | 0 | 4 | 0 | 0 |" in capsys.readouterr().out
     assert (tmp_path / "kept" / "0-bmp.bmp").is_file()
+
+
+def test_a_reader_that_is_killed_is_a_crash_with_its_status_and_the_next_one_reads_on(tmp_path, monkeypatch):
+    answer = "print(json.dumps({'number': json.loads(input())[0], 'outcome': 'accepted', 'what': ''}), flush=True)"
+    program = f"{GREETING}\nwhile True: {answer}"
+    monkeypatch.setattr(Child, "command", (sys.executable, "-c", program))
+    child = Child(tmp_path)
+    try:
+        assert child.read("png", tmp_path)["outcome"] == "accepted"
+        child.process.kill()  # between two readings, as the system does that has no memory left
+        assert child.read("png", tmp_path) == {"outcome": "crash", "what": "status -9: "}
+        assert child.read("png", tmp_path)["outcome"] == "accepted"
+    finally:
+        child.close()
+
+
+def test_a_greeting_that_comes_late_is_no_answer(tmp_path, monkeypatch):
+    twice = f"{GREETING}; print(json.dumps({{'number': 0}}), flush=True); input()"
+    monkeypatch.setattr(Child, "command", (sys.executable, "-c", twice))
+    child = Child(tmp_path)
+    try:
+        assert child.read("png", tmp_path)["outcome"] == "crash"
+    finally:
+        child.close()
+
+
+def test_a_reader_that_does_not_start_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(Child, "command", (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(RuntimeError, match="has not started: status 3"):
+        Child(tmp_path).read("png", tmp_path)
+
+
+def test_recipes_are_the_same_again():
+    for recipe in RECIPES.values():
+        assert recipe(random.Random(3)) == recipe(random.Random(3)) != recipe(random.Random(4))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_recipes_must_not_do_is_seen(name, tmp_path, monkeypatch):
+    """The canary sings, and files in wrong places and messages of many lines are told."""
+    servers_say = {"address": "http://127.0.0.1:{port}/model.pth", "status": "HTTP/1.1 200 OK", "headers": [], "cut": 1,
+                   "body": "content", "end": "close", "checksum": "right", "at_once": 1, "by": "fetch"}  # fmt: skip
+    recipe = {"names": {"reader": "weights", "entries": [["$(touch canary).pth", "good"]]}, "downloads": servers_say}
+    path = tmp_path / "input.json"
+    path.write_text(json.dumps(recipe[name]))
+    known = formats()[name]
+    known.read(path)
+    assert not (tmp_path / "canary").exists()
+
+    if name == "names":
+        careless = {"weights": lambda paths: subprocess.run(f"echo {paths[0]}", shell=True, check=True)}
+        monkeypatch.setattr(names, "_READERS", careless)
+        known.read(path)
+        assert (tmp_path / "canary").exists()
+        monkeypatch.setattr(names, "_READERS", {"weights": lambda paths: Path("elsewhere").touch()})
+        with pytest.raises(AssertionError, match="outside the output"):
+            known.read(path)
+    else:
+        monkeypatch.setattr(RemoteFile, "_check", lambda *_: None)
+        path.write_text(json.dumps({**servers_say, "cut": 0.9}))
+        with pytest.raises(AssertionError, match="accepted, but the cache holds"):
+            known.read(path)
 
 
 def test_the_table_adds_up():

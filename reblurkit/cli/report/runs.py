@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reblurkit.cli.metric_names import short_number
+from reblurkit.core.special_files import check_size, read_text
 from reblurkit.core.yaml_files import read_yaml
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import DatasetNotFoundError, ReportError
 
 _OPTIONS = 10_000
+_LARGEST = 2**29  # bytes of a log; of a million steps with ten values it has a quarter of that
+_HEADER = 100_000  # characters
 
 
 class Point(NamedTuple):
@@ -96,10 +99,11 @@ def is_log(path: Path) -> bool:
         ReportError: If the file cannot be read.
     """
     try:
+        check_size(path, _LARGEST)
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return "step" in file.readline().strip().split(",")
+            return "step" in file.readline(_HEADER).strip().split(",")
     except OSError as error:
-        raise ReportError(f"cannot read {path}: {error.strerror}") from error
+        raise ReportError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read(log: Path) -> Run:
@@ -107,7 +111,7 @@ def _read(log: Path) -> Run:
     pictures = sorted((folder / "images").glob("*.png"), key=_natural)
     config = folder / "config.yaml"
     try:
-        text = config.read_text(encoding="utf-8") if config.exists() else ""
+        text = read_text(config) if config.exists() else ""
         flat = _flat(read_yaml(text) or {})
         options = dict(itertools.islice(flat, _OPTIONS))
     except Exception as error:  # YAML's constructors raise whatever Python's do
