@@ -58,6 +58,14 @@ class Half(MyNet):
         return super().forward(image)[..., ::2]
 
 
+class Eighth(MyNet):
+    multiple = 8
+
+    def forward(self, image):
+        height, width = image.shape[-2:]
+        return super().forward(image)[..., : height // 8 * 8, : width // 8 * 8] + 0 * image
+
+
 class NotANumber(MyNet):
     def forward(self, image):
         return super().forward(image) * float("nan")
