@@ -91,14 +91,14 @@ def test_a_trainer_ends_at_once(project, sender, number, command):  # noqa: F811
 @pytest.mark.parametrize("number", ENDS)
 def test_fit_says_how_it_goes_on(project, sender, usual_signals, number, capsys):  # noqa: F811
     (project / "sender.py").write_text(OWN.replace("if waiting:", "if waiting and _[0].global_step > 1:"))
-    trainer = sender([number], "on_train_batch_end") | {"max_steps": 6}
+    trainer = sender([number], "on_train_batch_end") | {"max_epochs": 6}
     for each, expected in {1: "newest checkpoint: ", 100: "no checkpoint has been written yet"}.items():
         checkpoint = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": each, "filename": "at"}}
         callbacks = [checkpoint, *trainer["callbacks"]]
         configure(project / "config.yaml", trainer={**trainer, "callbacks": callbacks})
         assert run("fit", "--config", "config.yaml", "--trainer.default_root_dir", "out") == ENDS[number][0]
         line = capsys.readouterr().err.splitlines()[-2]
-        assert line.startswith(f"reblurkit: run folder: {project / 'out'}")
+        assert line.startswith("reblurkit: run folder: out; ")
         assert expected in line
         if each == 1:
             path = line.partition("--ckpt_path ")[2].partition(" to the same")[0]

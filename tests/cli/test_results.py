@@ -74,6 +74,6 @@ def test_a_network_that_has_learnt_nothing_shows(project, capsys):  # noqa: F811
 def test_what_is_said_of_a_network_that_makes_it_worse():
     assert nothing_learnt({"val/psnr": torch.tensor(26.0), "val/psnr_blurry": torch.tensor(25.0)}) is None
     before = {"test/reblur_psnr": torch.tensor(20.0), "test/reblur_psnr_deblurred": torch.tensor(22.0)}
-    assert nothing_learnt(before).endswith("it brings back no blur")
+    assert nothing_learnt(before).endswith(": the network brings back no blur")
     before = {"val/psnr": torch.tensor(20.0), "val/psnr_sharp": torch.tensor(22.0)}
-    assert nothing_learnt(before).endswith("it makes the images worse")
+    assert nothing_learnt(before).endswith(": the network makes the images worse")

@@ -14,6 +14,7 @@ from reblurkit.cli import main
 from reblurkit.cli.commands import command_parser
 from reblurkit.cli.usage import with_flags
 from reblurkit.cli.words import NEGATIVE_NUMBER
+from reblurkit.errors import ArgumentError
 from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fixture
 
 
@@ -118,12 +119,12 @@ def test_weights_that_were_loaded_are_named(project, capsys):  # noqa: F811
     for command in ("test", "validate", "predict"):
         assert run(command, "--ckpt_path", str(checkpoint), "--model.network.width", "5") == 2
         (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
-        assert "does not fit the networks: network.layers.0.weight is (4, 3, 3, 3) in the file and (5, 3, 3, 3)" in line
-        assert line.endswith("; the file may be of --model.network.width 4")
+        assert "does not fit the networks: network.layers.0.weight is (3, 3, 3, 3) in the file and (5, 3, 3, 3)" in line
+        assert line.endswith("; the file may be of --model.network.width 3")
     for option in ("--start_from", "--model.weights"):
         line = fails(capsys, option, str(checkpoint), "--model.network.width", "5")
-        assert "(4, 3, 3, 3) in" in line
-        assert line.endswith("; the file may be of --model.network.width 4")
+        assert "(3, 3, 3, 3) in" in line
+        assert line.endswith("; the file may be of --model.network.width 3")
 
 
 @pytest.mark.parametrize(
@@ -149,9 +150,7 @@ def test_a_crop_that_the_network_cannot_train_on(project, capsys):  # noqa: F811
 
 def test_nothing_to_validate_on(project, capsys):  # noqa: F811
     line = fails(capsys, "--data.val_split", "validation")
-    assert (
-        "let --data.val_split name a split that has some, for instance test, or do without by --trainer.limit" in line
-    )
+    assert "let --data.val_split name a split that has some, for instance test, or do without by --trainer." in line
     assert "training images" not in fails(capsys, "--data.train_split", "training")
 
 
@@ -187,8 +186,11 @@ def test_blurry_images_alone(project, capsys):  # noqa: F811
 
 
 def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F811
-    options = command_parser(["deblur"]).parse_args(["deblur", "a", "--output", "b", "--adapt-lr", "-1e-4"])
-    assert options.adapt_lr == -1e-4
+    with pytest.raises(ArgumentError, match=r"--adapt-lr: must be a number above 0, such as 3e-6, but is -1e-4"):
+        command_parser(["deblur"]).parse_args(["deblur", "a", "--output", "b", "--adapt-lr", "-1e-4"])
+    assert (
+        command_parser(["adapt-video"]).parse_args(["adapt-video", "a", "--output", "b", "--lr", "-1e-4"]).lr == -1e-4
+    )
     assert not NEGATIVE_NUMBER.match("-1e-4x")
     adam = ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "-1e-4"]
     assert "--model.optimizer.lr must be a number of at least 0, but is -0.0001" in fails(capsys, *adam)
