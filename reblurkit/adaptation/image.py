@@ -175,6 +175,6 @@ def _explained(network: nn.Module, inputs: Any) -> Iterator[None]:
         if re.search("size|shape", str(error), re.IGNORECASE):
             raise ShapeError(
                 f"{name} or the reblurring network cannot process an input of {tuple(first_image(inputs).shape)}: "
-                f"{error}; pad or enlarge the image, or choose other tiles"
+                f"{error}; call the network as FullSize(network), which pads and crops, or choose other tiles"
             ) from error
         raise

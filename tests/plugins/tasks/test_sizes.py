@@ -26,7 +26,8 @@ class Fussy(PlainNet):
         self.multiple, self.scales = multiple, scales
 
     def forward(self, image):
-        assert image.shape[-2] % self.multiple == image.shape[-1] % self.multiple == 0
+        if image.shape[-2] % self.multiple or image.shape[-1] % self.multiple:
+            raise RuntimeError("sizes of tensors must match")
         full = super().forward(image)
         return full if self.scales == 1 else [nn.functional.avg_pool2d(full, 2), full]
 
@@ -88,6 +89,28 @@ def test_adaptation_takes_and_measures_every_size(tmp_path):
     (results,) = trainer(tmp_path, adapt).test(task, batches(SIZES), verbose=False)
     assert len(adapt.history) == len(SIZES)
     assert results["test/psnr_plain"] != results["test/psnr_adapted"] == pytest.approx(results["test/psnr"], rel=1e-6)
+
+
+class Own(L.LightningModule):
+    """A user's module, which calls its network itself."""
+
+    def __init__(self, full_size):
+        super().__init__()
+        self.network, self.reblur, self.full_size = Fussy(), FussyReblurNet(multiple=16), full_size
+
+    def test_step(self, batch, batch_idx):
+        network = FullSize(self.network) if self.full_size else self.network
+        assert network(batch["blurry"]).shape == batch["blurry"].shape
+
+
+def test_adaptation_in_a_module_of_the_users_takes_the_sizes_that_its_step_takes(tmp_path):
+    adapt = TestTimeAdaptCallback(steps=1)
+    trainer(tmp_path, adapt).test(Own(full_size=True), batches(SIZES), verbose=False)
+    assert len(adapt.history) == len(SIZES)
+    with pytest.raises(
+        ShapeError, match=r"input of \(1, 3, 31, 27\).*; call the network as FullSize\(network\), which"
+    ):
+        trainer(tmp_path, TestTimeAdaptCallback(steps=1)).test(Own(full_size=False), batches(SIZES[2:3]), verbose=False)
 
 
 def crops(side):
