@@ -49,7 +49,7 @@ def network_from_data(spec: Any, state: Mapping[str, Tensor]) -> nn.Module:
     return network
 
 
-def misfit(error: RuntimeError) -> str:
+def misfit(error: Exception) -> str:
     """What torch says of weights that do not fit, in a line."""
     _, *lines = map(str.strip, str(error).splitlines())
     lines = [_SIZE_MISMATCH.sub(r"\1 is (\2) in the file and (\3) in the network", line) for line in lines]

@@ -107,9 +107,7 @@ def test_adaptation_in_a_module_of_the_users_takes_the_sizes_that_its_step_takes
     adapt = TestTimeAdaptCallback(steps=1)
     trainer(tmp_path, adapt).test(Own(full_size=True), batches(SIZES), verbose=False)
     assert len(adapt.history) == len(SIZES)
-    with pytest.raises(
-        ShapeError, match=r"input of \(1, 3, 31, 27\).*; call the network as FullSize\(network\), which"
-    ):
+    with pytest.raises(ShapeError, match=r"input of \(1, 3, 31, 27\).*; call it as FullSize\(network\), which"):
         trainer(tmp_path, TestTimeAdaptCallback(steps=1)).test(Own(full_size=False), batches(SIZES[2:3]), verbose=False)
 
 
