@@ -69,10 +69,10 @@ def yaml_error_line(error: yaml.YAMLError) -> str:
 
     Example:
         >>> try:
-        ...     read_yaml("a: 1\n\tb: 2")
+        ...     read_yaml("a: 1\n b: 2")
         ... except yaml.YAMLError as error:
         ...     yaml_error_line(error)
-        'line 2, column 1: found character that cannot start any token'
+        'line 2, column 3: mapping values are not allowed in this context'
     """
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
