@@ -145,7 +145,8 @@ class Deblurrer:
         if not deblurred.is_floating_point():
             raise ArgumentError(f"the network must make floating point values in [0, 1], but made {deblurred.dtype}")
         if not deblurred.isfinite().all():
-            raise ArgumentError("the networks made NaN or infinite values of it")
+            advice = "; adaptation may have led there: take a smaller learning rate" if self.options.steps else ""
+            raise ArgumentError(f"the networks made NaN or infinite values of it{advice}")
         return deblurred.float().clamp(0, 1).cpu()
 
     def _adapt(self, image: Tensor) -> Tensor:

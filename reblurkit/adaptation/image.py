@@ -18,6 +18,7 @@ from reblurkit.adaptation.slicing import each_tile, first_image, map_tensors
 from reblurkit.core.calls import buffer_places, finest_scale, parameter_places
 from reblurkit.errors import ArgumentError, PluginError, ReblurkitError, ShapeError
 from reblurkit.losses.reblur import self_reblur_loss
+from reblurkit.models.full_size import FullSize
 
 SWAPPING = threading.RLock()
 """Held while functional_call has other tensors in a module, and by whoever reads a module's tensors meanwhile."""
@@ -173,8 +174,10 @@ def _explained(network: nn.Module, inputs: Any) -> Iterator[None]:
                 "convert the images to the networks' type"
             ) from error
         if re.search("size|shape", str(error), re.IGNORECASE):
+            padded = isinstance(network, FullSize)  # to what it says that it needs, which may be too little
+            pad = "set `multiple` in its class" if padded else "call it as FullSize(network), which pads and crops"
             raise ShapeError(
                 f"{name} or the reblurring network cannot process an input of {tuple(first_image(inputs).shape)}: "
-                f"{error}; pad or enlarge the image, or choose other tiles"
+                f"{error}; {pad}, or choose other tiles"
             ) from error
         raise

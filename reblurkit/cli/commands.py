@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -119,6 +120,22 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _steps(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 0, but is {text[:40]}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, such as 3e-6, but is {text[:40]}")
+    return rate
+
+
 def _tile(text: str) -> int | str:
     if text != "auto" and not re.fullmatch(r"-?\d+", text):
         raise argparse.ArgumentTypeError(f"must be a number of pixels or auto, but is {text!r}")
@@ -134,8 +151,14 @@ def _deblur_arguments(parser: _Parser) -> None:
     add("inputs", nargs="+", metavar="INPUT", help="image file, folder of images, or video file")
     add("--output", metavar="DIR", required=True, help="folder for the deblurred images")
     _add_network(parser)
-    add("--adapt", type=int, default=0, metavar="STEPS", help="adapt to each image first; 5 in the paper (default: 0)")
-    add("--adapt-lr", type=float, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
+    add(
+        "--adapt",
+        type=_steps,
+        default=0,
+        metavar="STEPS",
+        help="adapt to each image first; 5 in the paper (default: 0)",
+    )
+    add("--adapt-lr", type=_rate, default=3e-6, metavar="RATE", help="(default: 3e-6, the paper's)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
     add("--tile", type=_tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits")
     add("--compare", action="store_true", help="write a picture of before and after beside each image")
@@ -219,21 +242,25 @@ def _deblur(options: argparse.Namespace) -> int:
         tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,
     )
-    written, skipped, failed, unread, elsewhere = deblur_files(
-        options.inputs,
-        options.output,
-        deblurrer,
-        existing=options.existing,
-        strip=options.strip,
-        video=options.video,
-        compare=options.compare,
-        report=tell,
-    )
+    try:
+        written, skipped, failed, unread, elsewhere = deblur_files(
+            options.inputs,
+            options.output,
+            deblurrer,
+            existing=options.existing,
+            strip=options.strip,
+            video=options.video,
+            compare=options.compare,
+            report=tell,
+        )
+    except (KeyboardInterrupt, SystemExit):
+        tell(f"what is done stays in {options.output}; the same command with --existing skip goes on with the rest")
+        raise
     if unread:
         tell(unread_line(unread))
     list_failures(failed, options)
     if deblurrer.not_adapted:
-        tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}")
+        tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}; take a smaller --adapt-lr")
     there = f"; there already: {skipped}" if skipped else ""
     there += f"; left to other runs into this folder: {elsewhere}" if elsewhere else ""
     tell(f"images deblurred: {written}{there}; folder: {options.output}")

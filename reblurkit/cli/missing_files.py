@@ -33,7 +33,7 @@ def check_named_files(words: Sequence[str]) -> None:
 
     Raises:
         WeightsError: If one of weights is not there.
-        ArgumentError: If a configuration is not there, or is no text.
+        ArgumentError: If a configuration is not there, or is no text or no YAML.
     """
     for name, value in _options(words):
         if "://" in value or value.startswith("registry:") or os.path.exists(value):
@@ -45,11 +45,23 @@ def check_named_files(words: Sequence[str]) -> None:
             raise ArgumentError(f"{name} {value}: there is no such file")
     for path in configurations(words):
         try:
-            read_text(Path(path))
+            text = read_text(Path(path))
         except UnicodeDecodeError as error:
             raise ArgumentError(f"--config must be a YAML file, but {path} is no text") from error
         except OSError as error:
             raise ArgumentError(f"--config {path} cannot be read: {error.strerror or error}") from error
+        _check_yaml(path, text)
+
+
+def _check_yaml(path: str, text: str) -> None:
+    import yaml  # not for `--help`
+
+    from reblurkit.core.yaml_files import check_yaml, yaml_error_line
+
+    try:
+        check_yaml(text)
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"--config must be a YAML file, but {path} is none: {yaml_error_line(error)}") from error
 
 
 def configurations(words: Sequence[str]) -> list[str]:
@@ -58,15 +70,19 @@ def configurations(words: Sequence[str]) -> list[str]:
 
 
 def check_inputs(options: argparse.Namespace) -> None:
-    """Check that there is something to work on; some of several inputs may be missing.
+    """Check that there is something to work on, of which some may be missing, and that results have a folder.
 
     Raises:
-        DatasetNotFoundError: If none is there.
+        DatasetNotFoundError: If no input is there.
+        ArgumentError: If a file has the name of the folder for the results.
     """
     inputs = getattr(options, "inputs", None) or getattr(options, "clips", None) or []
     if inputs and "" not in inputs and not any(Path(path).exists() for path in inputs):
         more = f" (and {len(inputs) - 1} more failed)" if len(inputs) > 1 else ""
         raise DatasetNotFoundError(f"no file or folder {inputs[0]}{more}")
+    output = getattr(options, "output", None)
+    if inputs and output and os.path.exists(output) and not os.path.isdir(output):
+        raise ArgumentError(f"`output` must be a folder, but {output} is a file")
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:

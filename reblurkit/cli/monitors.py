@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from reblurkit.core.suggestions import did_you_mean
@@ -24,7 +25,10 @@ class KnownMonitors(L.Callback):
         self._checked = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check the monitors of a validation that has not been tried."""
+        """Check the monitors of a validation that has not been tried, and those of one that there is not."""
+        if not sum(trainer.num_val_batches):
+            _check_without_validation(trainer)
+            return
         if trainer.num_sanity_val_steps or not isinstance(pl_module, PairedTask):
             return
         packages = {type(each).__module__.partition(".")[0] for each in trainer.callbacks}  # type: ignore[attr-defined]
@@ -52,6 +56,22 @@ class KnownMonitors(L.Callback):
                 raise ArgumentError(f"the monitor {monitor!r} is not logged{near or f'; logged: {_list(logged)}'}")
             if near and not monitor.startswith(("train/", "val/")):
                 rank_zero_warn(f"the monitor {monitor!r} has not been logged so far{near}")
+
+
+def _check_without_validation(trainer: L.Trainer) -> None:
+    """Refuse a training of which no checkpoint would be written; of several callbacks some may."""
+    checkpoints = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+    waiting = [each for each in checkpoints if str(each.monitor).startswith("val/") and not each.save_last]
+    if not waiting:
+        return
+    nothing = "--trainer.limit_val_batches is 0" if trainer.limit_val_batches == 0 else "there are no validation data"
+    line = f"a ModelCheckpoint waits for {waiting[0].monitor}, but {nothing}"
+    if len(waiting) == len(checkpoints):
+        raise ArgumentError(
+            f"{line}, so that no checkpoint would be written: leave out its monitor, give it save_last: true, or "
+            "validate"
+        )
+    rank_zero_warn(f"{line}: it writes none, others do")
 
 
 def _monitors(trainer: L.Trainer) -> set[str]:

@@ -40,7 +40,7 @@ def nothing_learnt(metrics: Mapping[str, Tensor]) -> str | None:
     Example:
         >>> import torch
         >>> nothing_learnt({"val/psnr": torch.tensor(24.0), "val/psnr_blurry": torch.tensor(25.0)})
-        'val/psnr is 24.00 dB, and 25.00 dB without the network: it makes the images worse'
+        'val/psnr is 24.00 dB, and that of the blurry images themselves 25.00 dB: the network makes the images worse'
     """
     for name, value in metrics.items():
         for ending in ("blurry", "deblurred", "sharp"):
@@ -51,7 +51,7 @@ def nothing_learnt(metrics: Mapping[str, Tensor]) -> str | None:
             if "reblur_psnr" in name:
                 does = "brings back no blur"
             return (
-                f"{name} is {short_number(float(value))} dB, and {short_number(float(before))} dB without the "
-                f"network: it {does}"
+                f"{name} is {short_number(float(value))} dB, and that of the {ending} images themselves "
+                f"{short_number(float(before))} dB: the network {does}"
             )
     return None

@@ -147,7 +147,12 @@ def start_from_checkpoint(module: L.LightningModule, path: str, state: Mapping[s
     mine, theirs = ({name.split(".")[0] for name in names} for names in (own, state))
     shared = mine & theirs
     wrong = [name for name in sorted(own.keys() ^ state.keys()) if name.split(".")[0] in shared]
-    wrong += [name for name in own if name in state and own[name].shape != state[name].shape]
+    wrong = [f"{name} is only in the {'network' if name in own else 'file'}" for name in wrong]
+    wrong += [
+        f"{name} is {tuple(state[name].shape)} in the file and {tuple(own[name].shape)} in the network"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
     if wrong or not shared:
         raise ArgumentError(f"{path} does not fit the networks: {wrong[0] if wrong else 'they have no name in common'}")
     module.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)

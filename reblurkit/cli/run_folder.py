@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,6 +184,18 @@ class Training(L.Callback):
         """Note that from here on there is something to lose."""
         self.under_way = True
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Say how a training that was told to end goes on."""
+        if self.under_way and isinstance(exception, KeyboardInterrupt | SystemExit):
+            path = newest_checkpoint(trainer)
+            newest = path and os.path.relpath(path)
+            how = (
+                f"newest checkpoint: {newest}; to go on, add --ckpt_path {shlex.quote(newest)} to the same command"
+                if newest
+                else "no checkpoint has been written yet; ModelCheckpoint's every_n_train_steps writes more often"
+            )
+            say(f"run folder: {trainer.log_dir}; {how}")
+
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Leave nothing of a run that fails in this block before its first step is done."""
@@ -195,3 +208,15 @@ class Training(L.Callback):
                 for folder in self.folders:
                     folder.remove_if_nothing_happened()
             raise
+
+
+def newest_checkpoint(trainer: L.Trainer) -> str | None:
+    """What this run has written last and that is there."""
+    written = [
+        path
+        for each in trainer.checkpoint_callbacks
+        if isinstance(each, ModelCheckpoint)
+        for path in (each.best_model_path, each.last_model_path, *each.best_k_models)
+        if path and os.path.isfile(path)
+    ]
+    return max(written, key=os.path.getmtime, default=None)

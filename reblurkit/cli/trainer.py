@@ -24,7 +24,7 @@ from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
 from reblurkit.cli.resuming import FoundCheckpointIO, Resuming, start_from_checkpoint, whole_checkpoint
-from reblurkit.cli.run_folder import SaveConfig, Training, run_folders
+from reblurkit.cli.run_folder import SaveConfig, Training, newest_checkpoint, run_folders
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
@@ -36,6 +36,7 @@ from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.callbacks.results_writer import ResultsWriter
 from reblurkit.plugins.class_parser import check_classes
 from reblurkit.plugins.former_paths import present_paths
+from reblurkit.plugins.found_config import misfit
 from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.tasks.reblur import ReblurTask
@@ -152,8 +153,7 @@ class _ReblurkitCLI(LightningCLI):
             self._warn_of_fresh_helpers()
 
     def after_fit(self) -> None:
-        checkpoint = self.trainer.checkpoint_callback
-        saved = getattr(checkpoint, "best_model_path", "")
+        saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or newest_checkpoint(self.trainer)
         say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
         self._warn_of_nothing_learnt()
 
@@ -257,7 +257,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
     except _UsageError as error:
         message = (
             unknown_options(arguments, error.parser)
-            or unknown_keys(arguments, error.parser)
+            or unknown_keys(str(error), arguments, error.parser)
             or required_options(str(error), arguments[0])
         )
         raise ArgumentError(message) from error
@@ -288,7 +288,5 @@ def _gist(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use {error.filename}: {error.strerror}"
     if "Error(s) in loading state_dict" in message:
-        _, first, *others = message.splitlines()
-        more = f" (and {len(others)} more)" if others else ""
-        return f"the checkpoint does not fit the networks: {first.strip()}{more}"
+        return f"the checkpoint does not fit the networks: {misfit(error)}"
     return f"{type(error).__name__}: {' '.join(message.split())} (--debug shows where)"

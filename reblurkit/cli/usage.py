@@ -17,14 +17,20 @@ import yaml
 from reblurkit.cli.class_help import known_classes
 from reblurkit.cli.missing_files import configurations
 from reblurkit.cli.words import TRAINER_COMMANDS
-from reblurkit.core.suggestions import did_you_mean
+from reblurkit.core.suggestions import did_you_mean, near_module
 from reblurkit.core.yaml_files import read_yaml
 from reblurkit.errors import PluginError, ReblurkitError
+from reblurkit.plugins.found_config import misfit
 
 # Lines of jsonargparse's messages that repeat the input or list alternatives nobody meant.
 _NOISE = re.compile(
     r"Parser key|Does not validate against|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|"
     r"Expected a path but|Problem with given class_path|Subclass types expect|a class path \(str\)|a dict with|$"
+)
+_IMPORT = re.compile(r"Expected a dot import path string: (\S+)")
+_LIKE_NUMBER = re.compile(r"[-+]?(nan|inf(inity)?|[\d.,]+(e[-+]?\d*)?)", re.IGNORECASE)
+_SHAPES = re.compile(
+    r"\((?P<there>[\d, ]+)\) (?:in the file and|instead of) \((?P<here>[\d, ]+)\)"  # as weights say it
 )
 _LONG = re.compile(r"\S{200,}")
 _EXAMPLE = (
@@ -68,14 +74,20 @@ def unknown_options(words: Sequence[str], parser: ArgumentParser) -> str:
     return " ".join(unknown)
 
 
-def unknown_keys(words: Sequence[str], parser: ArgumentParser) -> str:
-    """What to say of keys at the top of configuration files that look like options mistyped; empty if none does.
+def unknown_keys(message: str, words: Sequence[str], parser: ArgumentParser) -> str:
+    """What to say of keys of configuration files that look like options mistyped; empty if none does.
 
     Args:
+        message: The parser's complaint.
         words: The command line, with its command.
         parser: The parser of all commands.
     """
-    known = {option.lstrip("-").partition(".")[0] for option in _options(parser, words[0]) if option.startswith("--")}
+    options = [option.removeprefix("--") for option in _options(parser, words[0]) if option.startswith("--")]
+    if match := re.search(r"does not accept option '([\w.]+)'", message):
+        near = did_you_mean(match[1], options)
+        if near:
+            return f"unknown key {match[1]}{near}"
+    known = {option.partition(".")[0] for option in options}
     for path in configurations(words):
         try:
             content = read_yaml(Path(path).read_text(encoding="utf-8"))
@@ -122,12 +134,57 @@ def errors_by_flags(options: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except ReblurkitError as error:
-        raise type(error)(with_flags(str(error), options)) from error
+        raise type(error)(f"{with_flags(str(error), options)}{_likely_option(str(error), options)}") from error
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" in str(error) and (likely := _likely_option(misfit(error), options)):
+            reason = f"the checkpoint does not fit the networks: {misfit(error)}{likely}"
+            raise PluginError(f"{options.get('ckpt_path')}: {reason}") from error
+        raise
     except ValueError as error:
+        if refused := _refused_number(str(error), options):
+            raise PluginError(refused) from error
         if "Does not validate against" not in str(error) and "Parser key" not in str(error):
             raise
         # a constructor's refusal, wrapped by the parser
-        raise PluginError(with_flags(one_line(str(error)), options)) from error
+        reason = one_line(str(error))
+        raise PluginError(f"{with_flags(reason, options)}{_likely_option(reason, options)}") from error
+
+
+def _likely_option(message: str, options: Mapping[str, Any]) -> str:
+    """Of weights of other shapes, the option that has the number that differs; empty if none or several have."""
+    match = _SHAPES.search(message)
+    if match is None:
+        return ""
+    there, here = ([int(size) for size in match[place].split(",") if size.strip()] for place in ("there", "here"))
+    differing = {(old, new) for old, new in zip(there, here, strict=False) if old != new}
+    if len(there) != len(here) or len(differing) != 1:
+        return ""
+    ((old, new),) = differing
+    found = [key for key, value in _leaves(options.get("model"), "--model") if type(value) is int and value == new]
+    if part := re.search(r"\b(network|reblur)\.|does not fit (ReblurNet)\b", message):
+        place = "--model.network" if part[1] == "network" else "--model.reblur"
+        found = [key for key in found if key.startswith(place)]
+    return f"; the file may be of {found[0]} {old}" if len(found) == 1 else ""
+
+
+def _refused_number(message: str, options: Mapping[str, Any]) -> str:
+    """What an optimizer of torch's refuses, by its option; empty if it is another complaint."""
+    match = re.fullmatch(r"Invalid (\w+)(?: (?:rate|value|parameter.*))?: (.+)", message)
+    if match is None:
+        return ""
+    name = {"learning": "lr", "epsilon": "eps", "beta": "betas"}.get(match[1], match[1])
+    found = [key for key, value in _leaves(options.get("model"), "--model") if key.endswith(f".{name}")
+             and match[2] in str(value)]  # fmt: skip
+    return f"{found[0]} must be a number of at least 0, but is {match[2]}" if found and name != "betas" else ""
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The options below one, as they are written on the command line, with their values."""
+    if not isinstance(value, Namespace | Mapping):
+        yield key, value
+        return
+    for name, child in (vars(value) if isinstance(value, Namespace) else value).items():
+        yield from _leaves(child, key if name == "init_args" else f"{key}.{name}")
 
 
 def _options(parser: ArgumentParser, command: str) -> Iterator[str]:
@@ -141,7 +198,9 @@ def _explained(reason: str, key: str, class_path: str) -> str:
     """A reason with what was meant, or what to write."""
     if match := re.search(r"Expected a dot import path string: (.+) Expected a typing\.Literal\[(.+)\]", reason):
         return f"expected a class, or one of {match[2]}, but came {match[1]!r}"
-    if match := re.search(r"Expected a dot import path string: (\S+)", reason):
+    if (match := _IMPORT.search(reason)) and _LIKE_NUMBER.fullmatch(match[1]):
+        return f"expected a number, such as 0.0001, but came {match[1]!r}"
+    if match := _IMPORT.search(reason):
         return f"unknown class {match[1]}" + (
             did_you_mean(match[1], known_classes())
             or "; one of another package is named by its dotted path, such as my_net.MyNet"
@@ -157,8 +216,10 @@ def _explained(reason: str, key: str, class_path: str) -> str:
         return f"{file} is a file; name the class in it by its dotted path, such as {module}.MyNet"
     if match := re.search(r"module '(\S+)' has no attribute '(\w+)'", reason):
         return reason + did_you_mean(match[2], vars(sys.modules.get(match[1], sys)))
-    if match := re.search(r"Option '(\w+)' is not accepted", reason):
-        return reason + did_you_mean(match[1], _arguments(class_path))
+    if match := re.search(r"No module named '(\S+)'", reason):
+        return reason + near_module(ModuleNotFoundError(reason, name=match[1]))
+    if match := re.search(r"Option '(\w+)[\w.]*' is not accepted", reason):
+        return f"Option '{match[1]}' is not accepted{did_you_mean(match[1], _arguments(class_path))}"
     if key and (match := re.match(r"the following arguments are required: (.+)", reason)):
         return f"{' and '.join(f'--{key}.{name}' for name in match[1].split(', '))} must be given"
     return reason

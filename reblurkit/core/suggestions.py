@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
@@ -22,3 +23,19 @@ def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     """
     near = difflib.get_close_matches(word, [*dict.fromkeys(known)], cutoff=cutoff)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def near_module(error: Exception) -> str:
+    """A question that names modules of the folder that the user is in, near to one that there is not.
+
+    Args:
+        error: What its import has raised; other errors than a missing module have no near ones.
+    """
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return ""
+    found = [path.stem if path.suffix == ".py" else path.name for path in Path().iterdir() if _is_module(path)]
+    return did_you_mean(error.name, found)
+
+
+def _is_module(path: Path) -> bool:
+    return path.suffix == ".py" or (path / "__init__.py").is_file()

@@ -62,3 +62,19 @@ def read_yaml(text: str) -> Any:
         return yaml.safe_load(text)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:  # of a number or a date that is none
         raise yaml.YAMLError(str(error)) from error
+
+
+def yaml_error_line(error: yaml.YAMLError) -> str:
+    r"""What is wrong with a text of YAML, and where.
+
+    Example:
+        >>> try:
+        ...     read_yaml("a: 1\n b: 2")
+        ... except yaml.YAMLError as error:
+        ...     yaml_error_line(error)
+        'line 2, column 3: mapping values are not allowed in this context'
+    """
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())}"
+    return " ".join(str(error).split())

@@ -93,7 +93,7 @@ class SyntheticCrops(Dataset[Plan]):
         repeats: Crops of each photo in an epoch.
         sharp_share: Share of the crops that stay sharp, without noise.
         augment: Flip and turn.
-        seed: See above.
+        seed: Crops, flips and turns, blur and noise are a function of it, epoch and index.
 
     Raises:
         ArgumentError: If there is no blur, or a number is out of range.

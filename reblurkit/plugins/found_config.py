@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,10 @@ from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models.registry import network_class
 from reblurkit.models.weight_files import renamed_for
 
+_SIZE_MISMATCH = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch\.Size\(\[(.*?)\]\) from checkpoint, the shape in "
+    r"current model is torch\.Size\(\[(.*?)\]\)\."
+)
 _LARGEST = 100_000  # sum of all numbers: widths, blocks and the like, which make a network
 
 
@@ -44,9 +49,10 @@ def network_from_data(spec: Any, state: Mapping[str, Tensor]) -> nn.Module:
     return network
 
 
-def misfit(error: RuntimeError) -> str:
+def misfit(error: Exception) -> str:
     """What torch says of weights that do not fit, in a line."""
     _, *lines = map(str.strip, str(error).splitlines())
+    lines = [_SIZE_MISMATCH.sub(r"\1 is (\2) in the file and (\3) in the network", line) for line in lines]
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "") if lines else str(error)
 
 

@@ -21,9 +21,9 @@ from reblurkit.core.calls import find_network
 from reblurkit.core.finite import first_broken_weight
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.core.special_files import read_text
-from reblurkit.core.suggestions import did_you_mean
+from reblurkit.core.suggestions import did_you_mean, near_module
 from reblurkit.core.terminal import printable
-from reblurkit.core.yaml_files import read_yaml
+from reblurkit.core.yaml_files import read_yaml, yaml_error_line
 from reblurkit.errors import ArgumentError, ReblurkitError, WeightsError
 from reblurkit.models import create_model, list_models
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
@@ -157,7 +157,7 @@ def _build(model: str | None, network: str | None, network_args: str | None) -> 
         try:
             factory = getattr(importlib.import_module(package), name)
         except Exception as error:  # whatever the user's file raises when it is imported
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}{near_module(error)}"
             raise ArgumentError(f"`network` must be the dotted path of a class, but {network}: {reason}") from error
         if not (isinstance(factory, type) and issubclass(factory, nn.Module)):
             raise ArgumentError(f"`network` must be a class of torch.nn.Module, but {network} is {_kind(factory)}")
@@ -204,7 +204,8 @@ class _Run:
         try:
             loaded = present_paths(read_yaml(read_text(self.config)))
         except (yaml.YAMLError, OSError, ValueError) as error:
-            raise ArgumentError(f"{self.config} is no configuration: {' '.join(str(error).split())[:300]}") from error
+            reason = yaml_error_line(error) if isinstance(error, yaml.YAMLError) else " ".join(str(error).split())
+            raise ArgumentError(f"{self.config} is no configuration: {reason[:300]}") from error
         if not isinstance(loaded, dict) or not loaded.get("model"):
             raise ArgumentError(f"{self.config} is no configuration of a run: it has no `model`")
         self.model = loaded["model"]

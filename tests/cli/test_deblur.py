@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
 import sys
 
 import lightning.pytorch as L
@@ -639,9 +641,9 @@ def test_alpha_and_the_scene_are_kept_unless_stripped(work):
     ("words", "expected"),
     [
         ("--adapt 2", "--adapt needs a --checkpoint that holds a reblurring network too"),
-        ("--adapt -1", "`steps` of adaptation must be a whole number, at least 0, but is -1"),
-        ("--adapt x", "argument --adapt: invalid int value: 'x'"),
-        ("--adapt-lr 0", "`lr` must be a finite number greater than 0"),
+        ("--adapt -1", "--adapt: must be a whole number, at least 0, but is -1"),
+        ("--adapt x", "--adapt: must be a whole number, at least 0, but is x"),
+        ("--adapt-lr 0", "--adapt-lr: must be a number above 0, such as 3e-6, but is 0"),
         ("--tile 30", "--tile must divide by 4"),
         ("--tile all", "argument --tile: must be a number of pixels or auto, but is 'all'"),
         ("--tile 0", "--tile must be a number of pixels, at least 1"),
@@ -684,3 +686,30 @@ def test_adaptation_and_networks_of_several_frames_do_not_go_together(work):
         reblurkit.inference.Deblurrer(create_model("dbn", width=4), reblur_net=ReblurNet(width=4), steps=1)
     with pytest.raises(ValueError, match="adaptation needs the reblurring network that was trained with the network"):
         reblurkit.inference.Deblurrer(network(), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--adapt", "-2"], "--adapt: must be a whole number, at least 0, but is -2"),
+        (["--adapt", "5.5"], "--adapt: must be a whole number, at least 0, but is 5.5"),
+        (["--adapt-lr", "0,1"], "--adapt-lr: must be a number above 0, such as 3e-6, but is 0,1"),
+        (["--output", "a.png"], "--output must be a folder, but a.png is a file"),
+    ],
+)
+def test_what_can_be_refused_at_once_is(tmp_path, words, expected):
+    (tmp_path / "a.png").touch()
+    seen = (
+        "import sys; from reblurkit.cli import main; status = main(sys.argv[1:]); "
+        "sys.exit(99 if 'torch' in sys.modules else status)"
+    )
+    call = [sys.executable, "-c", seen, "deblur", "a.png", "--output", "out", *words]
+    ended = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert expected in ended.stderr
+
+
+def test_adaptation_that_leads_away_is_told_what_to_change():
+    change = AdaptationChange(before=0.01, after=math.nan, change=0.0, deblurred=0.02)
+    assert "the image is not adapted: steps of a smaller --adapt-lr" in adaptation_line(change)
+    assert "the loss rose instead of falling: take a smaller --adapt-lr" in adaptation_line(change._replace(after=0.3))

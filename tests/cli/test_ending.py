@@ -88,6 +88,23 @@ def test_a_trainer_ends_at_once(project, sender, number, command):  # noqa: F811
     assert not list(project.rglob(f"{MARK}*"))
 
 
+@pytest.mark.parametrize("number", ENDS)
+def test_fit_says_how_it_goes_on(project, sender, usual_signals, number, capsys):  # noqa: F811
+    (project / "sender.py").write_text(OWN.replace("if waiting:", "if waiting and _[0].global_step > 1:"))
+    trainer = sender([number], "on_train_batch_end") | {"max_epochs": 6}
+    for each, expected in {1: "newest checkpoint: ", 100: "no checkpoint has been written yet"}.items():
+        checkpoint = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": each, "filename": "at"}}
+        callbacks = [checkpoint, *trainer["callbacks"]]
+        configure(project / "config.yaml", trainer={**trainer, "callbacks": callbacks})
+        assert run("fit", "--config", "config.yaml", "--trainer.default_root_dir", "out") == ENDS[number][0]
+        line = capsys.readouterr().err.splitlines()[-2]
+        assert line.startswith("reblurkit: run folder: out; ")
+        assert expected in line
+        if each == 1:
+            path = line.partition("--ckpt_path ")[2].partition(" to the same")[0]
+            assert torch.load(path, weights_only=True)["global_step"] == 1  # that of the batch comes after
+
+
 def test_deblur_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, capsys):
     monkeypatch.chdir(tmp_path)
     for index in range(3):
@@ -107,6 +124,7 @@ def test_deblur_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, capsys):
     run.status = main(words)
     assert sorted(os.listdir("out")) == ["0.png"]
     said = capsys.readouterr().err
+    assert "what is done stays in out; the same command with --existing skip goes on with the rest" in said
     assert main([*words, "--existing", "skip"]) == 0
     assert sorted(os.listdir("out")) == ["0.png", "1.png", "2.png"]
     capsys.readouterr()

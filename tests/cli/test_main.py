@@ -58,6 +58,14 @@ class Half(MyNet):
         return super().forward(image)[..., ::2]
 
 
+class Eighth(MyNet):
+    multiple = 8
+
+    def forward(self, image):
+        height, width = image.shape[-2:]
+        return super().forward(image)[..., : height // 8 * 8, : width // 8 * 8] + 0 * image
+
+
 class NotANumber(MyNet):
     def forward(self, image):
         return super().forward(image) * float("nan")
@@ -443,7 +451,8 @@ def test_a_checkpoint_of_another_network(project, capsys):
     assert run("fit") == 0
     (checkpoint,) = project.glob("run/**/*.ckpt")
     line = fails(capsys, "--ckpt_path", str(checkpoint), "--model.network.width", "5")
-    assert "does not fit the networks: size mismatch for network.layers.0.weight" in line
+    assert "does not fit the networks: network.layers.0.weight is (3, 3, 3, 3) in the file and (5, 3, 3, 3) in" in line
+    assert line.endswith("; the file may be of --model.network.width 3")
     torch.save({"weights": torch.zeros(1)}, "other.ckpt")
     assert fails(capsys, "--ckpt_path", "other.ckpt").endswith(
         "other.ckpt is no Lightning checkpoint: it has no 'state_dict'"

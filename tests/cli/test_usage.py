@@ -14,6 +14,7 @@ from reblurkit.cli import main
 from reblurkit.cli.commands import command_parser
 from reblurkit.cli.usage import with_flags
 from reblurkit.cli.words import NEGATIVE_NUMBER
+from reblurkit.errors import ArgumentError
 from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fixture
 
 
@@ -32,6 +33,7 @@ from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fix
         ("--trainer.callbacks+=ModelCheckpont", "did you mean ModelCheckpoint"),
         ("--data.layout gopor", "did you mean gopro"),
         ("--model.metrics '{lpip: LPIP}'", "did you mean LPIPS"),
+        ("--model.network ownn.MyNet", "No module named 'ownn'; did you mean own?"),
     ],
 )
 def test_what_may_have_been_meant(project, capsys, words, expected):  # noqa: F811
@@ -77,7 +79,12 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
             "model: 3",
             "--model: expected a LightningModule: a class such as my_net.MyNet, or its class_path",
         ),
-        ("model:\n\tx: 1", "found character that cannot start any token"),
+        ("model:\n\tx: 1", "other.yaml is none: line 2, column 1: found character that cannot start any token"),
+        ("trainer: {max_epoch: 1}", "unknown key trainer.max_epoch; did you mean trainer.max_epochs"),
+        (
+            "model: {init_args: {reblur_nett: {class_path: ReblurNet, init_args: {width: 4}}}}",
+            "did you mean reblur_net",
+        ),
         ("model: {init_args: {network: 3}}", "expected a Module: a class such as my_net.MyNet, or its class_path"),
         ("\xff", "--config must be a YAML file, but other.yaml is no text"),
     ],
@@ -112,7 +119,63 @@ def test_weights_that_were_loaded_are_named(project, capsys):  # noqa: F811
     for command in ("test", "validate", "predict"):
         assert run(command, "--ckpt_path", str(checkpoint), "--model.network.width", "5") == 2
         (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
-        assert "does not fit the networks: size mismatch for network.layers.0.weight" in line
+        assert "does not fit the networks: network.layers.0.weight is (3, 3, 3, 3) in the file and (5, 3, 3, 3)" in line
+        assert line.endswith("; the file may be of --model.network.width 3")
+    for option in ("--start_from", "--model.weights"):
+        line = fails(capsys, option, str(checkpoint), "--model.network.width", "5")
+        assert "(3, 3, 3, 3) in" in line
+        assert line.endswith("; the file may be of --model.network.width 3")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("nan", "--model.optimizer.lr: reblurkit.DeblurTask: expected a number, such as 0.0001, but came 'nan'"),
+        ("0,001", "--model.optimizer.lr: reblurkit.DeblurTask: expected a number, such as 0.0001, but came '0,001'"),
+        (".nan", "--model.optimizer.lr must be a number of at least 0, but is nan"),
+        ("-1", "--model.optimizer.lr must be a number of at least 0, but is -1.0"),
+    ],
+)
+def test_numbers_that_an_optimizer_does_not_take(project, capsys, value, expected):  # noqa: F811
+    assert expected in fails(capsys, "--model.optimizer", "Adam", "--model.optimizer.lr", value)
+    assert "--model.optimizer.momentum must be a number of at least 0, but is -2.0" in fails(
+        capsys, "--model.optimizer", "SGD", "--model.optimizer.momentum", "-2"
+    )
+
+
+def test_a_crop_that_the_network_cannot_train_on(project, capsys):  # noqa: F811
+    line = fails(capsys, "--model.network", "own.Eighth", "--data.crop", "20")
+    assert "must divide by 8, but are 20 x 20; choose a --data.crop of 16 or 24" in line
+
+
+def test_nothing_to_validate_on(project, capsys):  # noqa: F811
+    line = fails(capsys, "--data.val_split", "validation")
+    assert "let --data.val_split name a split that has some, for instance test, or do without by --trainer." in line
+    assert "training images" not in fails(capsys, "--data.train_split", "training")
+
+
+def test_a_checkpoint_that_waits_for_a_validation_that_there_is_not(project, capsys):  # noqa: F811
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    best = {"class_path": "ModelCheckpoint", "init_args": {"monitor": "val/psnr"}}
+    last = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last"}}
+    off = ["--trainer.limit_val_batches", "0"]
+
+    def given(*callbacks):
+        config["trainer"]["callbacks"] = callbacks
+        (project / "config.yaml").write_text(yaml.safe_dump(config))
+
+    given(best)
+    line = fails(capsys, *off)
+    assert "waits for val/psnr, but --trainer.limit_val_batches is 0" in line
+    assert not list(project.glob("run/**/*.ckpt"))
+    given(best, last)
+    with pytest.warns(match="waits for val/psnr.*: it writes none, others do"):
+        assert run("fit", *off) == 0
+    assert [path.name for path in project.glob("run/**/*.ckpt")] == ["last.ckpt"]
+    best["init_args"]["save_last"] = True
+    given(best)
+    assert run("fit", *off) == 0
+    assert "checkpoint: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_blurry_images_alone(project, capsys):  # noqa: F811
@@ -123,11 +186,14 @@ def test_blurry_images_alone(project, capsys):  # noqa: F811
 
 
 def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F811
-    options = command_parser(["deblur"]).parse_args(["deblur", "a", "--output", "b", "--adapt-lr", "-1e-4"])
-    assert options.adapt_lr == -1e-4
+    with pytest.raises(ArgumentError, match=r"--adapt-lr: must be a number above 0, such as 3e-6, but is -1e-4"):
+        command_parser(["deblur"]).parse_args(["deblur", "a", "--output", "b", "--adapt-lr", "-1e-4"])
+    assert (
+        command_parser(["adapt-video"]).parse_args(["adapt-video", "a", "--output", "b", "--lr", "-1e-4"]).lr == -1e-4
+    )
     assert not NEGATIVE_NUMBER.match("-1e-4x")
     adam = ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "-1e-4"]
-    assert "Invalid learning rate: -0.0001" in fails(capsys, *adam)
+    assert "--model.optimizer.lr must be a number of at least 0, but is -0.0001" in fails(capsys, *adam)
 
 
 @pytest.mark.parametrize(

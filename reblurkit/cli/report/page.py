@@ -108,6 +108,10 @@ def _page(runs: Sequence[Run], folders: Sequence[Path], errors: list[ReblurkitEr
     colours = {each.name: each.colour for each in shown}
     names = sorted({name for run in runs for name in run.metrics}, key=_order)
     curves = {name: {each.name: each.run.metrics[name] for each in shown if name in each.run.metrics} for name in names}
+    # a run that has only trained has no results beside those of one that was measured
+    wanted = [name for name in names if not name.startswith(("train/", "lr-"))]
+    wanted = wanted or [name for name in names if name.startswith("train/")]
+    measured = [each for each in shown if each.run.metrics.keys() & {*wanted}]
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         resources.files("reblurkit.cli.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     )
@@ -116,7 +120,8 @@ def _page(runs: Sequence[Run], folders: Sequence[Path], errors: list[ReblurkitEr
         version=reblurkit.__version__,
         date=f"{datetime.now():%Y-%m-%d %H:%M}",
         runs=shown,
-        results={title(name): _row(name, shown) for name in names if not name.startswith(("train/", "lr-"))},
+        measured=measured,
+        results={title(name): _row(name, measured) for name in wanted},
         charts={
             name: metric_chart(points, colours)
             for name, points in curves.items()
@@ -129,7 +134,8 @@ def _page(runs: Sequence[Run], folders: Sequence[Path], errors: list[ReblurkitEr
             for path in _files(folders, "metrics.csv")
             if _tried(is_log, path, errors) is False and (table := _tried(read_versions, path, errors))
         ],
-        differences=_differences(runs),
+        configured=[each for each in shown if each.run.config],
+        differences=_differences([run for run in runs if run.config]),
     )
 
 
@@ -182,11 +188,10 @@ def _best(points: Sequence[Point], sign: int) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Options that are not the same in all runs that have any."""
+    """Options that are not the same in all runs."""
     keys = sorted({key for run in runs for key in run.options if key})
     table = {key: [run.options.get(key, "") for run in runs] for key in keys}
-    with_options = [bool(run.config) for run in runs]
-    return {key: row for key, row in table.items() if len(set(itertools.compress(row, with_options))) > 1}
+    return {key: row for key, row in table.items() if len(set(row)) > 1}
 
 
 def _first_and_last(pictures: Sequence[Path]) -> list[Path]:

@@ -26,6 +26,7 @@ from reblurkit.plugins.callbacks.auxiliary_optimizer import AuxiliaryOptimizer, 
 from reblurkit.plugins.callbacks.finite_loss import batch_names
 from reblurkit.plugins.callbacks.first_to_hear import FirstToHear
 from reblurkit.plugins.callbacks.replaced_method import ReplacedMethod
+from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.datamodules.cycled import CycledLoader
 from reblurkit.plugins.datamodules.unlabelled_clips import clip_loader, clips_of, first_clips
 
@@ -304,7 +305,8 @@ class FlowReblurFinetuneCallback(L.Callback):
             )
         centre = clips.shape[1] // 2
         wanted = range(centre - 1, centre - 1 + self.frames)
-        deblurred = call_without_trace(network, frame_inputs(network, clips, wanted))
+        with explained_by_crop(clips, network):
+            deblurred = call_without_trace(network, frame_inputs(network, clips, wanted))
         deblurred = deblurred.view(len(clips), len(wanted), *deblurred.shape[1:])
         with torch.autocast(clips.device.type, enabled=False):  # motion in half precision would be off by pixels
             return flow_reblur_terms(

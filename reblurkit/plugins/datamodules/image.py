@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from reblurkit.data.sampling import DrawSampler, TrainLoader, collate_of, seeded
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.errors import ArgumentError, DatasetNotFoundError, ShapeError
 
 Stage = Literal["train", "val", "test"]
 PairAugmentation = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | list[Tensor]]
@@ -65,7 +65,15 @@ class ImageDataModule(L.LightningDataModule, ABC):
             return
         for name in needed.get(stage, ["test"]):
             if name not in self._sets:
-                self._sets[name] = self.dataset(name)
+                try:
+                    self._sets[name] = self.dataset(name)
+                except DatasetNotFoundError as error:
+                    if name != "val" or "train" not in self._sets:
+                        raise
+                    raise DatasetNotFoundError(
+                        "there are training images and none to validate on: let `val_split` name a split that has "
+                        f"some, for instance test, or do without by `limit_val_batches` 0; {error}"
+                    ) from error
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of crops; the order and every crop are a function of (seed, epoch, index)."""

@@ -45,7 +45,7 @@ class SyntheticBlurDataModule(ImageDataModule):
         cache: Folder that keeps the decoded photos, see :class:`reblurkit.data.cache.ImageCache`; ``true``: a folder
             in the cache of ``torch.hub``; ``null``: photos are decoded for each crop.
         num_workers: Processes that read crops and draw blurs.
-        seed: See above.
+        seed: Crops, flips and turns, blur and noise are a function of it, epoch and index.
     """
 
     def __init__(

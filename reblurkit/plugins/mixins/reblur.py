@@ -17,6 +17,7 @@ from reblurkit.losses.reblur import Sharpness, check_reblur_options, routed_rebl
 from reblurkit.models.reblur_net import ReblurNet
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins.callbacks.auxiliary_optimizer import OptimizerFactory, SchedulerFactory
+from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.mixins.auxiliary_networks import AuxiliaryNetworks
 
 
@@ -128,15 +129,16 @@ class ReblurLossMixin(AuxiliaryNetworks):
 
         fitting = self._is_fitting()
         warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup
-        terms = routed_reblur_loss(
-            find_network(self, options.network),
-            self.reblur,
-            deblurred,
-            sharp,
-            blurry,
-            weight=0.0 if warming_up else options.weight,
-            sharpness=options.sharpness,
-        )
+        with explained_by_crop(sharp, self.reblur):
+            terms = routed_reblur_loss(
+                find_network(self, options.network),
+                self.reblur,
+                deblurred,
+                sharp,
+                blurry,
+                weight=0.0 if warming_up else options.weight,
+                sharpness=options.sharpness,
+            )
         if fitting:
             values = {"reblur": terms.reblur, "blur": terms.blur, "sharp": terms.sharp}
             self.log_dict({f"train/loss_{name}": value for name, value in values.items() if value is not None})

@@ -17,6 +17,7 @@ from reblurkit.losses.reblur import Sharpness
 from reblurkit.losses.reconstruction import MultiScaleLoss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.starting_weights import start_from
+from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin
 from reblurkit.plugins.tasks.paired import (
@@ -141,8 +142,9 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The loss of a batch: reconstruction and whatever else is asked for."""
         blurry, sharp = self._images(batch)
-        scales = self.network(blurry)
-        deblurred = self._finest(scales, blurry)
+        with explained_by_crop(blurry, self.network):
+            scales = self.network(blurry)
+            deblurred = self._finest(scales, blurry)
         loss: Tensor = self.loss(scales if isinstance(self.loss, MultiScaleLoss) else deblurred, sharp)
         for name, extra in self.extra_losses.items():
             value = extra(deblurred, sharp)

@@ -19,6 +19,7 @@ from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.pretrained import list_pretrained, load_pretrained
 from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.callbacks.at_rest import AtRest
+from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.tasks.paired import (
     Measure,
     PairedTask,
@@ -126,7 +127,8 @@ class ReblurTask(PairedTask):
         blurry, sharp = self._images(batch)
         with torch.no_grad():
             deblurred = self._deblur(blurry)
-        terms = reblur_net_loss(self.network, self.reblur, deblurred, sharp, blurry, sharpness=self.sharpness)
+        with explained_by_crop(blurry, self.network, self.reblur):
+            terms = reblur_net_loss(self.network, self.reblur, deblurred, sharp, blurry, sharpness=self.sharpness)
         self.log("train/loss", terms.loss, prog_bar=True)
         values = {"blur": terms.blur, "sharp": terms.sharp}
         self.log_dict({f"train/loss_{name}": value for name, value in values.items() if value is not None})

@@ -21,6 +21,7 @@ from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.models.full_size import FullSize
 from reblurkit.plugins.callbacks.translation_watch import TranslationWatch
+from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining
 from reblurkit.plugins.shares import counted_images
@@ -174,13 +175,14 @@ def outputs_of(network: nn.Module, image: Tensor) -> list[Tensor]:
     Raises:
         ShapeError: If the last is not of the image's shape.
     """
-    output = network(image)
-    outputs = [output] if isinstance(output, Tensor) else list(output)
-    if outputs[-1].shape != image.shape:
-        raise ShapeError(
-            f"the generator must keep the shape of its input, {tuple(image.shape)}, but returned "
-            f"{tuple(outputs[-1].shape)}"
-        )
+    with explained_by_crop(image, network):
+        output = network(image)
+        outputs = [output] if isinstance(output, Tensor) else list(output)
+        if outputs[-1].shape != image.shape:
+            raise ShapeError(
+                f"the generator must keep the shape of its input, {tuple(image.shape)}, but returned "
+                f"{tuple(outputs[-1].shape)}"
+            )
     return outputs
 
 

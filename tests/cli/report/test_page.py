@@ -145,6 +145,24 @@ def test_a_real_training_with_a_test_run(work):
     assert Page((work / "report.html").read_text()).charts == 2
 
 
+def only(folder, **metrics):
+    logger = CSVLogger(str(folder.parent), name="", version=folder.name)
+    logger.log_metrics({name.replace("_", "/", 1): value for name, value in metrics.items()}, step=1)
+    logger.save()
+
+
+def test_runs_that_have_only_trained_or_only_been_measured(work):
+    only(work / "runs" / "trained", train_loss=0.5)
+    only(work / "runs" / "tested", test_psnr=30.0)
+    only(work / "runs" / "tested_too", test_psnr=31.0)
+    assert main(["report", "runs/trained", "runs/tested", "runs/tested_too"]) == 0
+    page = Page((work / "report.html").read_text())
+    assert page.cells == ["metric", "tested", "tested_too", "test/psnr (dB) ↑", "30.00", "31.00"]
+    assert main(["report", "runs/trained"]) == 0
+    assert Page((work / "report.html").read_text()).cells[:1] == ["metric"]
+    assert Page((work / "report.html").read_text()).cells[3] == "0.5"
+
+
 def test_long_curves_are_thinned_to_means():
     values = np.random.default_rng(0).normal(size=1000)
     thinned = thin([Point(step, value) for step, value in enumerate(values)])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from reblurkit.errors import ShapeError
 from reblurkit.inference import Deblurrer
 from reblurkit.metrics import PSNR
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model
@@ -25,7 +26,8 @@ class Fussy(PlainNet):
         self.multiple, self.scales = multiple, scales
 
     def forward(self, image):
-        assert image.shape[-2] % self.multiple == image.shape[-1] % self.multiple == 0
+        if image.shape[-2] % self.multiple or image.shape[-1] % self.multiple:
+            raise RuntimeError("sizes of tensors must match")
         full = super().forward(image)
         return full if self.scales == 1 else [nn.functional.avg_pool2d(full, 2), full]
 
@@ -87,3 +89,68 @@ def test_adaptation_takes_and_measures_every_size(tmp_path):
     (results,) = trainer(tmp_path, adapt).test(task, batches(SIZES), verbose=False)
     assert len(adapt.history) == len(SIZES)
     assert results["test/psnr_plain"] != results["test/psnr_adapted"] == pytest.approx(results["test/psnr"], rel=1e-6)
+
+
+class Own(L.LightningModule):
+    """A user's module, which calls its network itself."""
+
+    def __init__(self, full_size):
+        super().__init__()
+        self.network, self.reblur, self.full_size = Fussy(), FussyReblurNet(multiple=16), full_size
+
+    def test_step(self, batch, batch_idx):
+        network = FullSize(self.network) if self.full_size else self.network
+        assert network(batch["blurry"]).shape == batch["blurry"].shape
+
+
+def test_adaptation_in_a_module_of_the_users_takes_the_sizes_that_its_step_takes(tmp_path):
+    adapt = TestTimeAdaptCallback(steps=1)
+    trainer(tmp_path, adapt).test(Own(full_size=True), batches(SIZES), verbose=False)
+    assert len(adapt.history) == len(SIZES)
+    with pytest.raises(ShapeError, match=r"input of \(1, 3, 31, 27\).*; call it as FullSize\(network\), which"):
+        trainer(tmp_path, TestTimeAdaptCallback(steps=1)).test(Own(full_size=False), batches(SIZES[2:3]), verbose=False)
+
+
+def crops(side):
+    image = torch.rand(3, side, side)
+    return DataLoader([{"blurry": image, "sharp": image, "known_blurry": image, "name": "a"}], batch_size=1)
+
+
+class TestCropsThatDoNotFit:
+    @pytest.mark.parametrize("make", [
+        lambda: DeblurTask(Fussy()),
+        lambda: DeblurTask(Fussy(), ReblurNet(width=4)),
+        lambda: DeblurTask(PlainNet(), FussyReblurNet()),
+        lambda: ReblurTask(Fussy(), ReblurNet(width=4)),
+        lambda: ReblurTask(PlainNet(), FussyReblurNet()),
+        lambda: Blur2BlurTranslator(Fussy(), nn.Conv2d(3, 1, 3), perceptual=nn.AvgPool2d(4)),
+    ])  # fmt: skip
+    def test_the_nearest_that_fit_are_named(self, tmp_path, make):
+        expected = "must divide by 8, but are 60 x 60; choose a `crop` of 56 or 64, or wrap the network as FullSize"
+        with pytest.raises(ShapeError, match=expected):
+            trainer(tmp_path).fit(make(), crops(60))
+
+    def test_a_network_that_returns_a_smaller_image_is_told_of_them_too(self, tmp_path):
+        network = nn.AvgPool2d(8)
+        network = nn.Sequential(nn.Conv2d(3, 3, 1), network, nn.Upsample(scale_factor=8))
+        network.multiple = 8
+        with pytest.raises(ShapeError, match="choose a `crop` of 56 or 64"):
+            trainer(tmp_path).fit(DeblurTask(network), crops(60))
+
+    def test_below_the_smallest_the_smallest_that_fits_is_named(self, tmp_path):
+        task = DeblurTask(create_model("deblurgan-v2-mobilenet"))
+        with pytest.raises(ShapeError, match=r"divide by 32 and be at least 64, but are 40 x 40; .* `crop` of 64,"):
+            trainer(tmp_path).fit(task, crops(40))
+
+    def test_networks_that_pad_train_on_any(self, tmp_path):
+        for network in (UNet(1, (4, 4, 4)), FullSize(Fussy())):
+            assert getattr(network, "multiple", 1) > 1
+            trainer(tmp_path).fit(DeblurTask(network), crops(30))
+
+    def test_failures_that_have_nothing_to_do_with_sizes_stay_as_they_are(self, tmp_path):
+        class Broken(Fussy):
+            def forward(self, image):
+                raise RuntimeError("of another kind")
+
+        with pytest.raises(RuntimeError, match=r"^of another kind$"):
+            trainer(tmp_path).fit(DeblurTask(Broken()), crops(64))

@@ -1,0 +1,54 @@
+"""Crops of a size that a network cannot train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from reblurkit.core.calls import Needs, needs_of
+from reblurkit.core.memory import is_out_of_memory
+from reblurkit.errors import ReblurkitError, ShapeError
+from reblurkit.models.full_size import FullSize
+
+
+@contextmanager
+def explained_by_crop(image: Tensor, *networks: nn.Module) -> Iterator[None]:
+    """Tell what fails in this block by the images' size, where that is none that a network says it takes.
+
+    Nothing is refused beforehand: a network may pad what does not divide by its ``multiple``.
+
+    Args:
+        image: What the networks are called with, ``(..., H, W)``.
+        *networks: With the attributes ``multiple`` and ``smallest`` that :class:`reblurkit.models.FullSize` reads, or
+            without.
+
+    Raises:
+        ShapeError: If the block fails and the size does not suit one of them; it names crops that do.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever a network of the user's raises
+        if isinstance(error, ReblurkitError) and not isinstance(error, ShapeError):
+            raise
+        height, width = image.shape[-2:]
+        for network in networks:
+            needs = needs_of(network)
+            fits = height % needs.multiple == width % needs.multiple == 0 and min(height, width) >= needs.smallest
+            if fits or isinstance(network, FullSize) or is_out_of_memory(error):
+                continue
+            least = f" and be at least {needs.smallest}" if min(height, width) < needs.smallest else ""
+            raise ShapeError(
+                f"height and width of what {type(network).__name__} trains on must divide by {needs.multiple}{least}, "
+                f"but are {height} x {width}; choose a `crop` of {_near(min(height, width), needs)}, or wrap the "
+                "network as FullSize(network), which pads and crops"
+            ) from error
+        raise
+
+
+def _near(side: int, needs: Needs) -> str:
+    """The nearest sizes of crops that a network takes."""
+    least = -(-needs.smallest // needs.multiple) * needs.multiple
+    below = side // needs.multiple * needs.multiple
+    return " or ".join(str(size) for size in sorted({max(below, least), max(below + needs.multiple, least)}))
