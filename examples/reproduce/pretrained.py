@@ -4,8 +4,9 @@
     python examples/reproduce/pretrained.py --photos TRAIN --test TEST --pairs PAIRS --run runs/base --write
 
 TRAIN and TEST are folders of sharp photos, PAIRS one of files `blur_NAME.png` and `sharp_NAME.png`. The recipe is in
-`examples/configs/pretrained`: L1, then PSNR, then L1 + the reblurring loss, with M_R beside. A run stops after so many
-minutes and goes on where it was when it is called again; `--write` measures and writes, whatever has been reached.
+`examples/configs/pretrained`: L1, then PSNR, then L1 + the reblurring loss, with M_R beside; then M_R alone. A run
+stops after so many minutes and goes on where it was when it is called again; `--write` measures and writes, whatever
+has been reached.
 
 Fixed before the run: photos are the unit; each is measured under each of four blurs that follow from its number, and as
 it is. Nothing is chosen on them. The card holds means, their 95 % intervals over photos, and the worst photo.
@@ -37,7 +38,8 @@ from reblurkit.models import pretrained as box
 from reblurkit.models.weights import read_lightning_checkpoint
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
-STAGES = ("base_l1", "base_psnr", "base_reblur")
+STAGES = ("base_l1", "base_psnr", "base_reblur", "reblur_net")
+DEBLURRING = "base_reblur"  # the stage that the deblurring network comes from
 THREADS = 2
 
 
@@ -162,18 +164,18 @@ def hardware():
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
 
 
-def write(checkpoint, arguments, progress):
-    """Measure the pair of a checkpoint, and write weights and card."""
+def write(checkpoints, arguments, progress):
+    """Measure the pair of the last stages' checkpoints, and write weights and card."""
     recipe = {stage: yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text()) for stage in STAGES}
-    options = recipe[STAGES[-1]]["model"]["init_args"]
+    options = recipe[DEBLURRING]["model"]["init_args"]
     parts = {
         "network": {"name": "folded-unet", "arguments": options["network"].get("init_args", {})},
         "reblur_net": {"name": "reblur-n2", "arguments": options["reblur_net"]["init_args"]},
     }
     network = FoldedUNet(**parts["network"]["arguments"]).eval()
     reblur_net = ReblurNet(**parts["reblur_net"]["arguments"]).eval()
-    load_weights(network, checkpoint, network="network")
-    load_weights(reblur_net, checkpoint, network="reblur")
+    load_weights(network, checkpoints[DEBLURRING], network="network")
+    load_weights(reblur_net, checkpoints.get(STAGES[-1], checkpoints[DEBLURRING]), network="reblur")
     for module in (network, reblur_net):  # as they are shipped
         module.load_state_dict({key: tensor.half().float() for key, tensor in module.state_dict().items()})
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
@@ -218,9 +220,8 @@ def main():
             if is_done:
                 weights, is_done = train(stage, arguments.photos, arguments.run, arguments.minutes, weights)
         return
-    found = {stage: checkpoints(arguments.run / stage) for stage in STAGES}
-    progress = {stage: reached(files[-1]) for stage, files in found.items() if files}
-    write(found[STAGES[-1]][-1], arguments, progress)
+    found = {stage: files[-1] for stage in STAGES if (files := checkpoints(arguments.run / stage))}
+    write(found, arguments, {stage: reached(file) for stage, file in found.items()})
 
 
 if __name__ == "__main__":

@@ -312,6 +312,17 @@ def test_steps_that_change_nothing_are_told(work, capsys):
     assert lines[0].endswith("mean change 0.00 grey levels, which nobody sees: more steps or a larger rate change more")
 
 
+def test_a_purpose_sets_steps_and_learning_rate(work, capsys):
+    task, path = reblur_run(work)
+    assert deblur("--adapt-for", "sharpness", inputs=["photos/a.png"], by=("--checkpoint", path)) == 0
+    blurry = read_image(work / "photos" / "a.png")[None]
+    adapted = adapt(FullSize(task.network), FullSize(task.reblur), blurry, steps=3, lr=3e-5)
+    assert not torch.equal(adapted.image, adapted.plain)
+    torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
+    line = fails(capsys, "--adapt-for", "fidelity", "--adapt", "2", by=("--checkpoint", path), output="out2")
+    assert "--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr" in line
+
+
 def test_without_a_network_it_is_the_one_in_the_box(work, capsys):
     assert deblur("--adapt", "1", inputs=["photos/a.png"], by=()) == 0
     shown = capsys.readouterr().err
