@@ -21,7 +21,7 @@ from reblurkit.errors import ArgumentError
 if TYPE_CHECKING:
     from reblurkit.plugins.trained_network import TrainedNetworks
 
-# Steps and learning rate, see docs/results/adaptation_unet.md: the paper's, and what was chosen for at most 1 dB of PSNR.
+# Steps and learning rate: the paper's, and what docs/results/adaptation_unet.md chose for at most 1 dB of PSNR.
 _PURPOSES = {"fidelity": (5, 3e-6), "sharpness": (3, 3e-5)}
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
 
