@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 on success, 1 where some inputs failed and were listed, 2 on bad usage or bad input, with one
-        line on stderr, 130 when interrupted, 143 when terminated (SIGTERM).
+        line on stderr, 130 when interrupted, 143 when terminated (SIGTERM), 129 when its terminal is closed (SIGHUP).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = _run(words, debug=debug)
         except BaseException as error:
+            told.over()
             if isinstance(error, KeyboardInterrupt):
                 told.signal = told.signal or signal.SIGINT
             if debug or told.signal is None:

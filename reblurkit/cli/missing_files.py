@@ -13,6 +13,7 @@ from reblurkit.errors import ArgumentError, DatasetNotFoundError, WeightsError
 
 _CONFIGURATIONS = ("--config", "-c")
 _WEIGHTS = ("--ckpt_path", "--start_from", "--checkpoint", "--translator", "--weights")
+_PLACES = ("inputs", "clips", "runs", "output", "checkpoint", "config", "weights", "translator", "labelled")
 _WORDS_OF_LIGHTNING = {"best", "last", "hpc", "registry"}
 
 
@@ -61,10 +62,16 @@ def check_inputs(options: argparse.Namespace) -> None:
     """Check that there is something to work on; some of several inputs may be missing.
 
     Raises:
+        ArgumentError: If the name of a file or folder is empty, as from a variable of a script that is not set.
         DatasetNotFoundError: If none is there.
     """
+    for name in _PLACES:
+        value = getattr(options, name, None)
+        if value == "" or (isinstance(value, list) and "" in value):
+            shown = f"--{name}" if isinstance(value, str) else name.removesuffix("s").upper()
+            raise ArgumentError(f"{shown} is an empty word; write . for the folder you are in")
     inputs = getattr(options, "inputs", None) or getattr(options, "clips", None) or []
-    if inputs and "" not in inputs and not any(Path(path).exists() for path in inputs):
+    if inputs and not any(Path(path).exists() for path in inputs):
         more = f" (and {len(inputs) - 1} more failed)" if len(inputs) > 1 else ""
         raise DatasetNotFoundError(f"no file or folder {inputs[0]}{more}")
 
@@ -72,5 +79,5 @@ def check_inputs(options: argparse.Namespace) -> None:
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word, following in pairwise([*words, ""]):
         name, equals, value = word.partition("=")
-        if name in (*_CONFIGURATIONS, *_WEIGHTS) and (equals or following):
-            yield name, value if equals else following
+        if name in (*_CONFIGURATIONS, *_WEIGHTS) and (value := value if equals else following):
+            yield name, value
