@@ -35,6 +35,7 @@ class Told:
         self._raised: BaseException | None = None
         self._lost = False
         self._over = threading.Event()
+        self._hook = sys.unraisablehook
 
     @property
     def status(self) -> int:
@@ -61,6 +62,11 @@ class Told:
     def over(self) -> None:
         """The command has ended."""
         self._over.set()
+
+    def untold(self, lost: sys.UnraisableHookArgs) -> None:
+        """What Python does with an exception in a finalizer: ours is sent again, and nothing to tell."""
+        if lost.exc_value is not self._raised:
+            self._hook(lost)
 
     def _raise(self, error: BaseException) -> None:
         first = self._raised is None
@@ -110,11 +116,13 @@ def listening() -> Iterator[Told]:
     for number in ours:
         signal.signal(number, handlers[number])
     _now.append(told)
+    sys.unraisablehook = told.untold
     try:
         yield told
     finally:
         told.over()
         _now.remove(told)
+        sys.unraisablehook = told._hook
         for number in ours:
             signal.signal(number, before[number])
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from reblurkit.core.special_files import read_text
+from reblurkit.core.special_files import read_text, special_kind
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, WeightsError
 
 _CONFIGURATIONS = ("--config", "-c")
@@ -54,8 +54,12 @@ def check_named_files(words: Sequence[str]) -> None:
 
 
 def configurations(words: Sequence[str]) -> list[str]:
-    """The configuration files that a command line names and that are there."""
-    return [value for name, value in _options(words) if name in _CONFIGURATIONS and os.path.isfile(value)]
+    """The configuration files that a command line names and that are there, pipes and the like, too."""
+    return [value for name, value in _options(words) if name in _CONFIGURATIONS and _is_there(value)]
+
+
+def _is_there(path: str) -> bool:
+    return os.path.isfile(path) or special_kind(path) not in (None, "a folder")
 
 
 def check_inputs(options: argparse.Namespace) -> None:

@@ -41,6 +41,15 @@ def test_files_of_the_system_that_call_themselves_regular_are_not(tmp_path, caps
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("command", ["fit", "predict", "deblur"])
+def test_a_configuration_that_is_a_pipe_is_not_waited_for(tmp_path, capsys, command):
+    os.mkfifo(tmp_path / "c.yaml")
+    rest = [str(tmp_path), "--output", str(tmp_path / "out")] if command == "deblur" else []
+    assert main([command, *rest, "--config", str(tmp_path / "c.yaml")]) == 2
+    assert "c.yaml cannot be read: it is a pipe, not a file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 @pytest.mark.parametrize("config", ["pipe", "device", "endless"])
 def test_a_run_whose_configuration_does_not_end_is_told(tmp_path, capsys, config):
     (tmp_path / "run").mkdir()
