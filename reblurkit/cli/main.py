@@ -6,6 +6,7 @@ Nothing heavy is imported before the command line is known to need it: ``reblurk
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def _run(words: Sequence[str], *, debug: bool) -> int:
         return 2
     except OSError as error:
         # a training of hours keeps its traceback
-        if debug or error.filename is None or words[0] in TRAINER_COMMANDS:
+        if debug or words[0] in TRAINER_COMMANDS or (error.filename is None and error.errno != errno.ENOSPC):
             raise
-        tell(f"error: cannot use {error.filename}: {error.strerror}")
+        tell(f"error: cannot use {error.filename or 'the disk'}: {error.strerror}")
         return 2

@@ -66,7 +66,7 @@ def check_inputs(options: argparse.Namespace) -> None:
     """Check that there is something to work on; some of several inputs may be missing.
 
     Raises:
-        ArgumentError: If the name of a file or folder is empty, as from a variable of a script that is not set.
+        ArgumentError: If the name of a file or folder is none, or empty as from a variable of a script that is not set.
         DatasetNotFoundError: If none is there.
     """
     for name in _PLACES:
@@ -74,6 +74,8 @@ def check_inputs(options: argparse.Namespace) -> None:
         if value == "" or (isinstance(value, list) and "" in value):
             shown = f"--{name}" if isinstance(value, str) else name.removesuffix("s").upper()
             raise ArgumentError(f"{shown} is an empty word; write . for the folder you are in")
+        if any("\0" in each for each in (value if isinstance(value, list) else [value or ""])):
+            raise ArgumentError(f"no file has a name with a null character, as one given for `{name}`")
     inputs = getattr(options, "inputs", None) or getattr(options, "clips", None) or []
     if inputs and not any(Path(path).exists() for path in inputs):
         more = f" (and {len(inputs) - 1} more failed)" if len(inputs) > 1 else ""
