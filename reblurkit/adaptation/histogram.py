@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from reblurkit.core.checks import check_images
+from reblurkit.core.numbers import is_number, shown
 from reblurkit.errors import ArgumentError
 
 
@@ -42,6 +43,9 @@ def match_histogram(image: Tensor, reference: Tensor, *, bins: int | None = 256)
     """
     check_images(image=image, reference=reference)
     check_bins(bins)
+    for name, values in {"image": image, "reference": reference}.items():
+        if values.isnan().any():
+            raise ArgumentError(f"`{name}` must be free of NaN, which has no place in a histogram")
     match = _match_ranks if bins is None else _match_levels
     with torch.no_grad():
         channels = [
@@ -53,8 +57,9 @@ def match_histogram(image: Tensor, reference: Tensor, *, bins: int | None = 256)
 
 def check_bins(bins: int | None) -> None:
     """Raise ArgumentError for a number of bins that defines no histogram."""
-    if bins is not None and (bins != int(bins) or bins < 2):
-        raise ArgumentError(f"the number of histogram bins must be at least 2, or None for exact ranks, but is {bins}")
+    if bins is not None and not (is_number(bins) and 2 <= bins < 2**31 and bins == int(bins)):
+        given = shown(bins)
+        raise ArgumentError(f"the number of histogram bins must be at least 2, or None for exact ranks, but is {given}")
 
 
 def _match_ranks(channel: Tensor, reference: Tensor, _: int) -> Tensor:

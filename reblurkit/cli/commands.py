@@ -220,8 +220,6 @@ def _deblur(options: argparse.Namespace) -> int:
     from reblurkit.inference import Deblurrer
     from reblurkit.plugins.trained_network import checkpoint_metrics, load_translator
 
-    if "" in (*options.inputs, options.output):
-        raise ArgumentError("an INPUT or --output is an empty word; write . for the folder you are in")
     steps, rate = _adaptation(options)
     network, reblur_net = _load_networks(options)
     if steps > 0 and reblur_net is None:

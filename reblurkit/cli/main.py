@@ -6,6 +6,7 @@ Nothing heavy is imported before the command line is known to need it: ``reblurk
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 on success, 1 where some inputs failed and were listed, 2 on bad usage or bad input, with one
-        line on stderr, 130 when interrupted, 143 when terminated (SIGTERM).
+        line on stderr, 130 when interrupted, 143 when terminated (SIGTERM), 129 when its terminal is closed (SIGHUP).
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status = _run(words, debug=debug)
         except BaseException as error:
+            told.over()
             if isinstance(error, KeyboardInterrupt):
                 told.signal = told.signal or signal.SIGINT
             if debug or told.signal is None:
@@ -70,7 +72,7 @@ def _run(words: Sequence[str], *, debug: bool) -> int:
         return 2
     except OSError as error:
         # a training of hours keeps its traceback
-        if debug or error.filename is None or words[0] in TRAINER_COMMANDS:
+        if debug or words[0] in TRAINER_COMMANDS or (error.filename is None and error.errno != errno.ENOSPC):
             raise
-        tell(f"error: cannot use {error.filename}: {error.strerror}")
+        tell(f"error: cannot use {error.filename or 'the disk'}: {error.strerror}")
         return 2

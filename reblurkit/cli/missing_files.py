@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from reblurkit.core.special_files import read_text
+from reblurkit.core.special_files import read_text, special_kind
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, WeightsError
 
 _CONFIGURATIONS = ("--config", "-c")
 _WEIGHTS = ("--ckpt_path", "--start_from", "--checkpoint", "--translator", "--weights")
+_PLACES = ("inputs", "clips", "runs", "output", "checkpoint", "config", "weights", "translator", "labelled")
 _WORDS_OF_LIGHTNING = {"best", "last", "hpc", "registry"}
 
 
@@ -65,8 +66,12 @@ def _check_yaml(path: str, text: str) -> None:
 
 
 def configurations(words: Sequence[str]) -> list[str]:
-    """The configuration files that a command line names and that are there."""
-    return [value for name, value in _options(words) if name in _CONFIGURATIONS and os.path.isfile(value)]
+    """The configuration files that a command line names and that are there, pipes and the like, too."""
+    return [value for name, value in _options(words) if name in _CONFIGURATIONS and _is_there(value)]
+
+
+def _is_there(path: str) -> bool:
+    return os.path.isfile(path) or special_kind(path) not in (None, "a folder")
 
 
 def check_inputs(options: argparse.Namespace) -> None:
@@ -74,10 +79,18 @@ def check_inputs(options: argparse.Namespace) -> None:
 
     Raises:
         DatasetNotFoundError: If no input is there.
-        ArgumentError: If a file has the name of the folder for the results.
+        ArgumentError: If the name of a file or folder is none, or empty as from a variable of a script that is not set,
+            or a file has the name of the folder for the results.
     """
+    for name in _PLACES:
+        value = getattr(options, name, None)
+        if value == "" or (isinstance(value, list) and "" in value):
+            shown = f"--{name}" if isinstance(value, str) else name.removesuffix("s").upper()
+            raise ArgumentError(f"{shown} is an empty word; write . for the folder you are in")
+        if any("\0" in each for each in (value if isinstance(value, list) else [value or ""])):
+            raise ArgumentError(f"no file has a name with a null character, as one given for `{name}`")
     inputs = getattr(options, "inputs", None) or getattr(options, "clips", None) or []
-    if inputs and "" not in inputs and not any(Path(path).exists() for path in inputs):
+    if inputs and not any(Path(path).exists() for path in inputs):
         more = f" (and {len(inputs) - 1} more failed)" if len(inputs) > 1 else ""
         raise DatasetNotFoundError(f"no file or folder {inputs[0]}{more}")
     output = getattr(options, "output", None)
@@ -88,5 +101,5 @@ def check_inputs(options: argparse.Namespace) -> None:
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     for word, following in pairwise([*words, ""]):
         name, equals, value = word.partition("=")
-        if name in (*_CONFIGURATIONS, *_WEIGHTS) and (equals or following):
-            yield name, value if equals else following
+        if name in (*_CONFIGURATIONS, *_WEIGHTS) and (value := value if equals else following):
+            yield name, value

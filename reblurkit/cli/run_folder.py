@@ -158,6 +158,8 @@ def _take_versions(trainer: L.Trainer) -> dict[str, RunFolder]:
                 taken[logger.log_dir] = folder
                 _sweep_versions(Path(logger.log_dir).parent)
             except FileExistsError:
+                if not os.path.isdir(logger.log_dir):  # a file, or a link that leads nowhere: the same version again
+                    raise
                 logger._version = None
     return taken
 

@@ -27,6 +27,7 @@ from urllib.request import (
 import torch
 
 from reblurkit.core.files import whole_file
+from reblurkit.core.special_files import check_regular
 from reblurkit.errors import ChecksumError, DownloadError, TruncationError
 
 _CHUNK = 2**20  # bytes
@@ -92,6 +93,7 @@ class RemoteFile:
         path = self.path()
         try:
             if path.exists():
+                check_regular(path)
                 with path.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                 self._check(found, f"{path} is not the file of {self.url}", f"delete it or {otherwise}")

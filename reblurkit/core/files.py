@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,8 +47,8 @@ def whole_file(path: Path, *, make_folders: bool = True, sync: bool = False) -> 
             with suppress(OSError):  # not every system can
                 _sync(path.parent)
     except OSError as error:
-        if error.filename == str(partial):
-            error.filename = str(path)  # the name that the user knows
+        if error.filename == str(partial) or (error.filename is None and error.errno == errno.ENOSPC):
+            error.filename = str(path)  # the name that the user knows; a full disk comes without one
         raise
     finally:
         with suppress(OSError):

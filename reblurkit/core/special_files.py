@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 _LARGEST = 4_000_000  # bytes of a text that is read as a whole: a configuration, a list
+_SYSTEM = ("/proc/", "/sys/")
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -19,9 +20,13 @@ _KINDS = {
 def special_kind(path: str | os.PathLike[str]) -> str | None:
     """What a name stands for in words, if it is no regular file; None for one, and where nothing can be found."""
     try:
-        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+        status = os.stat(path)
     except (OSError, ValueError):  # not there, or no name at all
         return None
+    # /proc/kmsg waits for news, /proc/self/pagemap does not end: both call themselves regular, and empty
+    if stat.S_ISREG(status.st_mode) and not status.st_size and os.path.realpath(path).startswith(_SYSTEM):
+        return "a file of the system"
+    return _KINDS.get(stat.S_IFMT(status.st_mode))
 
 
 def check_regular(path: Path) -> None:

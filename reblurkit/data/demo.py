@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from reblurkit.blur.random_blur import DrawnBlur
 from reblurkit.blur.shake import ShakeBlur
+from reblurkit.core.numbers import check_whole, shown
 from reblurkit.data.augmentation import flip_and_turn, random_crop
 from reblurkit.data.paired import PairedItem
 from reblurkit.data.sampling import DrawnItems
+from reblurkit.errors import ArgumentError
 
 _PHOTOS = {
     # The natural colour photographs that are bundled, so that no network is needed. Split by photo.
@@ -49,6 +51,11 @@ class DemoPhotos(DrawnItems[PairedItem]):
         blur: DrawnBlur | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(split, str) or split not in _PHOTOS:
+            raise ArgumentError(f"`split` must be train or test, but is {shown(split)}")
+        if blur is not None and not callable(blur):
+            raise ArgumentError(f"`blur` must be a blur such as MotionBlur, or None, but is {shown(blur)}")
+        check_whole(crop=crop, crops_per_photo=crops_per_photo)
         self.names = _PHOTOS[split]
         self.crop = crop if split == "train" else None
         self.repeats = crops_per_photo if split == "train" else 1

@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from reblurkit.core.calls import finest_scale
+from reblurkit.core.numbers import shown
 from reblurkit.errors import ArgumentError
 from reblurkit.models.starting_weights import start_from
 
@@ -45,6 +46,8 @@ class LayerFeatures(nn.Module):
         self, network: nn.Module, layers: Sequence[str], weights: str | os.PathLike[str] | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise ArgumentError(f"`network` must be an nn.Module, but is {shown(network)}")
         names = [name for name, _ in network.named_modules() if name]
         unknown = [layer for layer in layers if layer not in names]
         if unknown or not layers:

@@ -115,7 +115,7 @@ def load_weights(
     Raises:
         WeightsError: If the file is missing, damaged, holds code or weights that are NaN or infinite, or does not fit;
             the message names the registered model that it looks like.
-        ArgumentError: If an address has no checksum, or ``model`` is no module.
+        ArgumentError: If an address has no checksum, the path is empty, or ``model`` is no module.
         DownloadError: If the file cannot be downloaded.
 
     Example:
@@ -129,6 +129,8 @@ def load_weights(
         raise ArgumentError(f"`model` must be an nn.Module, but is {model!r}; create_model(name) builds one")
     if isinstance(model, FullSize):
         model = model.network
+    if not str(path):
+        raise ArgumentError("the path of the weights is empty; write . for the parts in the folder you are in")
     path = _local(path)
     published, taken, left = _read_folder(path, prefer) if path.is_dir() else read_weights(path, prefer)
     if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -352,3 +354,12 @@ def test_the_real_grey_frames(work, shared_data):
     written = sorted((work / "out" / "selfdeblur_real").iterdir())
     assert len(written) == 7
     assert np.asarray(Image.open(written[0])).shape == (480, 752, 3)
+
+
+@pytest.mark.parametrize("writer", ["save_picture", "VideoFinetuning.run"])
+def test_a_full_disk_is_told_in_a_line(work, capsys, monkeypatch, writer):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"reblurkit.cli.adapt_video.{writer}", full)
+    assert "cannot use the disk: No space left on device" in fails(capsys)

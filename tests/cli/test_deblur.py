@@ -686,7 +686,7 @@ def test_bad_inputs_end_in_one_line(work, capsys, monkeypatch):
     assert written(work / "mixed") == ["a.png", "deep"]
     (work / "folder" / "a.png").mkdir(parents=True)
     assert "folder/a.png is a folder, where a file is to be written" in fails(capsys, output="folder")
-    assert "an INPUT or --output is an empty word" in fails(capsys, inputs=[""], output="out3")
+    assert "INPUT is an empty word; write . for the folder you are in" in fails(capsys, inputs=[""], output="out3")
     assert "required: INPUT" in fails(capsys, inputs=[])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert reblurkit.inference.Deblurrer(task.network).device == torch.device("cpu")

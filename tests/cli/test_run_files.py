@@ -407,6 +407,21 @@ def test_two_trainings_at_once_take_two_versions(tmp_path, logger):
     assert all(Path(each.log_dir).is_dir() for each in (first, second))
 
 
+@pytest.mark.parametrize("place", ["nowhere", "out/lightning_logs/version_0"])
+def test_a_run_folder_that_cannot_be_made_is_told(folder, capsys, place):
+    """Lightning proposes the same version again and again."""
+    if place == "nowhere":
+        (folder / "out").symlink_to(place)
+    else:
+        (folder / place).parent.mkdir(parents=True)
+        (folder / place).touch()
+    configure(folder / "config.yaml", trainer={"logger": True})
+    assert run("validate", "--config", "config.yaml", "--trainer.default_root_dir", "out") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert "cannot use" in line
+    assert "File exists" in line
+
+
 def test_what_an_earlier_version_was_writing_is_swept(tmp_path):
     left = [tmp_path / "lightning_logs" / "version_0" / name for name in (f"{MARK}0.yaml", f"images/{MARK}1.png")]
     left[1].parent.mkdir(parents=True)

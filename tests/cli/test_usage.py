@@ -216,3 +216,20 @@ def test_mistyped_words_of_other_commands(tmp_path, monkeypatch, capsys, words, 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(project, capsys):  # noqa: F811
     assert fails(capsys, "--trainer.accelerator", "gpu").endswith("leave out --trainer.accelerator, or give cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["adapt-video", "", "--output", "out"], "CLIP"),
+        (["adapt-video", "clip", "--output", "out", "--labelled", ""], "--labelled"),
+        (["deblur", "photos", "--output", ""], "--output"),
+        (["deblur", "photos", "--output", "out", "--weights="], "--weights"),
+        (["demo", "--output", ""], "--output"),
+        (["report", "runs", ""], "RUN"),
+    ],
+)
+def test_the_name_of_a_file_that_is_empty(capsys, words, named):
+    """As ``$UNSET`` in quotes gives it; the folder that a user is in is not meant."""
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"reblurkit: error: {named} is an empty word; write . for the folder you are in\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socketserver
 import threading
 from contextlib import suppress
@@ -76,6 +77,16 @@ def test_a_damaged_copy_in_the_cache_is_not_used(loopback, hub_cache):
         file.fetch("pass a file")
     file.path().unlink()
     assert file.fetch("pass a file").read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_cache_that_holds_what_does_not_end(kind, loopback, hub_cache):
+    remote = RemoteFile("http://127.0.0.1:1/a.pth", "0" * 64)
+    remote.path().parent.mkdir(parents=True)
+    os.mkfifo(remote.path()) if kind == "pipe" else os.symlink("/dev/zero", remote.path())
+    with pytest.raises(DownloadError, match=f"a.pth cannot be written or read: it is a {kind}, not a file; pass"):
+        remote.fetch("pass a file")
 
 
 def test_a_cache_that_cannot_be_written(loopback, hub_cache):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -207,6 +208,8 @@ def test_errors_name_the_file_that_was_to_be_written(tmp_path):
         write_whole(tmp_path / "file" / "a.txt", "")
     with pytest.raises(WeightsError, match=r"last\.ckpt cannot be written: "):
         checkpoint(tmp_path / "file" / "last.ckpt")
+    with pytest.raises(OSError, match=r"No space left on device: '.*full\.png'"), whole_file(tmp_path / "full.png"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as of writing into an open file
     with pytest.raises(IsADirectoryError), whole_file(tmp_path) as partial:
         partial.write_text("")
     assert names(tmp_path) == ["file"]

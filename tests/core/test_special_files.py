@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from reblurkit.cli import main
-from reblurkit.core.special_files import read_text
+from reblurkit.core.special_files import read_text, special_kind
 
 
 def test_a_text_is_read(tmp_path):
@@ -21,6 +21,32 @@ def test_a_text_is_read(tmp_path):
         read_text(type(tmp_path)("/dev/zero"))
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "b.txt")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/pagemap"), reason="no such files here")
+def test_files_of_the_system_that_call_themselves_regular_are_not(tmp_path, capsys):
+    for name in ("pagemap", "environ"):
+        for suffix in (".yaml", ".ckpt", ".png"):
+            os.symlink(f"/proc/self/{name}", tmp_path / f"{name}{suffix}")
+    with pytest.raises(OSError, match="it is a file of the system, not a file"):
+        read_text(tmp_path / "environ.yaml")
+    assert special_kind(tmp_path / "pagemap.ckpt") == "a file of the system"
+    words = ["deblur", str(tmp_path), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(words) == 2
+    assert "no image or video in" in capsys.readouterr().err
+    assert main([*words, "--checkpoint", str(tmp_path / "pagemap.ckpt")]) == 2
+    assert "it is a file of the system" in capsys.readouterr().err
+    (tmp_path / "empty").touch()
+    assert special_kind(tmp_path / "empty") is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("command", ["fit", "predict", "deblur"])
+def test_a_configuration_that_is_a_pipe_is_not_waited_for(tmp_path, capsys, command):
+    os.mkfifo(tmp_path / "c.yaml")
+    rest = [str(tmp_path), "--output", str(tmp_path / "out")] if command == "deblur" else []
+    assert main([command, *rest, "--config", str(tmp_path / "c.yaml")]) == 2
+    assert "c.yaml cannot be read: it is a pipe, not a file" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

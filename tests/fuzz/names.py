@@ -176,7 +176,7 @@ def _programs(place: Path):
         shutil.rmtree(folder)
 
 
-def _command(*words: str) -> None:
+def command(*words: str) -> None:
     """A command, whose every line must be this package's and printable, and whose status must be true."""
     told = io.StringIO()
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
@@ -207,7 +207,7 @@ def _each(read_one: Callable[[Path], object], paths: list[Path]) -> None:
 def _deblur(paths: list[Path]) -> None:
     by = ("--model", "unet", "--network-args", json.dumps(hostile.SMALL), "--weights", "unet.pt", "--device", "cpu")
     inputs = ["input"] if len(paths) % 2 else [f"./{path}" for path in paths]
-    _command("deblur", *inputs, "--output", "out", *by)
+    command("deblur", *inputs, "--output", "out", *by)
 
 
 def _pictures(paths: list[Path]) -> None:
@@ -270,7 +270,7 @@ def _make_runs(paths: list[Path]) -> None:
 
 
 def _report(paths: list[Path]) -> None:
-    _command("report", "input", "--output", "out.html")
+    command("report", "input", "--output", "out.html")
     page = Path("out.html").read_text()
     if "<script>alert(1)" in page or "<img src=x" in page:
         raise AssertionError("names are HTML in the page")

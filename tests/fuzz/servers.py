@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from reblurkit.core import downloads
 from reblurkit.core.downloads import RemoteFile
-from reblurkit.core.terminal import printable
 from reblurkit.errors import ReblurkitError
 from reblurkit.models import UNet, load_weights
 from tests.fuzz import hostile
+from tests.fuzz.names import command
 
 _LARGEST, _PATIENCE = 300_000, 0.4  # bytes and seconds, in place of gigabytes and a minute
 _ADDRESSES = (
@@ -33,14 +34,17 @@ _ADDRESSES = (
     "http://127.0.0.1:{port}/a/..", "http://127.0.0.1:{port}/..%2f..%2fa", "http://127.0.0.1:{port}/%00",
     "http://127.0.0.1:{port}/a%0d%0aX: 1", "http://127.0.0.1:{port}/..\\a", "http://127.0.0.1:{port}/~",
     "http://127.0.0.1:{port}/a?b=/../../c", "http://127.0.0.1:{port}/a b", "http://a:b@127.0.0.1:{port}/a",
-    "http://127.0.0.1:{port}/$(touch canary)", "http://127.0.0.1:{port}/a;touch canary", "data:,a", "http://[/a",
+    "http://127.0.0.1:{port}/$(touch${IFS}{canary})", "http://127.0.0.1:{port}/a;touch {canary};",
+    "http://127.0.0.1:{port}/`touch {canary}`/a", "http://127.0.0.1:{port}/\x1b[2Ja", "http://127.0.0.1:{port}/a\nb",
+    "http://127.0.0.1:{port}/\u202ea", "data:,a", "http://[/a",
     "HTTP://127.0.0.1:{port}/A", "http:/127.0.0.1:{port}/a", "http://127.0.0.1:0/a", "http://127.1:{port}/a",
     "http://127.0.0.1:{port}/.reblurkit-00000000000000000000000000000000.pth",
 )  # fmt: skip
 _STATUSES = (
     "HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.0 200 OK", "HTTP/9.9 200",
     "HTTP/1.1 204 No", "HTTP/1.1 206 Part", "HTTP/1.1 304 Not", "HTTP/1.1 401 No", "HTTP/1.1 404 \x1b[2J\x1b]0;x\x07",
-    "HTTP/1.1 500 \xff\u202e\r\x08", "HTTP/1.1 99", "HTTP/1.1 1e3 OK", "HTTP/1.1 -200 OK", "HTTP/1.1", "", "ICY 200",
+    "HTTP/1.1 500 \xff\u202e\r\x08", "HTTP/1.1 404 a\x85\x0b\x9b31mb",
+    "HTTP/1.1 99", "HTTP/1.1 1e3 OK", "HTTP/1.1 -200 OK", "HTTP/1.1", "", "ICY 200",
     "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK", "\0" * 100, "a" * 70_000,
     "HTTP/1.1 302 Found", "HTTP/1.1 301 Moved", "HTTP/1.1 307 There", "HTTP/1.1 407 Proxy",
     "HTTP/1.1 404 " + "{0.__class__}" * 9, "HTTP/1.1 503 " + "a" * 60_000,
@@ -87,46 +91,60 @@ def read(path: Path) -> None:
 
     Raises:
         ReblurkitError: If it is refused.
-        AssertionError: If another content is accepted, or anything but the file is left in or beside the cache.
+        AssertionError: If another content is accepted, anything but the file is left in or beside the cache, a message
+            has several lines, or something reaches the terminal as it is.
     """
     made = json.loads(path.read_bytes())
-    body = _body(made["body"], path.parent / "canary")
-    cache = path.parent / "cache"
+    canary, cache = path.parent.absolute() / "canary", path.parent / "cache"
+    body = _body(made["body"], canary)
     with _limits(cache), _serving(made, body) as port:
-        url = made["address"].replace("{port}", str(port))
+        url = made["address"].replace("{port}", str(port)).replace("{canary}", str(canary))
         digest = hashlib.sha256(body).hexdigest()
         checksum = {"right": digest, "wrong": "0" * 64, "short": digest[:8]}[made["checksum"]]
         before = {each.name for each in path.parent.iterdir()}
         results: list[Any] = []
-        threads = [
-            threading.Thread(target=_fetch, args=(made["by"], url, checksum, results)) for _ in range(made["at_once"])
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        if made["by"] == "command":
+            _deblur(path.parent / "deblurred", f"{url}#sha256={checksum}", results)
+        else:
+            threads = [
+                threading.Thread(target=_fetch, args=(made["by"], RemoteFile(url, checksum), results))
+                for _ in range(made["at_once"])
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         left = [each for each in cache.rglob("*") if each.is_file()]
         errors = [each for each in results if isinstance(each, BaseException)]
         if len(errors) < len(results) and (len(left) != 1 or left[0].read_bytes() != body):
             raise AssertionError(f"accepted, but the cache holds {left}")
         if len(errors) == len(results) and any(each.read_bytes() != body for each in left):
             raise AssertionError(f"refused, but the cache holds {left}")
-        if new := {each.name for each in path.parent.iterdir()} - before - {"canary", "cache"}:
+        if new := {each.name for each in path.parent.iterdir()} - before - {"canary", "cache", "deblurred"}:
             raise AssertionError(f"written beside the cache: {new}")
     for error in sorted(errors, key=lambda error: isinstance(error, ReblurkitError)):
         raise error
 
 
-def _fetch(by: str, url: str, checksum: str, results: list[Any]) -> None:
+def _fetch(by: str, file: RemoteFile, results: list[Any]) -> None:
     try:
-        if by == "fetch":
-            results.append(RemoteFile(url, checksum).fetch("pass a file"))
-        else:
-            file = f"{url}#sha256={checksum}" if by == "command" and len(checksum) == 64 else RemoteFile(url, checksum)
-            results.append(load_weights(UNet(**hostile.SMALL), file))
+        results.append(file.fetch("pass a file") if by == "fetch" else load_weights(UNet(**hostile.SMALL), file))
     except BaseException as error:
-        if "\n" in printable(str(error)) or len(str(error)) > 3000:
+        if len(str(error).splitlines()) > 1 or len(str(error)) > 3000:
             error = AssertionError(f"a message of {len(str(error))} letters or several lines: {str(error)[:200]!r}")
+        results.append(error)
+
+
+def _deblur(place: Path, address: str, results: list[Any]) -> None:
+    """As a user does it who has copied an address."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    Image.new("RGB", (16, 16)).save(place / "photo.png")
+    by = ("--model", "unet", "--network-args", json.dumps(hostile.SMALL), "--weights", address, "--device", "cpu")
+    try:
+        command("deblur", str(place / "photo.png"), "--output", str(place / "out"), *by)
+        results.append(place / "out" / "photo.png")
+    except BaseException as error:
         results.append(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -12,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from reblurkit.core.downloads import RemoteFile
-from tests.fuzz import names
+from reblurkit.errors import ReblurkitError
+from tests.fuzz import names, servers
 from tests.fuzz.__main__ import FAILURES, RECIPES, Child, Result, fuzz, main, table
 from tests.fuzz.mutations import mutated
 from tests.fuzz.readers import formats
 
 QUICK = [name for name in formats() if name != "mat"]  # each of which takes a second
 
+SERVER = {"address": "http://127.0.0.1:{port}/model.pth", "status": "HTTP/1.1 200 OK", "headers": [], "cut": 1,
+          "body": "content", "end": "close", "checksum": "right", "at_once": 1, "by": "fetch"}  # fmt: skip
 GREETING = "import json; print(json.dumps({'number': 0}), flush=True)"
 
 
@@ -91,9 +95,7 @@ def test_recipes_are_the_same_again():
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_recipes_must_not_do_is_seen(name, tmp_path, monkeypatch):
     """The canary sings, and files in wrong places and messages of many lines are told."""
-    servers_say = {"address": "http://127.0.0.1:{port}/model.pth", "status": "HTTP/1.1 200 OK", "headers": [], "cut": 1,
-                   "body": "content", "end": "close", "checksum": "right", "at_once": 1, "by": "fetch"}  # fmt: skip
-    recipe = {"names": {"reader": "weights", "entries": [["$(touch canary).pth", "good"]]}, "downloads": servers_say}
+    recipe = {"names": {"reader": "weights", "entries": [["$(touch canary).pth", "good"]]}, "downloads": SERVER}
     path = tmp_path / "input.json"
     path.write_text(json.dumps(recipe[name]))
     known = formats()[name]
@@ -110,9 +112,47 @@ def test_what_recipes_must_not_do_is_seen(name, tmp_path, monkeypatch):
             known.read(path)
     else:
         monkeypatch.setattr(RemoteFile, "_check", lambda *_: None)
-        path.write_text(json.dumps({**servers_say, "cut": 0.9}))
+        path.write_text(json.dumps({**SERVER, "cut": 0.9}))
         with pytest.raises(AssertionError, match="accepted, but the cache holds"):
             known.read(path)
+
+
+@pytest.mark.parametrize("by", ["fetch", "command"])
+def test_what_a_server_says_is_looked_at_as_it_is_told(by, tmp_path, monkeypatch):
+    """Careless code is seen: messages of several lines, and what a terminal obeys."""
+    path = tmp_path / "input.json"
+    known = formats()["downloads"]
+    path.write_text(json.dumps({**SERVER, "by": by}))
+    known.read(path)
+    path.write_text(json.dumps({**SERVER, "by": by, "status": "HTTP/1.1 404 a\x85\x1b[2Jb"}))
+    with pytest.raises(ReblurkitError, match="404"):
+        known.read(path)
+    if by == "fetch":
+        monkeypatch.setattr("reblurkit.core.downloads._reason", str)
+        seen = "several lines: .*404"
+    else:
+        monkeypatch.setattr("reblurkit.cli.failures.printable", str)
+        seen = "a terminal would get .*404"
+    with pytest.raises(AssertionError, match=seen):
+        known.read(path)
+
+
+@pytest.mark.parametrize("by", ["fetch", "command"])
+def test_a_shell_that_gets_an_address_is_seen(by, tmp_path, monkeypatch):
+    real = RemoteFile.path
+
+    def careless(self):
+        subprocess.run(f"echo {self.url}", shell=True, check=False, stdout=subprocess.DEVNULL)
+        return real(self)
+
+    path = tmp_path / "input.json"
+    (shell,) = [each for each in servers._ADDRESSES if "$(" in each]
+    path.write_text(json.dumps({**SERVER, "by": by, "address": shell}))
+    for _ in range(2):
+        with contextlib.suppress(ReblurkitError):
+            formats()["downloads"].read(path)
+        assert (tmp_path / "canary").exists() == (RemoteFile.path is careless)
+        monkeypatch.setattr(RemoteFile, "path", careless)
 
 
 def test_the_table_adds_up():

@@ -132,6 +132,13 @@ def test_an_empty_folder(tmp_path, small_unet):
     refuses(small_unet, tmp_path, "holds no file of weights")
 
 
+def test_an_empty_path_is_not_the_current_folder(tmp_path, small_unet, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(small_unet.state_dict(), "unet.pt")
+    with pytest.raises(ArgumentError, match="the path of the weights is empty"):
+        load_weights(small_unet, "")
+
+
 # --- what does not fit
 
 

@@ -22,6 +22,7 @@ from reblurkit.cli.metric_names import arrow, short_number, title
 from reblurkit.cli.report.charts import COLOURS, metric_chart, thin
 from reblurkit.cli.report.runs import Point, Run, find_runs, is_log, read_versions
 from reblurkit.core.files import whole_file
+from reblurkit.core.special_files import special_kind
 from reblurkit.data.images import read_levels
 from reblurkit.errors import ArgumentError, ReblurkitError, ReportError
 
@@ -72,6 +73,8 @@ def write_report(folders: Sequence[str], output: str = "report.html") -> list[st
 
 
 def _is_report(path: Path) -> bool:
+    if special_kind(path) is not None:
+        return False
     with path.open(encoding="utf-8", errors="replace") as file:
         head = file.read(1000)
     return head.startswith("<!DOCTYPE html>") and _MARK in head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -190,6 +191,8 @@ def test_values_that_are_not_finite(work):
         (["broken"], "cannot read broken/metrics.csv, line 2, column val/psnr: could not convert"),
         (["yaml"], "cannot read yaml/config.yaml: "),
         (["logs", "--output", "notes.html"], "notes.html exists and is no report; choose another --output"),
+        (["logs", "--output", "/dev/zero"], "/dev/zero exists and is no report; choose another --output"),
+        (["logs", "--output", "pipe"], "pipe exists and is no report; choose another --output"),
         (["logs", "--output", "empty"], "empty exists and is no report; choose another --output"),
         (["logs", "--output", "notes.html/a.html"], "cannot write notes.html/a.html"),
         ([], "required: RUN"),
@@ -198,6 +201,7 @@ def test_values_that_are_not_finite(work):
 def test_bad_input_ends_in_one_line(work, capsys, words, expected):
     for name in ("empty", "board", "broken", "yaml", "picture/images"):
         (work / name).mkdir(parents=True)
+    os.mkfifo(work / "pipe")
     (work / "board" / "events.out.tfevents.1").write_text("")
     (work / "broken" / "metrics.csv").write_text("epoch,step,val/psnr\n0,1,many\n")
     for name in ("yaml", "picture"):
