@@ -55,7 +55,7 @@ quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 # %% [markdown]
 # So small a change cannot be seen. The same without Lightning, on a detail, with twice as many steps, three times as
 # large: edges become stronger still (`gradient_ratio` is 1 where they are as strong as in the sharp photo), and PSNR
-# falls; still more steps would paint. The M_R in the box has learned for a short time only.
+# falls; still more steps would paint.
 
 # %%
 rows, changes = [], []
