@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 from contextlib import suppress
@@ -64,6 +65,25 @@ def middle(image, side=512):
     """The middle of an image ``(3, H, W)``, as a batch."""
     top, left = ((length - side) // 2 if length > side else 0 for length in image.shape[-2:])
     return image[None, :, top : top + side, left : left + side]
+
+
+def photos_in(folder):
+    """The photos of a folder, by name."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in {".jpg", ".png"})
+
+
+def spaced(photos, limit):
+    """At most so many of them, evenly spaced."""
+    return photos[:: max(len(photos) // limit, 1)][:limit]
+
+
+def table_of_differences(differences, unit):
+    """Lines of a table of differences of PSNR, by what is compared; one photo or clip alone has no interval."""
+    lines = [f"| difference of PSNR | mean, dB | 95 % interval | least {unit} |", "|---|---|---|---|"]
+    for name, one in differences.items():
+        half, least = (one.get(key, math.nan) for key in ("interval", "least"))
+        lines.append(f"| {name} | {one['mean']:+.2f} | ± {half:.2f} | {least:+.2f} |")
+    return lines
 
 
 def origin():

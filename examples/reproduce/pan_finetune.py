@@ -21,7 +21,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from measuring import BLURS, interval, value, write_record
+from measuring import BLURS, interval, photos_in, table_of_differences, value, write_record
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -107,12 +107,8 @@ def markdown(rows, settings):
     for name in next(iter(rows.values())):
         psnr, ssim = (sum(row[name][metric] for row in rows.values()) / len(rows) for metric in ("psnr", "ssim"))
         lines.append(f"| {name} | {psnr:.2f} | {ssim:.4f} |")
-    lines += ["", "| difference of PSNR | mean, dB | 95 % interval | least clip |", "|---|---|---|---|"]
     gains = differences(rows)
-    for name, gain in gains.items():
-        half, least = (gain.get(key, math.nan) for key in ("interval", "least"))  # one clip alone has neither
-        lines.append(f"| {name} | {gain['mean']:+.2f} | ± {half:.2f} | {least:+.2f} |")
-    return "\n".join(lines) + "\n", gains
+    return "\n".join([*lines, "", *table_of_differences(gains, "clip")]) + "\n", gains
 
 
 def differences(rows):
@@ -147,7 +143,7 @@ def main(arguments=None):
     until = time.monotonic() + 60 * options.minutes
     network = load_pretrained().network.eval()
     control, rows = None, {}
-    files = sorted(file for file in options.test.iterdir() if file.suffix.lower() in {".jpg", ".png"})[: options.limit]
+    files = photos_in(options.test)[: options.limit]
     for number, file in enumerate(files):
         kept = options.output / f"{file.stem}.json"
         if not kept.exists():

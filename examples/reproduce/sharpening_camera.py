@@ -20,7 +20,17 @@ import lightning as L
 import torch
 from kornia.filters import unsharp_mask
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from measuring import BLURS, gradient_ratio, interval, middle, value, write_record
+from measuring import (
+    BLURS,
+    gradient_ratio,
+    interval,
+    middle,
+    photos_in,
+    spaced,
+    table_of_differences,
+    value,
+    write_record,
+)
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -177,10 +187,7 @@ def markdown(means, differences, settings):
     ]
     for version, found in means.items():
         lines.append(f"| {version} | {' | '.join(format(found[metric]['mean'], '.4g') for metric in metrics)} |")
-    lines += ["", "| difference of PSNR | mean, dB | 95 % interval | least photo |", "|---|---|---|---|"]
-    for name, one in differences.items():
-        lines.append(f"| {name} | {one['mean']:+.2f} | ± {one['interval']:.2f} | {one['least']:+.2f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *table_of_differences(differences, "photo")]) + "\n"
 
 
 def main(arguments=None):
@@ -199,12 +206,8 @@ def main(arguments=None):
     print(PLAN, flush=True)
     if options.plan:
         return
-    folders = [
-        sorted(file for file in folder.iterdir() if file.suffix.lower() in {".jpg", ".png"})
-        for folder in (options.photos, options.test)
-    ]
-    training = [read_image(file) for file in folders[0][:: max(len(folders[0]) // options.limit, 1)][: options.limit]]
-    test = [read_image(file) for file in folders[1]]
+    training = [read_image(file) for file in spaced(photos_in(options.photos), options.limit)]
+    test = [read_image(file) for file in photos_in(options.test)]
     network = load_pretrained().network.eval()
     options.output.mkdir(parents=True, exist_ok=True)
     runs = []

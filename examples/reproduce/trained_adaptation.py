@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from measuring import BLURS, gradient_ratio, interval, middle, value, write_record
+from measuring import BLURS, gradient_ratio, interval, middle, photos_in, spaced, value, write_record
 
 from reblurkit.adaptation import match_histogram
 from reblurkit.data import read_image, write_image
@@ -162,8 +162,7 @@ def main(arguments=None):
     pair, name = load_pair(options)
     rows = {}
     for part in ("choice", "test"):
-        files = sorted(file for file in getattr(options, part).iterdir() if file.suffix.lower() in {".jpg", ".png"})
-        photos = files[:: max(len(files) // options.limit, 1)][: options.limit]
+        photos = spaced(photos_in(getattr(options, part)), options.limit)
         kept = options.output / part
         kept.mkdir(parents=True, exist_ok=True)
         rows[part] = measure(pair, photos, options, until, kept)

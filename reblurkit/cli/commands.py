@@ -269,7 +269,9 @@ def _adaptation(options: argparse.Namespace) -> tuple[int, float]:
     if options.adapt_for is None:
         return options.adapt or 0, _PURPOSES["fidelity"][1] if options.adapt_lr is None else options.adapt_lr
     if options.adapt is not None or options.adapt_lr is not None:
-        raise ArgumentError("--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr, or --adapt-for")
+        raise ArgumentError(
+            "--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr, or --adapt-for"
+        )
     return _PURPOSES[options.adapt_for]
 
 

@@ -173,8 +173,8 @@ def _refused_number(message: str, options: Mapping[str, Any]) -> str:
     if match is None:
         return ""
     name = {"learning": "lr", "epsilon": "eps", "beta": "betas"}.get(match[1], match[1])
-    found = [key for key, value in _leaves(options.get("model"), "--model") if key.endswith(f".{name}")
-             and match[2] in str(value)]  # fmt: skip
+    given = dict(_leaves(options.get("model"), "--model"))
+    found = [key for key, value in given.items() if key.endswith(f".{name}") and match[2] in str(value)]
     return f"{found[0]} must be a number of at least 0, but is {match[2]}" if found and name != "betas" else ""
 
 

@@ -183,9 +183,8 @@ def _listed_pairs(root: Path, file: Path, patterns: tuple[Pattern, Pattern], not
             "with the split null" + (f"; {note}" if note else "")
         )
     try:
-        lines = read_text(
-            file, largest=_LONGEST_LIST, encoding="utf-8-sig"
-        ).splitlines()  # editors of Windows begin files with a mark
+        # Editors of Windows begin files with a mark.
+        lines = read_text(file, largest=_LONGEST_LIST, encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise PairingError(f"{file} must be a list of pairs in UTF-8, but is another kind of file") from error
     except OSError as error:
