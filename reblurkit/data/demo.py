@@ -37,6 +37,9 @@ class DemoPhotos(DrawnItems[PairedItem]):
         blur: The random blur; default ``ShakeBlur()``.
         seed: Crops, blur and augmentation are a function of (seed, epoch, index).
 
+    Raises:
+        ArgumentError: If the split is unknown, ``blur`` is none, or a number is out of range.
+
     Example:
         >>> [item["name"] for item in DemoPhotos("test")]
         ['chelsea', 'stereo_motorcycle']
