@@ -3,17 +3,19 @@
     python examples/reproduce/reblur_loss.py --plan
     python examples/reproduce/reblur_loss.py --photos TRAIN --test TEST --run runs/reblur_loss --minutes 8
     python examples/reproduce/reblur_loss.py --photos TRAIN --test TEST --niqe FILE --run runs/reblur_loss --measure
+    python examples/reproduce/reblur_loss.py --test TEST --niqe FILE --trained L1_FILE REBLUR_FILE
 
 All variants go on from one network for as many steps, on the same crops in the same order: L1 alone, and L1 + L_Reblur
 with the forms of M_R below. "L1, as long" takes as many steps as fit into the time of the paper's M_R. A call trains
 for so many minutes, variant by variant, and the next call goes on; `--small` is for two CPU cores. TRAIN and TEST are
-folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box.
+folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box. `--trained`
+measures two U-Nets that were trained elsewhere: nothing is trained.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import re
 import time
 from functools import partial
@@ -42,6 +44,7 @@ VARIANTS = {
     "L1, as long": None,
 }
 BASE, PAPER, LEARNED, LONG = "L1", "n = 2", "folded, learned", "L1, as long"
+TRAINED = (BASE, "+ L_Reblur")  # networks that were trained elsewhere
 SIZES = {
     "full": {"steps": 3000, "batch_size": 48, "crop": 192, "average": 0.999},
     "small": {"steps": 120, "batch_size": 4, "crop": 128, "average": 0.98},
@@ -58,10 +61,20 @@ Photos: TRAIN trains, TEST measures; no setting is chosen on TEST."""
 
 def start(arguments):
     """The network that all variants go on from."""
-    if arguments.network is None:
-        return load_pretrained().network.train()
+    return load_pretrained().network.train() if arguments.network is None else unet(arguments.network)
+
+
+def unet(file):
+    """The paper's U-Net with weights of a file."""
     network = UNet()
-    load_weights(network, arguments.network)
+    load_weights(network, file)
+    return network
+
+
+def trained(checkpoint, arguments):
+    """The network of a variant."""
+    network = start(arguments)
+    load_weights(network, checkpoint, network="network")
     return network
 
 
@@ -158,12 +171,11 @@ def wanted_steps(name, size, found):
     return round(size["steps"] * seconds_a_step(found[PAPER]) / seconds_a_step(found[BASE]))
 
 
-def measure(found, arguments):
-    """Every variant on every photo under every blur: rows of metrics by variant and photo, averaged over blurs."""
+def measure(networks, arguments):
+    """Every network on every photo under every blur: rows of metrics by name and photo, averaged over blurs."""
     photos, rows = PhotoFolder(arguments.test), {}
-    for name, checkpoint in found.items():
-        network = start(arguments).eval()
-        load_weights(network, checkpoint, network="network")
+    for name, network in networks.items():
+        network.eval()
         for blur in BLURS.values():
             pairs = SyntheticPairs(photos, [blur], CameraNoise(shot=0.01), seed=1)
             for item in pairs:
@@ -193,14 +205,36 @@ def main():
     parser.add_argument("--small", action="store_true", help=f"few steps of {' and '.join(SMALL)}")
     parser.add_argument("--measure", action="store_true", help="measure what has been trained to the end")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (default: 0)")
+    parser.add_argument("--trained", nargs=2, metavar=("L1_FILE", "REBLUR_FILE"), help="weights of two U-Nets")
     arguments = parser.parse_args()
     if arguments.plan:
         print(PLAN)
         return
-    if arguments.photos is None or arguments.test is None:
-        parser.error("--photos and --test are needed, or --plan")
-    size = SIZES["small" if arguments.small else "full"]
-    names = SMALL if arguments.small else tuple(VARIANTS)
+    if arguments.test is None or (arguments.photos is None and arguments.trained is None):
+        parser.error("--photos and --test are needed, or --test and --trained, or --plan")
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    if arguments.trained is not None:
+        networks = {name: unet(file) for name, file in zip(TRAINED, arguments.trained, strict=True)}
+        record = {"networks": [Path(file).stem for file in arguments.trained]}
+    else:
+        size = SIZES["small" if arguments.small else "full"]
+        found = train_all(SMALL if arguments.small else tuple(VARIANTS), size, arguments)
+        if not arguments.measure:
+            return
+        if BASE not in found:
+            parser.error(f"{BASE!r} has not been trained to the end in {arguments.run}: call again without --measure")
+        networks = {name: trained(checkpoint, arguments) for name, checkpoint in found.items()}
+        record = {
+            "size": size,
+            "started from": arguments.network or "the network in the box",
+            "steps": {name: steps_of(checkpoint) for name, checkpoint in found.items()},
+            "seconds a step": {name: seconds_a_step(checkpoint) for name, checkpoint in found.items()},
+        }
+    write(record, measure(networks, arguments), arguments)
+
+
+def train_all(names, size, arguments):
+    """Train variants for the minutes of this call; the checkpoints of those that have reached their end."""
     found, until = {}, time.monotonic() + 60 * arguments.minutes
     for name in names:
         checkpoint, steps = checkpoint_of(name, arguments), wanted_steps(name, size, found)
@@ -209,30 +243,31 @@ def main():
         if steps_of(checkpoint) < steps:
             break
         found[name] = checkpoint
-    if not arguments.measure:
-        return
-    if BASE not in found:
-        parser.error(f"{BASE!r} has not been trained to the end in {arguments.run}: call again without --measure")
-    rows = measure(found, arguments)
-    changes = {
-        name: {
-            metric: interval([row[metric] - rows[BASE][photo][metric] for photo, row in each.items()])
-            for metric in next(iter(each.values()))
-        }
-        for name, each in rows.items()
-        if name != BASE
-    }
-    record = {
-        "plan": PLAN,
-        "size": size,
-        "started from": arguments.network or "the network in the box",
-        "steps": {name: steps_of(checkpoint) for name, checkpoint in found.items()},
-        "seconds a step": {name: seconds_a_step(checkpoint) for name, checkpoint in found.items()},
-        f"change from {BASE}": changes,
-        "photos": rows,
-    }
+    return found
+
+
+def write(record, rows, arguments):
+    """Write changes from L1 as a table, and everything as numbers."""
+    metrics = list(next(iter(rows[BASE].values())))
+    changes, lines = {}, [f"| {BASE} and | {' | '.join(metrics)} | NIQE lower on | gradients stronger on |"]
+    lines.append("|---|" + "---|" * (len(metrics) + 2))
+    for name, each in rows.items():
+        if name == BASE:
+            continue
+        by_photo = {m: [row[m] - rows[BASE][photo][m] for photo, row in each.items()] for m in metrics}
+        changes[name] = {metric: interval(values) for metric, values in by_photo.items()}
+        cells = [f"{one['mean']:+.3f} ± {one.get('interval', math.nan):.3f}" for one in changes[name].values()]
+        cells.append(f"{sum(value < 0 for value in by_photo['niqe'])} of {len(each)}" if "niqe" in metrics else "")
+        cells.append(f"{sum(value > 0 for value in by_photo['gradient_ratio'])} of {len(each)}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    start = f"Started from {record['started from']}." if "started from" in record else f"Of {record['networks']}."
+    seconds = [f"{name} {one:.2f}" for name, one in record.get("seconds a step", {}).items()]
+    parts = ["# What the reblurring loss adds", "`python examples/reproduce/reblur_loss.py`. " + start, PLAN]
+    parts += ["\n".join(lines)] + ([f"Seconds a step: {', '.join(seconds)}."] if seconds else [])
+    (arguments.run / "reblur_loss.md").write_text("\n\n".join(parts) + "\n")
+    record = {"plan": PLAN, **record, f"change from {BASE}": changes, "photos": rows}
     write_record(arguments.run / "reblur_loss.json", record)
-    print(json.dumps({key: record[key] for key in ("seconds a step", f"change from {BASE}")}, indent=2))
+    print("\n".join(parts[3:]))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from skimage.data import coffee, rocket
 
 from reblurkit.data import write_image
-from reblurkit.models import FoldedUNet, ReblurNet
+from reblurkit.models import FoldedUNet, ReblurNet, UNet
 from reblurkit.models.pretrained import Pretrained
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "reproduce" / "reblur_loss.py"
@@ -20,8 +21,6 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "reproduce" / "reblur_loss.py"
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
     """A function that calls the script with further words."""
-    import torch
-
     for name, photo in {"coffee": coffee(), "rocket": rocket()}.items():
         image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[:, 100:196, 100:196] / 255
         for folder in ("train", "test"):
@@ -57,6 +56,18 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     assert record["change from L1"]["folded, learned"]["psnr"]["photos"] == 2
     assert record["seconds a step"]["L1"] > 0
     assert record["origin"]["hardware"]
+    assert "| folded, learned | " in (tmp_path / "run" / "reblur_loss.md").read_text()
+
+
+def test_networks_that_were_trained_elsewhere(experiment, tmp_path):
+    files = [tmp_path / "l1.pth", tmp_path / "reblur.pth"]
+    for seed, file in enumerate(files):
+        torch.manual_seed(seed)
+        torch.save(UNet().state_dict(), file)
+    experiment("--trained", *map(str, files))
+    record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
+    assert record["networks"] == ["l1", "reblur"]
+    assert record["change from L1"]["+ L_Reblur"]["psnr"]["mean"] != 0
 
 
 def test_the_plan(experiment, capsys):
