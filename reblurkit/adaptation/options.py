@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reblurkit.adaptation.histogram import check_bins
-from reblurkit.core.numbers import check_positive
+from reblurkit.core.numbers import check_not_negative, check_positive
 from reblurkit.errors import ArgumentError
 
 OptimizerFactory = Callable[[list[Tensor]], Optimizer]
@@ -58,8 +58,7 @@ class AdaptOptions:
         if not _is_number(self.steps) or self.steps % 1 != 0 or self.steps < 0:
             raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {self.steps!r}")
         check_positive(lr=self.lr)
-        if not _is_number(self.anchor) or not 0 <= self.anchor < float("inf"):
-            raise ArgumentError(f"`anchor` must be at least 0, but is {self.anchor!r}")
+        check_not_negative(anchor=self.anchor)
         if self.tile is not None and (not _is_number(self.tile) or self.tile % 1 != 0 or self.tile < 1):
             raise ArgumentError(f"`tile` must be a number of pixels, at least 1, or None, but is {self.tile!r}")
         if not isinstance(self.parameters, Iterable) or not all(isinstance(name, str) for name in self.parameters):

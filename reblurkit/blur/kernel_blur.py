@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_motion, check_table
+from reblurkit.blur.arguments import check_exposure, check_motion, check_table
 from reblurkit.blur.backends import blur
 
 
@@ -83,6 +83,8 @@ class FlowKernelBlur(nn.Module):
 
     def __init__(self, exposure: float = 1.0, max_flow: int = 16, backend: str = "auto") -> None:
         super().__init__()
+        check_exposure(exposure)
+        check_table(max_flow)
         self.exposure = exposure
         self.max_flow = max_flow
         self.backend = backend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_motion
+from reblurkit.blur.arguments import check_exposure, check_motion
 from reblurkit.blur.backends import blur
 
 
@@ -76,6 +76,7 @@ class FlowLineBlur(nn.Module):
 
     def __init__(self, exposure: float = 1.0, backend: str = "auto") -> None:
         super().__init__()
+        check_exposure(exposure)
         self.exposure = exposure
         self.backend = backend
 

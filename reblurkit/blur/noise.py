@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reblurkit.blur.arguments import check_image, own_generator
 from reblurkit.blur.light import from_light, to_light
-from reblurkit.core.numbers import is_number, shown
+from reblurkit.core.numbers import check_span, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -60,8 +60,7 @@ class CameraNoise(nn.Module):
         for name, value in (("shot", shot), ("read", read), ("jpeg_share", jpeg_share)):
             if not is_number(value) or not 0 <= value <= 1:
                 raise ArgumentError(f"`{name}` must be a number in [0, 1], but is {shown(value)}")
-        if len(jpeg) != 2 or not all(is_number(quality, int) for quality in jpeg) or not 1 <= jpeg[0] <= jpeg[1] <= 100:
-            raise ArgumentError(f"`jpeg` must be the lowest and highest quality, in 1 to 100, but is {jpeg}")
+        check_span(1, 100, whole=True, jpeg=jpeg)
         self.shot = shot
         self.read = read
         self.jpeg = (jpeg[0], jpeg[1])

@@ -12,7 +12,7 @@ from reblurkit.blur.camera import Camera, photograph
 from reblurkit.blur.light import from_light, to_light
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.random_blur import DrawnBlur, RandomBlur, draw_seed, seeds_of
-from reblurkit.core.numbers import is_number, shown
+from reblurkit.core.numbers import check_span, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 _DEMOSAICING = 2  # pixels that it looks to every side
@@ -74,8 +74,7 @@ class RealisticBlur(DrawnBlur):
         for name, value in (("shot", shot), ("read", read)):
             if not is_number(value) or not 0 <= value <= 1:
                 raise ArgumentError(f"`{name}` must be a number in [0, 1], but is {shown(value)}")
-        if len(saturation) != 2 or not all(map(is_number, saturation)) or not 0 <= saturation[0] <= saturation[1]:
-            raise ArgumentError(f"`saturation` must be the least and largest factor, from 0, but is {saturation}")
+        check_span(0, saturation=saturation)
         self.motion = motion
         self.saturation = (saturation[0], saturation[1])
         self.shot = shot

@@ -14,8 +14,8 @@ from reblurkit.blur.camera import Camera, photograph
 from reblurkit.blur.light import from_light, to_light
 from reblurkit.blur.noise import jpeg, normal_like
 from reblurkit.blur.random_blur import DrawnBlur, draw_seed, seeds_of
-from reblurkit.core.numbers import is_number
-from reblurkit.errors import ArgumentError, ShapeError
+from reblurkit.core.numbers import check_span
+from reblurkit.errors import ShapeError
 
 _WIDEST = 2.2  # sigma of the isotropic Gaussian, at most
 _LONGEST = 5.0  # variances of the other one, along its axes, at most
@@ -68,10 +68,8 @@ class ShuffledDegradation(DrawnBlur):
         self, noise: tuple[float, float] = (1.0, 25.0), jpeg: tuple[int, int] = (30, 95), seed: int | None = None
     ) -> None:
         super().__init__(seed)
-        if len(noise) != 2 or not all(map(is_number, noise)) or not 0 <= noise[0] <= noise[1] <= 255:
-            raise ArgumentError(f"`noise` must be the least and largest deviation, in 0 to 255, but is {noise}")
-        if len(jpeg) != 2 or not all(is_number(quality, int) for quality in jpeg) or not 1 <= jpeg[0] <= jpeg[1] <= 100:
-            raise ArgumentError(f"`jpeg` must be the lowest and highest quality, in 1 to 100, but is {jpeg}")
+        check_span(0, 255, noise=noise)
+        check_span(1, 100, whole=True, jpeg=jpeg)
         self.noise = (noise[0], noise[1])
         self.jpeg = (jpeg[0], jpeg[1])
 

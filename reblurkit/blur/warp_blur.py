@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reblurkit.blur.arguments import check_motion, computing_type
+from reblurkit.blur.arguments import check_exposure, check_motion, computing_type
 from reblurkit.core.numbers import check_whole
 
 
@@ -92,6 +92,8 @@ class FlowWarpBlur(nn.Module):
 
     def __init__(self, exposure: float = 1.0, samples: int = 1) -> None:
         super().__init__()
+        check_exposure(exposure)
+        check_whole(samples=samples)
         self.exposure = exposure
         self.samples = samples
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from reblurkit.core.numbers import check_not_negative, check_positive
 from reblurkit.errors import ArgumentError
 
 BLURS = ("kernel", "line", "warp")
@@ -78,10 +78,5 @@ class FinetuneOptions:
             raise ArgumentError(f"`frames` must be 3, or 2 for steady motion, but is {self.frames}")
         if self.flow not in PRETRAINED:
             raise ArgumentError(f"`flow` must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}")
-        if not 0 <= self.weight < math.inf:
-            raise ArgumentError(f"`weight` must be at least 0, but is {self.weight}")
-        if not 0 < self.lr < math.inf or self.workers < 0 or self.seed < 0:
-            raise ArgumentError(
-                f"`lr` must be above 0, `workers` and `seed` at least 0, but are {self.lr}, {self.workers} and "
-                f"{self.seed}"
-            )
+        check_not_negative(weight=self.weight, workers=self.workers, seed=self.seed)
+        check_positive(lr=self.lr)

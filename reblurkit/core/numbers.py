@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 import sys
 from typing import Any
@@ -50,6 +51,52 @@ def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
     for name, value in numbers.items():
         if not is_number(value) or not 0 < value <= sys.float_info.max:
             raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
+
+
+def check_not_negative(**numbers: float) -> None:
+    """Check that every argument is a finite number, at least 0; neither "9" nor True is one.
+
+    Args:
+        **numbers: Values by the name that the message shall use.
+
+    Raises:
+        ArgumentError: If one is not.
+
+    Example:
+        >>> check_not_negative(weight=-1)
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `weight` must be at least 0 and finite, but is -1
+    """
+    for name, value in numbers.items():
+        if not is_number(value) or not 0 <= value <= sys.float_info.max:
+            raise ArgumentError(f"`{name}` must be at least 0 and finite, but is {shown(value)}")
+
+
+def check_span(low: float, high: float = math.inf, *, whole: bool = False, **spans: tuple[float, float]) -> None:
+    """Check that every argument is a pair of finite numbers within a range, the smaller one first.
+
+    Args:
+        low: Smallest number.
+        high: Largest number.
+        whole: Only whole numbers will do.
+        **spans: Pairs by the name that the message shall use.
+
+    Raises:
+        ArgumentError: If one is not.
+
+    Example:
+        >>> check_span(0, 255, noise=(25.0, 1.0))
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `noise` must be two numbers from 0 to 255, the smaller one first, but is (25.0, 1.0)
+    """  # noqa: E501
+    for name, span in spans.items():
+        pair = tuple(span) if isinstance(span, (tuple, list)) else ()
+        numbers = len(pair) == 2 and all(is_number(value, int if whole else (int, float)) for value in pair)
+        if not numbers or not low <= pair[0] <= pair[1] <= min(high, sys.float_info.max):
+            kind = "whole numbers" if whole else "numbers"
+            within = f"from {low}" if high == math.inf else f"from {low} to {high}"
+            given = f"({', '.join(map(shown, pair))})" if pair else shown(span)
+            raise ArgumentError(f"`{name}` must be two {kind} {within}, the smaller one first, but is {given}")
 
 
 def is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:

@@ -25,6 +25,7 @@ from reblurkit.core.calls import (
     finest_scale,
 )
 from reblurkit.core.checks import check_images
+from reblurkit.core.numbers import check_not_negative
 from reblurkit.errors import ArgumentError, ShapeError
 
 Sharpness = Literal["pseudo", "real"] | None
@@ -240,8 +241,7 @@ class ReblurLoss(nn.Module):
 
 def check_reblur_options(weight: float, sharpness: Sharpness) -> None:
     """Raise ArgumentError for a negative weight or an unknown ``sharpness``."""
-    if not weight >= 0:
-        raise ArgumentError(f"`weight` of the reblurring loss must be at least 0, but is {weight}")
+    check_not_negative(weight=weight)
     choices = (*get_args(get_args(Sharpness)[0]), None)
     if sharpness not in choices:
         raise ArgumentError(f"`sharpness` must be one of {choices}, but is {sharpness!r}")

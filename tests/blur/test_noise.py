@@ -103,7 +103,7 @@ def test_wrong_input():
     with pytest.raises(ArgumentError, match=r"`shot` must be a number in \[0, 1\], but is -1"):
         CameraNoise(shot=-1)
     for jpeg in ((90, 70), (0, 50), (50,), (50.0, 60)):
-        with pytest.raises(ArgumentError, match="`jpeg` must be the lowest and highest quality, in 1 to 100, but is"):
+        with pytest.raises(ArgumentError, match="`jpeg` must be two whole numbers from 1 to 100, the smaller"):
             CameraNoise(jpeg=jpeg)
     with pytest.raises(ArgumentError, match="`seed` must be a whole number"):
         CameraNoise(seed=0.5)

@@ -99,7 +99,7 @@ def test_loaders_and_translators_take_it(photo, tmp_path):
 def test_wrong_input():
     with pytest.raises(ArgumentError, match=r"`motion` must be a random blur, such as MotionBlur\(\), but is 3"):
         RealisticBlur(3)
-    with pytest.raises(ArgumentError, match="`saturation` must be the least and largest factor"):
+    with pytest.raises(ArgumentError, match="`saturation` must be two numbers from 0, the smaller"):
         RealisticBlur(saturation=(2.0, 1.0))
     with pytest.raises(ArgumentError, match=r"`shot` must be a number in \[0, 1\]"):
         RealisticBlur(shot=-1)

@@ -109,9 +109,9 @@ def test_it_ends_as_a_jpeg_of_the_same_size(photo):
 
 
 def test_wrong_input():
-    with pytest.raises(ArgumentError, match="`noise` must be the least and largest deviation"):
+    with pytest.raises(ArgumentError, match="`noise` must be two numbers from 0 to 255"):
         ShuffledDegradation(noise=(25, 1))
-    with pytest.raises(ArgumentError, match="`jpeg` must be the lowest and highest quality"):
+    with pytest.raises(ArgumentError, match="`jpeg` must be two whole numbers from 1 to 100"):
         ShuffledDegradation(jpeg=(0, 50))
     with pytest.raises(ShapeError, match="expected RGB images and one draw for each"):
         ShuffledDegradation()(torch.rand(1, 1, 8, 8))

@@ -182,7 +182,7 @@ def test_bad_use(work, capsys, options, expected):
         ("--frames 4", "--frames must be 3, or 2 for steady motion"),
         ("--weight -1", "--weight must be at least 0"),
         ("--weight nan", "--weight must be at least 0"),
-        ("--lr inf", "--lr must be above 0"),
+        ("--lr inf", "--lr must be a finite number greater than 0"),
         ("--config config.txt", "--config says what the network of a --checkpoint is"),
     ],
 )

@@ -427,7 +427,7 @@ def test_bad_networks(project, capsys):
         ("--model NoTask", "--model: unknown class NoTask"),
         ("--data.nope 3", "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
         ("--trainer.max_epochs x", "trainer.max_epochs: Expected a <class 'int'>"),
-        ("--model.reblur_weight -1", "--model.reblur_weight of the reblurring loss must be at least 0, but"),
+        ("--model.reblur_weight -1", "--model.reblur_weight must be at least 0 and finite, but"),
         ("--model.reblur_net.blocks -1", "`width` and `fold` at least 1, but are -1, 4 and 1"),
         ("--model.adversarial rgan", "model.adversarial"),
         ("--model.extra_losses '{vgg: {weigh: 1, loss: VGGLoss}}'", "Option 'weigh' is not accepted"),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 
 from reblurkit.adaptation import match_histogram
 from reblurkit.data import DemoPhotos
 from reblurkit.errors import ArgumentError
 from reblurkit.losses import LayerFeatures
+from reblurkit.models import ReblurNet
+from reblurkit.plugins import WeightedLoss
 
 IMAGE = torch.rand(1, 3, 8, 8)
 
@@ -31,3 +37,41 @@ IMAGE = torch.rand(1, 3, 8, 8)
 def test_misuse_is_told(call, named):
     with pytest.raises(ArgumentError, match=named):
         call()
+
+
+#: What else a class needs, where it needs something.
+NEEDED = {
+    "AtRest": (["val/psnr"],),
+    "DeblurTask": (ReblurNet(width=4),),
+    "Deblurrer": (ReblurNet(width=4),),
+    "FlowReblurFinetuneCallback": ([],),
+    "ReblurLoss": (ReblurNet(width=4), ReblurNet(width=4)),
+    "ReblurTask": (ReblurNet(width=4),),
+    "UnpairedFolder": ("nowhere",),
+    "VideoFolder": ("nowhere",),
+}
+
+
+def _is_checked(each):
+    # Who takes a tuple or a weighted loss checks it, and a data module its data sets, when they are made.
+    return inspect.isclass(each) and not issubclass(each, (tuple, WeightedLoss, LightningDataModule))
+
+
+def numbers_of_classes():
+    """Every class of the package's public modules with every argument that is a number or a pair of them."""
+    modules = ("blur", "data", "inference", "losses", "metrics", "models", "plugins")
+    found = {}
+    for module in (importlib.import_module(f"reblurkit.{name}") for name in modules):
+        names = getattr(module, "__all__", ["Deblurrer"])
+        found |= {name: getattr(module, name) for name in names if _is_checked(getattr(module, name))}
+    for name, each in sorted(found.items()):
+        for argument, parameter in inspect.signature(each).parameters.items():
+            if str(parameter.annotation) in {"float", "float | None", "tuple[float, float]"}:
+                yield pytest.param(each, argument, id=f"{name}-{argument}")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e300])
+@pytest.mark.parametrize(("made", "argument"), list(numbers_of_classes()))
+def test_a_number_that_is_none_is_told_when_it_is_given(made, argument, value):
+    with pytest.raises(ArgumentError, match=argument):
+        made(*NEEDED.get(made.__name__, ()), **{argument: value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reblurkit.core.numbers import check_positive, check_whole
+from reblurkit.core.numbers import check_not_negative, check_positive, check_span, check_whole
 from reblurkit.errors import ArgumentError
 
 
@@ -24,3 +24,19 @@ def test_what_is_no_whole_number(value):
 def test_numbers_that_are_right():
     check_positive(gain=1, other=1e-30)
     check_whole(samples=1, other=2**31 - 1)
+    check_not_negative(weight=0, other=1e30)
+    check_span(0, 1, share=(0, 1.0), other=[0.5, 0.5])
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "9", None])
+def test_what_is_no_weight(value):
+    with pytest.raises(ArgumentError, match="`weight` must be at least 0 and finite, but is"):
+        check_not_negative(weight=value)
+
+
+@pytest.mark.parametrize("value", [3, (1,), (2, 1), (-1, 1), (0, float("inf")), (float("nan"), 1), ("0", 1), None])
+def test_what_is_no_span(value):
+    with pytest.raises(ArgumentError, match="`saturation` must be two numbers from 0, the smaller one first, but is"):
+        check_span(0, saturation=value)
+    with pytest.raises(ArgumentError, match="`jpeg` must be two whole numbers from 1 to 100, the smaller one first"):
+        check_span(1, 100, whole=True, jpeg=(30.0, 95.0))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reblurkit.core.checks import check_size
+from reblurkit.core.numbers import check_positive
 from reblurkit.errors import ArgumentError
 from reblurkit.models.layers import ResBlock, same_conv
 
@@ -53,6 +54,7 @@ class MSResNet(nn.Module):
                 f"`blocks` must be at least 0, `width` and `scales` at least 1, but are {blocks}, {width} and {scales}"
             )
         self.multiple = 2 ** (scales - 1)
+        check_positive(rgb_range=rgb_range)
         self.rgb_range = rgb_range
         self.body_models = nn.ModuleList(
             _body(3 if scale == scales - 1 else 6, blocks, width) for scale in range(scales)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reblurkit.core.checks import check_size
+from reblurkit.core.numbers import check_positive
 from reblurkit.errors import ArgumentError
 
 
@@ -55,6 +56,7 @@ class Restormer(nn.Module):
         expansion: float = 2.66,
     ) -> None:
         super().__init__()
+        check_positive(expansion=expansion)
         if len(blocks) != 4 or len(heads) != 4 or min(*blocks, refinement_blocks) < 0 or min(heads) < 1:
             raise ArgumentError(
                 "`blocks` must be four numbers of at least 0 and `heads` four of at least 1, but they are "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reblurkit.core.numbers import check_positive
 from reblurkit.models.flow.flow_network import FlowNetwork
 
 _MEAN = (0.411, 0.432, 0.45)  # RGB, of the images that the released weights were trained on
@@ -34,6 +35,7 @@ class FlowNetS(FlowNetwork):
 
     def __init__(self, *, batch_norm: bool = False, width: int = 64, scale: float = 20.0, bgr: bool = False) -> None:
         super().__init__()
+        check_positive(scale=scale)
         self.scale = scale
         self.bgr = bgr
         w = width

@@ -7,6 +7,7 @@ from kornia.color import rgb_to_grayscale
 from skimage.registration import optical_flow_tvl1
 from torch import Tensor
 
+from reblurkit.core.numbers import check_positive, check_whole
 from reblurkit.models.flow.flow_network import FlowNetwork
 
 
@@ -32,6 +33,8 @@ class TVL1(FlowNetwork):
 
     def __init__(self, *, attachment: float = 15.0, warps: int = 5) -> None:
         super().__init__()
+        check_positive(attachment=attachment)
+        check_whole(warps=warps)
         self.attachment = attachment
         self.warps = warps
 

@@ -19,6 +19,7 @@ from reblurkit.blur.arguments import check_exposure
 from reblurkit.core.calls import call_without_trace, find_network, frame_inputs, preserved_rng
 from reblurkit.core.checks import FirstBatchCheck
 from reblurkit.core.finite import joint_norm
+from reblurkit.core.numbers import check_not_negative, check_positive
 from reblurkit.errors import ArgumentError, NonFiniteLossError, PluginError, WeightsError
 from reblurkit.losses.flow_reblur import Distance, FlowReblurTerms, flow_reblur_terms
 from reblurkit.models.flow.pretrained import pretrained_flow
@@ -103,17 +104,15 @@ class FlowReblurFinetuneCallback(L.Callback):
         smoothness: float = 0.0,
         warmup: int = 0,
     ) -> None:
-        numbers = {"weight": weight, "photometric": photometric, "smoothness": smoothness, "warmup": warmup}
-        for name, number in numbers.items():
-            if not isinstance(number, int | float) or not 0 <= number < float("inf"):
-                raise ArgumentError(f"`{name}` must be at least 0, but is {number!r}")
+        check_not_negative(weight=weight, photometric=photometric, smoothness=smoothness, warmup=warmup)
+        check_positive(flow_lr=flow_lr)
         if not isinstance(flow, str | nn.Module):
             raise ArgumentError(f"`flow` must be the name of a flow network or a module, but is {flow!r}")
         for name, function in {"blur": blur, "distance": distance}.items():
             if not (function is None or callable(function)):
                 raise ArgumentError(f"`{name}` must be a module or function, but is {function!r}")
-        if frames not in (2, 3) or not flow_lr > 0:
-            raise ArgumentError(f"`frames` must be 2 or 3 and `flow_lr` above 0, but are {frames} and {flow_lr}")
+        if frames not in (2, 3):
+            raise ArgumentError(f"`frames` must be 2 or 3, but is {frames!r}")
         self.unlabelled = unlabelled
         self.network = network
         self.flow = flow

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from reblurkit.core.calls import check_two_networks, find_network, preserved_rng
 from reblurkit.core.checks import named_as
+from reblurkit.core.numbers import check_not_negative
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, routed_adversarial_loss
 from reblurkit.models.patchgan import PatchGAN
@@ -89,11 +90,7 @@ class AdversarialLossMixin(AuxiliaryNetworks):
         self._check_host("configure_adversarial", "discriminator", optimizer, scheduler)
         if not isinstance(discriminator, nn.Module | None):
             raise ArgumentError(f"`discriminator` must be an nn.Module, but is {type(discriminator).__name__}")
-        if not (weight >= 0 and gradient_penalty >= 0):
-            raise ArgumentError(
-                f"`weight` and `gradient_penalty` of the adversarial loss must be at least 0, but are {weight} and "
-                f"{gradient_penalty}"
-            )
+        check_not_negative(weight=weight, gradient_penalty=gradient_penalty)
         if isinstance(adversarial, str):
             with named_as(kind="adversarial"):
                 adversarial = AdversarialLoss(adversarial)

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from reblurkit.core.calls import Frozen, check_two_networks
 from reblurkit.core.checks import named_as
+from reblurkit.core.numbers import check_not_negative, check_positive
 from reblurkit.errors import ArgumentError, DownloadError, ShapeError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
 from reblurkit.losses.perceptual import MultiScalePerceptualLoss
@@ -118,11 +119,8 @@ class Blur2BlurTranslator(UnpairedTask):
         seed: int = 0,
     ) -> None:
         super().__init__(score, seed)
-        if not (perceptual_weight >= 0 and gradient_penalty >= 0 and min(lr, discriminator_lr or lr) > 0):
-            raise ArgumentError(
-                "`perceptual_weight` and `gradient_penalty` must be at least 0 and learning rates above 0, but are "
-                f"{perceptual_weight}, {gradient_penalty}, {lr} and {discriminator_lr}"
-            )
+        check_not_negative(perceptual_weight=perceptual_weight, gradient_penalty=gradient_penalty)
+        check_positive(lr=lr, discriminator_lr=lr if discriminator_lr is None else discriminator_lr)
         if deblur_network is None and (deblur_weights is not None or score is not None):
             raise ArgumentError("`deblur_weights` and `score` belong to a `deblur_network`: give one")
         modules = {
@@ -151,7 +149,7 @@ class Blur2BlurTranslator(UnpairedTask):
         self.adversarial = adversarial
         self.known_blur = known_blur
         self.lr = lr
-        self.discriminator_lr = discriminator_lr or lr
+        self.discriminator_lr = lr if discriminator_lr is None else discriminator_lr
         if deblur_network is not None:
             start_from(deblur_network, deblur_weights, trained=False)
         self._deblur = None if deblur_network is None else Frozen(deblur_network)

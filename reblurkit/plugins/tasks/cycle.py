@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from reblurkit.core.calls import check_two_networks, finest_scale
+from reblurkit.core.numbers import check_not_negative, check_positive, check_whole
 from reblurkit.data.image_pool import ImagePool
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
@@ -131,13 +132,9 @@ class CycleTranslator(UnpairedTask):
         given: dict[str, Any] = {"cycle_weight": cycle_weight, "identity_weight": identity_weight, "pool": pool}
         given |= {"lr": lr, "critic_steps": critic_steps}
         recipe = _RECIPES[form]._replace(**{name: value for name, value in given.items() if value is not None})
-        if min(recipe.cycle_weight, recipe.identity_weight, recipe.pool) < 0 or recipe.lr <= 0:
-            raise ArgumentError(
-                "`cycle_weight`, `identity_weight` and `pool` must be at least 0 and `lr` above 0, but are "
-                f"{recipe.cycle_weight}, {recipe.identity_weight}, {recipe.pool} and {recipe.lr}"
-            )
-        if recipe.critic_steps < 1:
-            raise ArgumentError(f"`critic_steps` must be at least 1, but is {recipe.critic_steps}")
+        check_not_negative(cycle_weight=recipe.cycle_weight, identity_weight=recipe.identity_weight, pool=recipe.pool)
+        check_positive(lr=recipe.lr)
+        check_whole(critic_steps=recipe.critic_steps)
         self.network, self.blur_network = _pair(network, blur_network, _generator)
         self.discriminator, self.blurry_discriminator = _pair(discriminator, blurry_discriminator, PatchGAN)
         for name in ("blur_network", "discriminator", "blurry_discriminator"):

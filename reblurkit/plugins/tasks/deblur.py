@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from reblurkit.core.checks import named_as
+from reblurkit.core.numbers import check_not_negative, is_number, shown
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness
@@ -111,6 +112,9 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(network, optimizer, scheduler)
+        check_not_negative(
+            reblur_weight=reblur_weight, adversarial_weight=adversarial_weight, gradient_penalty=gradient_penalty
+        )
         start_from(network, weights, trained=True)
         if not (loss is None or callable(loss)):
             raise ArgumentError(f"`loss` must be called with two images, but is {loss!r}")
@@ -121,19 +125,18 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         self._extra_weights = {name: extra.weight for name, extra in extra_losses.items()}
         recipe: dict[str, Any] = {"optimizer": self._make_optimizer, "scheduler": self._halving}
         if reblur_net is not None:
-            with named_as(weight="reblur_weight", sharpness="reblur_sharpness", warmup="reblur_warmup"):
+            with named_as(sharpness="reblur_sharpness", warmup="reblur_warmup"):
                 self.configure_reblur(
                     reblur_net, weight=reblur_weight, sharpness=reblur_sharpness, warmup=reblur_warmup, **recipe
                 )
         if discriminator is not None:
-            with named_as(weight="adversarial_weight"):
-                self.configure_adversarial(
-                    discriminator,
-                    adversarial=adversarial,
-                    weight=adversarial_weight,
-                    gradient_penalty=gradient_penalty,
-                    **recipe,
-                )
+            self.configure_adversarial(
+                discriminator,
+                adversarial=adversarial,
+                weight=adversarial_weight,
+                gradient_penalty=gradient_penalty,
+                **recipe,
+            )
         check_metrics(metrics or {})
         self._set_metrics(
             **{stage: with_metrics(_measures(stage, self._reblurs), metrics or {}) for stage in ("val", "test")}
@@ -180,8 +183,10 @@ def _check_extra_losses(losses: Mapping[str, WeightedLoss]) -> None:
             raise ArgumentError(f"the extra loss {name!r} must be a WeightedLoss(loss, weight), but is {extra!r}")
         if not isinstance(extra.loss, nn.Module):
             raise ArgumentError(f"the extra loss {name!r} must be an nn.Module object, but is {extra.loss!r}")
-        if not 0 <= extra.weight < float("inf"):
-            raise ArgumentError(f"the weight of the extra loss {name!r} must be at least 0, but is {extra.weight}")
+        if not is_number(extra.weight) or not 0 <= extra.weight < float("inf"):
+            raise ArgumentError(
+                f"the weight of the extra loss {name!r} must be at least 0 and finite, but is {shown(extra.weight)}"
+            )
 
 
 def _measures(stage: str, reblurs: bool) -> dict[str, Measure]:

@@ -413,7 +413,7 @@ def test_logs(tmp_path):
         ({"weight": -1}, "`weight` must be at least 0"),
         ({"weight": float("nan")}, "`weight` must be at least 0"),
         ({"frames": 4}, "`frames` must be 2 or 3"),
-        ({"flow_lr": 0}, "`flow_lr` above 0"),
+        ({"flow_lr": 0}, "`flow_lr` must be a finite number greater than 0"),
         ({"warmup": -1}, "`warmup` must be at least 0"),
     ],
 )

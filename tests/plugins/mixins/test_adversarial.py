@@ -260,7 +260,7 @@ def test_overridden_configure_callbacks_without_super(tmp_path):
     ("options", "error", "message"),
     [
         ({"network": "net"}, PluginError, "no submodule at 'net'"),
-        ({"weight": -1}, ArgumentError, "must be at least 0, but are -1"),
+        ({"weight": -1}, ArgumentError, "`weight` must be at least 0 and finite, but is -1"),
         ({"gradient_penalty": -1}, ArgumentError, "must be at least 0"),
         ({"adversarial": "rgan"}, ArgumentError, "vanilla, hinge, lsgan, wgan"),
         ({"discriminator": 3}, ArgumentError, "must be an nn.Module, but is int"),

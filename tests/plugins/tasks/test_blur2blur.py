@@ -362,7 +362,7 @@ def test_a_translator_brings_the_watch(tmp_path):
 
 
 def test_bad_options():
-    with pytest.raises(ArgumentError, match="learning rates above 0"):
+    with pytest.raises(ArgumentError, match="`lr` must be a finite number greater than 0"):
         translator(lr=0.0)
     with pytest.raises(ArgumentError, match="perceptual_weight"):
         translator(perceptual_weight=-1.0)

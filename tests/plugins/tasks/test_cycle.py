@@ -267,9 +267,9 @@ def test_compose_is_the_plain_network(tmp_path):
 def test_bad_options(tmp_path):
     with pytest.raises(ArgumentError, match="must be cyclegan or dualgan, but is 'stargan'"):
         rival(form="stargan")
-    with pytest.raises(ArgumentError, match="`cycle_weight`, `identity_weight` and `pool` must be at least 0"):
+    with pytest.raises(ArgumentError, match="`cycle_weight` must be at least 0"):
         rival(cycle_weight=-1.0)
-    with pytest.raises(ArgumentError, match="`critic_steps` must be at least 1"):
+    with pytest.raises(ArgumentError, match="`critic_steps` must be a whole number"):
         rival(critic_steps=0)
     with pytest.raises(ArgumentError, match=r"must be an nn\.Module, but is 3"):
         CycleTranslator(3)

@@ -176,10 +176,10 @@ def run_step(network, batch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reblur_weight": -1}, "`reblur_weight` of the reblurring loss must be at least 0, but is -1"),
+        ({"reblur_weight": -1}, "`reblur_weight` must be at least 0 and finite, but is -1"),
         ({"reblur_sharpness": "fake"}, "`reblur_sharpness` must be one of"),
         ({"reblur_warmup": -1}, "`reblur_warmup` must be at least 0 steps"),
-        ({"adversarial_weight": -1}, "`adversarial_weight` and `gradient_penalty` of the adversarial loss must be"),
+        ({"adversarial_weight": -1}, "`adversarial_weight` must be at least 0"),
         ({"adversarial": "rgan"}, "`adversarial` must be one of vanilla, hinge, lsgan, wgan, but is 'rgan'"),
         ({"optimizer": 3}, "`optimizer` must be a function that builds one, but is a int object"),
         ({"scheduler": 3}, "`scheduler` must be a function that builds one"),
