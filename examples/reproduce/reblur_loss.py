@@ -8,8 +8,9 @@
 All variants go on from one network for as many steps, on the same crops in the same order: L1 alone, and L1 + L_Reblur
 with the forms of M_R below. "L1, as long" takes as many steps as fit into the time of the paper's M_R. A call trains
 for so many minutes, variant by variant, and the next call goes on; `--small` is for two CPU cores. TRAIN and TEST are
-folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box. `--trained`
-measures two U-Nets that were trained elsewhere: nothing is trained.
+folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box, and
+`--reblur FILE` has the paper's M_R (Table S3, n = 2) start learned, too. `--trained` measures two U-Nets that were
+trained elsewhere: nothing is trained.
 """
 
 from __future__ import annotations
@@ -33,23 +34,26 @@ from reblurkit.models import ReblurNet, UNet, load_pretrained, load_weights
 from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.plugins import DeblurTask, SyntheticBlurDataModule
 
-#: M_R and what it must preserve; None: L1 alone. "learned" goes on from the M_R in the box, the others learn anew.
+#: M_R and what it must preserve; None: L1 alone. "folded, learned" goes on from the M_R in the box, "n = 2, learned"
+#: from that of `--reblur`, the others learn anew.
 VARIANTS = {
     "L1": None,
     "n = 1": ({"blocks": 1}, "pseudo"),
     "n = 2": ({"blocks": 2}, "pseudo"),
     "n = 2, real S": ({"blocks": 2}, "real"),
+    "n = 2, learned": ({"blocks": 2}, "pseudo"),
     "folded": ({"blocks": 2, "width": 48, "fold": 2}, "pseudo"),
     "folded, learned": ({"blocks": 2, "width": 48, "fold": 2}, "pseudo"),
     "L1, as long": None,
 }
-BASE, PAPER, LEARNED, LONG = "L1", "n = 2", "folded, learned", "L1, as long"
+BASE, PAPER, LONG = "L1", "n = 2", "L1, as long"
+LEARNED, PAPER_LEARNED = "folded, learned", "n = 2, learned"
 TRAINED = (BASE, "+ L_Reblur")  # networks that were trained elsewhere
 SIZES = {
     "full": {"steps": 3000, "batch_size": 48, "crop": 192, "average": 0.999},
     "small": {"steps": 120, "batch_size": 4, "crop": 128, "average": 0.98},
 }
-SMALL = (BASE, LEARNED)  # the variants that two cores get through
+SMALL = (BASE, LEARNED, PAPER_LEARNED)  # the variants that two cores get through
 LR, WARMUP = 1e-4, 0.2  # share of the steps in which M_R learns alone
 PLAN = f"""Hypothesis: with L_Reblur, NIQE falls and gradients become stronger, and PSNR loses at most 0.3 dB.
 Statistic: a photo's change from {BASE!r}, averaged over the blurs {", ".join(BLURS)};
@@ -121,8 +125,10 @@ def train(name, steps, size, arguments, until):
     options = {"optimizer": partial(torch.optim.Adam, lr=LR), "scheduler": _constant}
     if VARIANTS[name] is not None:
         shape, sharpness = VARIANTS[name]
-        learned = name == LEARNED
-        reblur_net = load_pretrained().reblur_net.train() if learned else ReblurNet(**shape)
+        learned = name in {LEARNED, PAPER_LEARNED}
+        reblur_net = load_pretrained().reblur_net.train() if name == LEARNED else ReblurNet(**shape)
+        if name == PAPER_LEARNED:
+            load_weights(reblur_net, arguments.reblur)
         options |= {"reblur_net": reblur_net, "reblur_sharpness": sharpness}
         options["reblur_warmup"] = 0 if learned else round(WARMUP * steps)
     task = DeblurTask(start(arguments), **options)
@@ -200,6 +206,7 @@ def main():
     parser.add_argument("--test", help="folder of sharp photos to measure on")
     parser.add_argument("--niqe", help="file of NIQE's pristine model (.npz or .mat)")
     parser.add_argument("--network", help="weights of a U-Net to start from (default: the network in the box)")
+    parser.add_argument("--reblur", help="weights of the paper's M_R, two blocks")
     parser.add_argument("--run", type=Path, default=Path("runs/reblur_loss"))
     parser.add_argument("--minutes", type=float, default=8, help="train so long in this call (default: 8)")
     parser.add_argument("--small", action="store_true", help=f"few steps of {' and '.join(SMALL)}")
@@ -218,7 +225,10 @@ def main():
         record = {"networks": [Path(file).stem for file in arguments.trained]}
     else:
         size = SIZES["small" if arguments.small else "full"]
-        found = train_all(SMALL if arguments.small else tuple(VARIANTS), size, arguments)
+        names = SMALL if arguments.small else tuple(VARIANTS)
+        if arguments.reblur is None:
+            names = tuple(name for name in names if name != PAPER_LEARNED)
+        found = train_all(names, size, arguments)
         if not arguments.measure:
             return
         if BASE not in found:

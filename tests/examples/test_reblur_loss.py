@@ -48,11 +48,14 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     with pytest.raises(SystemExit):
         experiment("--measure")
     assert "has not been trained to the end" in capsys.readouterr().err
-    experiment("--minutes", "5")
-    assert "L1: 3 of 3 steps\nfolded, learned: 3 of 3 steps" in capsys.readouterr().out
-    experiment("--measure")
+    torch.save(ReblurNet(blocks=2).state_dict(), tmp_path / "reblur.pth")
+    words = ["--reblur", str(tmp_path / "reblur.pth")]
+    experiment("--minutes", "5", *words)
+    told = capsys.readouterr().out
+    assert "L1: 3 of 3 steps\nfolded, learned: 3 of 3 steps\nn = 2, learned: 3 of 3 steps" in told
+    experiment("--measure", *words)
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
-    assert record["steps"] == {"L1": 3, "folded, learned": 3}
+    assert record["steps"] == {"L1": 3, "folded, learned": 3, "n = 2, learned": 3}
     assert record["change from L1"]["folded, learned"]["psnr"]["photos"] == 2
     assert record["seconds a step"]["L1"] > 0
     assert record["origin"]["hardware"]

@@ -68,6 +68,7 @@ MOMENTS = {"in the midst": _midst, "before it has its name": _before, "after it 
 def run(words: list[str], folder: Path, temporary: Path, plan: Plan | None = None) -> Ended:
     """Run ``reblurkit`` with these words in a folder, to its end or to the plan's."""
     log = folder.parent / f"{folder.name}.log"
+    log.touch()  # a run may be killed before it has said anything
     start = time.monotonic()
     pid = os.fork()
     if pid == 0:
