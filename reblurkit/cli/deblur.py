@@ -163,7 +163,7 @@ def _comparison(target: Path) -> Path:
 
 
 def _write_comparison(blurry: Tensor, deblurred: Tensor, target: Path) -> None:
-    grid = comparison_grid([{"before": blurry, "after": deblurred}], width=720)
+    grid = comparison_grid([{"before": blurry, "after": deblurred}], width=720, detail=240, gained=True)
     save_picture(grid, _comparison(target), quality=92)
 
 

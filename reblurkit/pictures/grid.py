@@ -23,6 +23,7 @@ def comparison_grid(
     kernels: Sequence[Mapping[str, Tensor]] | None = None,
     width: int = 360,
     detail: int = 128,
+    gained: bool = False,
 ) -> Image.Image:
     """Draw versions of images side by side, each with an enlarged detail below.
 
@@ -34,6 +35,7 @@ def comparison_grid(
             image, its largest value white. Columns may be left out.
         width: Width of a column in pixels of the drawing.
         detail: Width of the detail in pixels of the images; it is half as high.
+        gained: The detail is instead where the last column has gained the most texture over the first.
 
     Returns:
         An RGB picture.
@@ -53,7 +55,8 @@ def comparison_grid(
         raise ArgumentError("`kernels` must hold a dict for each row of the grid, with titles of the grid")
     strips = []
     for row, corners in zip(rows, kernels, strict=True):
-        box = textured_window(list(row.values())[-1], detail)
+        first, *_, last = row.values() if len(row) > 1 else [*row.values()] * 2
+        box = textured_window(last, detail, first if gained else None)
         strips.append([_cell(image, box, width, corners.get(title)) for title, image in row.items()])
     columns = len(rows[0])
     size = (columns * (width + _GAP) + _GAP, _HEADER + sum(strip[0].height + _GAP for strip in strips))
@@ -70,22 +73,28 @@ def comparison_grid(
     return grid
 
 
-def textured_window(image: Tensor, detail: int) -> tuple[int, int, int, int]:
+def textured_window(image: Tensor, detail: int, beyond: Tensor | None = None) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of the window with the most gradient; a wide window, to keep rows low.
 
     Args:
         image: ``(3, H, W)``.
         detail: Width of the window in pixels; it is half as high. Of a small image at most half the width.
+        beyond: Only gradient beyond this image's counts, ``(3, H, W)``.
     """
     height, width = image.shape[-2:]
     side = min(detail, width // 2)  # of a small image a smaller part, so that it is enlarged at all
     window = (min(height, max(side // 2, 1)), max(side, 1))
-    grey = image.detach().float().cpu().mean(0)
-    strength = F.pad((grey[1:, :-1] - grey[:-1, :-1]).abs() + (grey[:-1, 1:] - grey[:-1, :-1]).abs(), (0, 1, 0, 1))
+    strength = _gradient(image) if beyond is None else _gradient(image) - _gradient(beyond)
     # By rows, then by columns: a mean over the window at once costs forty times as much.
     means = F.avg_pool2d(F.avg_pool2d(strength[None, None], (window[0], 1), 1), (1, window[1]), 1)[0, 0]
     top, left = divmod(int(torch.argmax(means)), means.shape[1])
     return left, top, left + window[1], top + window[0]
+
+
+def _gradient(image: Tensor) -> Tensor:
+    """Strength of the gradient of each pixel, ``(H, W)``; 0 at the right and lower border."""
+    grey = image.detach().float().cpu().mean(0)
+    return F.pad((grey[1:, :-1] - grey[:-1, :-1]).abs() + (grey[:-1, 1:] - grey[:-1, :-1]).abs(), (0, 1, 0, 1))
 
 
 def _cell(image: Tensor, box: tuple[int, int, int, int], width: int, kernel: Tensor | None) -> Image.Image:

@@ -6,6 +6,7 @@ import torch
 
 from reblurkit.errors import ArgumentError
 from reblurkit.pictures import comparison_grid
+from reblurkit.pictures.grid import textured_window
 
 
 def test_images_stand_side_by_side_in_their_colours():
@@ -14,6 +15,21 @@ def test_images_stand_side_by_side_in_their_colours():
     left, right = np.array_split(grid[40:], 2, axis=1)
     assert ((left == (255, 0, 0)).all(-1)).mean() > 0.8
     assert ((right == (0, 255, 0)).all(-1)).mean() > 0.8
+
+
+def test_the_detail_shows_where_texture_was_gained_if_asked_for():
+    before = torch.full((3, 96, 192), 0.5)
+    before[:, 48:, 96:] = torch.rand(3, 48, 96)  # texture that stays
+    after = before.clone()
+    after[:, :48, :96] += 0.2 * torch.rand(3, 48, 96)
+    left, top, _, _ = textured_window(after, 96)
+    assert left > 90
+    assert top > 40
+    left, top, right, bottom = textured_window(after, 96, before)
+    assert max(left, top) <= 1
+    assert (right - left, bottom - top) == (96, 48)
+    grid = np.asarray(comparison_grid([{"before": before, "after": after}], width=192, detail=96, gained=True))
+    assert (grid[-8 - 96 : -8, 8:200] == 128).mean() > 0.9  # the detail of the flat part, before
 
 
 def test_the_detail_shows_where_the_last_image_has_texture():
