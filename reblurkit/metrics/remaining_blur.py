@@ -25,17 +25,17 @@ def remaining_blur_kernel(
     *,
     patch: int | None = None,
 ) -> Tensor:
-    r"""The kernel that makes the sharp image, around a place, into the deblurred one.
+    """The kernel that makes the sharp image, around a place, into the deblurred one.
 
     A perfectly deblurred image has a dot; a line or a path is motion that was not removed. It is what Fig. 1 of Nah et
     al., *Clean Images are Hard to Reblur* (2021), draws, after Cho and Lee, *Fast Motion Deblurring* (2009), equation
-    9: the kernel k minimises
+    9: the kernel k minimises::
 
-    .. math:: \sum_{d} \|k * \partial_d S - \partial_d L\|^2 + \beta \|k\|^2
+        sum over d of |k * d(S) - d(L)|^2 + beta |k|^2
 
-    over horizontal and vertical differences of the grey images, in closed form, by the normal equations of all values
-    of k. Then values below a twentieth of the largest, negative ones among them, are set to 0, and the rest is divided
-    by its sum, as the authors do.
+    with d the horizontal and the vertical differences of the grey images, in closed form, by the normal equations of
+    all values of k. Then values below a twentieth of the largest, negative ones among them, are set to 0, and the rest
+    is divided by its sum, as the authors do.
 
     Different from them: beta is 0.01 of the mean diagonal of the normal matrix, so that neither contrast nor the size
     of the patch matters; only places whose whole neighbourhood lies in the image are compared, where they repeat it

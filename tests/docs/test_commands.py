@@ -87,7 +87,8 @@ def test_a_command_line_names_what_there_is(command):
             asked = re.findall(r"\[([\w,]+)\]", " ".join(what))
             assert {extra for each in asked for extra in each.split(",")} <= set(extras)
         case ["python", "-m", module, *_]:
-            assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
         case ["python", script, *options]:
             text = (ROOT / script).read_text()
             assert all(f'"{option}"' in text for option in options if option.startswith("--"))

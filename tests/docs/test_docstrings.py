@@ -76,6 +76,11 @@ def test_it_begins_with_a_sentence(path):
     assert text.short_description.endswith((".", ":")), text.short_description
 
 
+@pytest.mark.parametrize("path", NAMES)
+def test_its_formulas_are_text_which_is_read_without_a_network(path):
+    assert not re.search(r":math:|\.\. math::", NAMES[path].__doc__ or "")
+
+
 @pytest.mark.parametrize("path", CALLABLES)
 def test_its_arguments_are_told_and_no_others(path):
     value = CALLABLES[path]

@@ -44,14 +44,13 @@ _RECIPES: dict[CycleForm, _Recipe] = {
 
 
 class CycleTranslator(UnpairedTask):
-    r"""Learns from unpaired blurry and sharp images to deblur: the unpaired rivals of Blur2Blur.
+    """Learns from unpaired blurry and sharp images to deblur: the unpaired rivals of Blur2Blur.
 
     Zhu et al., *Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks* (ICCV 2017). A network
-    F deblurs, a second one G blurs, and each has a discriminator, D_S of sharp and D_B of blurry images:
+    F deblurs, a second one G blurs, and each has a discriminator, D_S of sharp and D_B of blurry images::
 
-    .. math::
-        L = L_{adv}(D_S, F(B)) + L_{adv}(D_B, G(S)) + \lambda (|G(F(B)) - B|_1 + |F(G(S)) - S|_1)
-            + \lambda_{id} (|F(S) - S|_1 + |G(B) - B|_1)
+        L = L_adv(D_S, F(B)) + L_adv(D_B, G(S)) + cycle_weight * (|G(F(B)) - B| + |F(G(S)) - S|)
+            + identity_weight * (|F(S) - S| + |G(B) - B|)
 
     with least squares for L_adv, Adam (2e-4, beta 0.5 and 0.999), learning rates that are constant for half of the
     training and then fall to 0, and discriminators that see images from a pool of the last 50.
@@ -90,8 +89,8 @@ class CycleTranslator(UnpairedTask):
         discriminator: D_S, maps images to scores without an activation; default ``PatchGAN()``.
         blurry_discriminator: D_B; default like D_S.
         form: ``"cyclegan"`` or ``"dualgan"``; the defaults below follow from it.
-        cycle_weight: lambda.
-        identity_weight: lambda_id.
+        cycle_weight: That of the formula; lambda in the papers.
+        identity_weight: That of the formula.
         pool: Images in each of the two pools; 0: none.
         lr: Learning rate of all networks.
         critic_steps: Steps of the discriminators for one of the generators.
