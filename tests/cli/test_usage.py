@@ -203,6 +203,12 @@ def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F
         ("deblur a.png --output=b --til 3", "unknown option --til; did you mean --tile"),
         ("adapt-video a --expsure 1", "unknown option --expsure; did you mean --exposure"),
         ("fti", "unknown command fti; did you mean fit?"),
+        (
+            "deblur a.png --output b --adapt-for sharpnes",
+            "fidelity or sharpness, but is sharpnes; did you mean sharpness?",
+        ),
+        ("deblur a.png --output b --existing skp", "refuse, skip or overwrite, but is skp; did you mean skip?"),
+        ("completion bsh", "argument shell: must be bash or zsh, but is bsh; did you mean bash"),
         ("deblur a.png --output b --model unett", "unknown network 'unett'; did you mean unet?"),
     ],
 )
