@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reblurkit.core.special_files import read_text
-from reblurkit.core.suggestions import did_you_mean
+from reblurkit.core.suggestions import did_you_mean, near_path
 from reblurkit.data.images import SUFFIXES
 from reblurkit.data.layouts import LAYOUTS, Layout, Split
 from reblurkit.data.patterns import Captured, Pattern, common_wildcards, index_files, walk_files
@@ -87,7 +87,9 @@ def _find_pairs(
     root: Path, layout: str, split: str | None, blur: str | None, sharp: str | None, list_file: str | None
 ) -> list[Pair]:
     if not root.is_dir():
-        raise DatasetNotFoundError(f"no data set folder {root}" + (" (it is a file)" if root.is_file() else ""))
+        raise DatasetNotFoundError(
+            f"no data set folder {root}" + (" (it is a file)" if root.is_file() else near_path(root))
+        )
     preset = LAYOUTS[layout]
     part = _split(layout, preset, split)
     if list_file is not None:

@@ -277,6 +277,27 @@ def test_missing_files_are_named_before_torch_is_imported(tmp_path, words, expec
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "--config", "there/confg.yaml"], "there is no such file; did you mean there/config.yaml?"),
+        (["fit", "--ckpt_path", "tere/best.ckpt"], "No such file or directory; did you mean there/best.ckpt?"),
+        (["fit", "--start_from", "there/bst.ckpt"], "No such file or directory; did you mean there/best.ckpt?"),
+        (["deblur", "there", "--output", "out", "--checkpoint", "there/best.ckp"], "did you mean there/best.ckpt?"),
+        (["deblur", "there", "--output", "out", "--weights", "there/best.pt"], "did you mean there/best.ckpt?"),
+        (["deblur", "tere", "--output", "out"], "no file or folder tere; did you mean there?"),
+        (["report", "tere"], "no run folder tere; did you mean there?"),
+    ],
+)
+def test_a_mistyped_file_is_told_from_a_missing_one(tmp_path, monkeypatch, capsys, words, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "config.yaml").touch()
+    (tmp_path / "there" / "best.ckpt").touch()
+    assert main(words) == 2
+    assert expected in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("hook", "under_way"), [("on_train_start", False), ("on_train_epoch_end", True)])
 def test_an_interrupted_training_ends_in_one_line(folder, capsys, monkeypatch, hook, under_way):
     (folder / "impatient.py").write_text(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from reblurkit.cli.metric_names import short_number
 from reblurkit.core.special_files import check_size, read_text
+from reblurkit.core.suggestions import near_path
 from reblurkit.core.yaml_files import read_yaml
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import DatasetNotFoundError, ReportError
@@ -57,7 +58,7 @@ def find_runs(path: Path) -> tuple[list[Run], list[ReportError]]:
         DatasetNotFoundError: If there is none.
     """
     if not path.is_dir():
-        raise DatasetNotFoundError(f"no run folder {path}")
+        raise DatasetNotFoundError(f"no run folder {path}{near_path(path)}")
     files = walk_files(path)
     logs = sorted((file for file in files if file.name == "metrics.csv" and file.is_file()), key=_natural)
     runs: list[Run] = []
