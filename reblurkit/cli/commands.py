@@ -51,6 +51,15 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"must be {choices}, but is {value}{near}")
         super()._check_value(action, value)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            if action.type not in (int, float):
+                raise
+            kind = "a whole number" if action.type is int else "a number"
+            raise argparse.ArgumentError(action, f"must be {kind}, but is {arg_string[:40]}") from error
+
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message}; `{self.prog} --help` lists what there is")
 

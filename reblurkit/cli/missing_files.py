@@ -60,10 +60,11 @@ def check_named_files(words: Sequence[str]) -> None:
 def _check_yaml(path: str, text: str) -> None:
     import yaml  # not for `--help`
 
-    from reblurkit.core.yaml_files import check_yaml, yaml_error_line
+    from reblurkit.core.yaml_files import check_colons, check_yaml, yaml_error_line
 
     try:
         check_yaml(text)
+        check_colons(text)
     except yaml.YAMLError as error:
         raise ArgumentError(f"--config must be a YAML file, but {path} is none: {yaml_error_line(error)}") from error
 
