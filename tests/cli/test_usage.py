@@ -228,6 +228,9 @@ def test_blurry_images_alone(project, capsys):  # noqa: F811
     line = fails(capsys, "--data.root", "alone")
     assert "`reblurkit adapt-video`" in line
     assert "Blur2BlurTranslator" in line
+    line = fails(capsys, "--data.train_split", "training")  # beside splits that have both
+    assert "no images match 'training/blur/**/*' in pairs; pairs holds: test, train, val" in line
+    assert "adapt-video" not in line
 
 
 def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F811
