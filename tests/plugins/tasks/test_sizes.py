@@ -151,8 +151,8 @@ class TestCropsThatDoNotFit:
     def test_a_network_that_says_nothing_of_sizes_gets_what_to_try(self, tmp_path, make):
         expected = (
             r"^in training on 61 x 61 pixels: The size of tensor a .*; if (PlainNet or )?Silent needs sizes that "
-            r"divide by a number, such as 8, choose such a `crop`, or set `multiple = 8` in its class and wrap the network as "
-            r"reblurkit\.models\.FullSize\(network\), which pads and crops$"
+            r"divide by a number, such as 8, choose such a `crop`, or set `multiple = 8` in its class and wrap the "
+            r"network as reblurkit\.models\.FullSize\(network\), which pads and crops$"
         )
         with pytest.raises(ShapeError, match=expected):
             trainer(tmp_path).fit(make(), crops(61))
