@@ -379,7 +379,7 @@ def test_every_loss_is_logged_from_yaml_alone(project):
     assert {
         f"train/loss_{name}" for name in ("vgg", "efficientnet", "frequency", "adversarial", "discriminator", "reblur")
     } <= logged
-    assert {"train/gradient_penalty", "lr-discriminator"} <= logged
+    assert {"train/gradient_penalty", "lr-network", "lr-reblur", "lr-discriminator"} <= logged
     (checkpoint,) = project.glob("run/**/*.ckpt")
     saved = torch.load(checkpoint, weights_only=True)
     assert {key.split(".")[0] for key in saved["state_dict"]} == {"network", "reblur", "discriminator"}
