@@ -35,7 +35,8 @@ _SHAPES = re.compile(
 _LONG = re.compile(r"\S{200,}")
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
 _EXPECTED = re.compile(
-    rf"Expected a (?:<class '({'|'.join(_KINDS)})'>|typing\.Literal\[(.+?)\]|dot import path string: .+?(?= Expected |$))"
+    rf"Expected a (?:<class '({'|'.join(_KINDS)})'>|typing\.Literal\[(.+?)\]|"
+    r"dot import path string: .+?(?= Expected |$))"
 )
 _OPTIMIZER = "torch.optim.Adam"  # what the recipes of this package take
 _EXAMPLE = (
