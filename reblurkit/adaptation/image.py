@@ -175,7 +175,11 @@ def _explained(network: nn.Module, inputs: Any) -> Iterator[None]:
             ) from error
         if re.search("size|shape", str(error), re.IGNORECASE):
             padded = isinstance(network, FullSize)  # to what it says that it needs, which may be too little
-            pad = "set `multiple` in its class" if padded else "call it as FullSize(network), which pads and crops"
+            pad = (
+                "set `multiple` in its class"
+                if padded
+                else "call it as reblurkit.models.FullSize(network), which pads and crops"
+            )
             raise ShapeError(
                 f"{name} or the reblurring network cannot process an input of {tuple(first_image(inputs).shape)}: "
                 f"{error}; {pad}, or choose other tiles"

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs: ``reblurkit --help`` must answe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import re
@@ -16,13 +17,15 @@ from reblurkit import __version__
 from reblurkit.cli.failures import list_failures, tell
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.suggestions import did_you_mean
-from reblurkit.errors import ArgumentError
+from reblurkit.errors import ArgumentError, WeightsError
+from reblurkit.plugins.network_ways import check_ways
 
 if TYPE_CHECKING:
     from reblurkit.plugins.trained_network import TrainedNetworks
 
 # Steps and learning rate: the paper's, and what docs/results/adaptation_unet.md chose for at most 1 dB of PSNR.
 _PURPOSES = {"fidelity": (5, 3e-6), "sharpness": (3, 3e-5)}
+_NETWORK = ("checkpoint", "config", "model", "network", "network_args", "weights")
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
 
 
@@ -42,7 +45,20 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.metavar == "COMMAND" and action.choices is not None and value not in action.choices:
             self.error(f"unknown command {value}{did_you_mean(value, action.choices)}")
+        elif action.choices is not None and value not in action.choices:
+            choices = f"{', '.join(list(action.choices)[:-1])} or {list(action.choices)[-1]}"
+            near = did_you_mean(str(value), action.choices)
+            raise argparse.ArgumentError(action, f"must be {choices}, but is {value}{near}")
         super()._check_value(action, value)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            if action.type not in (int, float):
+                raise
+            kind = "a whole number" if action.type is int else "a number"
+            raise argparse.ArgumentError(action, f"must be {kind}, but is {arg_string[:40]}") from error
 
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(f"{message}; `{self.prog} --help` lists what there is")
@@ -215,12 +231,13 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _deblur(options: argparse.Namespace) -> int:
-    from reblurkit.cli.deblur import deblur_files, reblurring_line
+    steps, rate = _adaptation(options)
+    _check_network(options)
+    from reblurkit.cli.deblur import deblur_files
     from reblurkit.data.unread import unread_line
     from reblurkit.inference import Deblurrer
-    from reblurkit.plugins.trained_network import checkpoint_metrics, load_translator
+    from reblurkit.plugins.trained_network import load_translator
 
-    steps, rate = _adaptation(options)
     network, reblur_net = _load_networks(options)
     if steps > 0 and reblur_net is None:
         raise ArgumentError(
@@ -228,8 +245,8 @@ def _deblur(options: argparse.Namespace) -> int:
             "ReblurTask, which trains one beside a network that is trained already; or --network and as --weights the "
             "checkpoint of a module with ReblurLossMixin and a ReblurNet"
         )
-    if steps > 0 and options.checkpoint and (line := reblurring_line(checkpoint_metrics(options.checkpoint))):
-        tell(line)
+    if steps > 0:
+        _tell_of_reblurring(options.checkpoint or options.weights)
     deblurrer = Deblurrer(
         network,
         translator=None if options.translator is None else load_translator(options.translator),
@@ -264,6 +281,16 @@ def _deblur(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _tell_of_reblurring(file: str | None) -> None:
+    """Say what a checkpoint knows of its reblurring network."""
+    from reblurkit.cli.deblur import reblurring_line
+    from reblurkit.plugins.trained_network import checkpoint_metrics
+
+    with contextlib.suppress(WeightsError):  # weights alone, which know nothing
+        if file is not None and (line := reblurring_line(checkpoint_metrics(file))):
+            tell(line)
+
+
 def _adaptation(options: argparse.Namespace) -> tuple[int, float]:
     """Steps and learning rate."""
     if options.adapt_for is None:
@@ -275,9 +302,19 @@ def _adaptation(options: argparse.Namespace) -> tuple[int, float]:
     return _PURPOSES[options.adapt_for]
 
 
+def _network(options: argparse.Namespace) -> dict[str, str | None]:
+    """The options that name one."""
+    return {name: getattr(options, name) for name in _NETWORK}
+
+
 def _names_network(options: argparse.Namespace) -> bool:
-    ways = ("checkpoint", "config", "model", "network", "network_args", "weights")
-    return any(getattr(options, way) is not None for way in ways)
+    return any(value is not None for value in _network(options).values())
+
+
+def _check_network(options: argparse.Namespace) -> None:
+    """Refuse at once what ``load_networks`` would after its imports."""
+    if _names_network(options):
+        check_ways(**_network(options))
 
 
 def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
@@ -290,29 +327,23 @@ def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
         tell("no network is named: the pretrained one of this package")
         return TrainedNetworks(network, reblur_net)
 
-    return load_networks(
-        checkpoint=options.checkpoint,
-        config=options.config,
-        model=options.model,
-        network=options.network,
-        network_args=options.network_args,
-        weights=options.weights,
-    )
+    return load_networks(**_network(options))
 
 
 def _adapt_video(options: argparse.Namespace) -> int:
-    from dataclasses import fields
-
-    from reblurkit.blur.exposure import exposure_from
-    from reblurkit.cli.adapt_video import run_adapt_video
-    from reblurkit.cli.finetune_options import FinetuneOptions
-
+    _check_network(options)
     timing = {name: getattr(options, name) for name in ("window", "stride", "shutter", "fps")}
     if (options.exposure is None) == (not any(value is not None for value in timing.values())):
         raise ArgumentError(
             "say how long the exposure is, in one way: --exposure (half its length in frame intervals), --shutter and "
             "--fps, or --window and --stride"
         )
+    from dataclasses import fields
+
+    from reblurkit.blur.exposure import exposure_from
+    from reblurkit.cli.adapt_video import run_adapt_video
+    from reblurkit.cli.finetune_options import FinetuneOptions
+
     wanted = {field.name: getattr(options, field.name) for field in fields(FinetuneOptions)}
     wanted["exposure"] = exposure_from(**timing) if options.exposure is None else options.exposure
     wanted["split"] = options.split or None

@@ -19,6 +19,7 @@ from reblurkit.cli.metric_names import short_number
 from reblurkit.core.file_locks import claimed
 from reblurkit.core.memory import is_out_of_memory
 from reblurkit.core.special_files import special_kind
+from reblurkit.core.suggestions import near_path
 from reblurkit.core.terminal import printable
 from reblurkit.data.frames import FrameFiles, Frames, natural_order
 from reblurkit.data.images import SUFFIXES, ImageKind, write_image
@@ -294,7 +295,7 @@ def _files(path: Path, output: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         kind = special_kind(path)
-        raise DatasetNotFoundError(f"no file or folder {path}" + (f": it is {kind}" if kind else ""))
+        raise DatasetNotFoundError(f"no file or folder {path}" + (f": it is {kind}" if kind else near_path(path)))
     if os.path.realpath(output) == os.path.realpath(path):
         raise ArgumentError(f"the folder {path} is both input and `output`; choose another `output`")
     visible = _visible(path, output)

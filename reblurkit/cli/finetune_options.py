@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reblurkit.core.numbers import check_not_negative, check_positive
+from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
 
 BLURS = ("kernel", "line", "warp")
@@ -64,7 +65,8 @@ class FinetuneOptions:
         if self.labelled is not None and self.unsupervised:
             raise ArgumentError("`unsupervised` does without labelled data; leave out `labelled`")
         if self.blur not in BLURS:
-            raise ArgumentError(f"`blur` must be one of {', '.join(BLURS)}, but is {self.blur!r}")
+            near = did_you_mean(self.blur, BLURS)
+            raise ArgumentError(f"`blur` must be one of {', '.join(BLURS)}, but is {self.blur!r}{near}")
         if not 0 < self.exposure <= 1:
             raise ArgumentError(
                 "`exposure`, half of the time the shutter is open in frame intervals, must be above 0 and at most 1 "
@@ -77,6 +79,7 @@ class FinetuneOptions:
         if self.frames not in (2, 3):
             raise ArgumentError(f"`frames` must be 3, or 2 for steady motion, but is {self.frames}")
         if self.flow not in PRETRAINED:
-            raise ArgumentError(f"`flow` must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}")
+            near = did_you_mean(self.flow, PRETRAINED)
+            raise ArgumentError(f"`flow` must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}{near}")
         check_not_negative(weight=self.weight, workers=self.workers, seed=self.seed)
         check_positive(lr=self.lr)

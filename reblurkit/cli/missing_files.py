@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from reblurkit.core.special_files import read_text, special_kind
+from reblurkit.core.suggestions import near_path
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, WeightsError
 
 _CONFIGURATIONS = ("--config", "-c")
@@ -40,10 +41,12 @@ def check_named_files(words: Sequence[str]) -> None:
         if "://" in value or value.startswith("registry:") or os.path.exists(value):
             continue
         if name in _WEIGHTS and value not in _WORDS_OF_LIGHTNING:
-            raise WeightsError(f"{value} cannot be read as a file of weights: No such file or directory")
+            raise WeightsError(
+                f"{value} cannot be read as a file of weights: No such file or directory{near_path(value)}"
+            )
         # a configuration may also be written out on the command line
         if name in _CONFIGURATIONS and Path(value).suffix in (".yaml", ".yml", ".json"):
-            raise ArgumentError(f"{name} {value}: there is no such file")
+            raise ArgumentError(f"{name} {value}: there is no such file{near_path(value)}")
     for path in configurations(words):
         try:
             text = read_text(Path(path))
@@ -57,10 +60,11 @@ def check_named_files(words: Sequence[str]) -> None:
 def _check_yaml(path: str, text: str) -> None:
     import yaml  # not for `--help`
 
-    from reblurkit.core.yaml_files import check_yaml, yaml_error_line
+    from reblurkit.core.yaml_files import check_colons, check_yaml, yaml_error_line
 
     try:
         check_yaml(text)
+        check_colons(text)
     except yaml.YAMLError as error:
         raise ArgumentError(f"--config must be a YAML file, but {path} is none: {yaml_error_line(error)}") from error
 
@@ -92,7 +96,7 @@ def check_inputs(options: argparse.Namespace) -> None:
     inputs = getattr(options, "inputs", None) or getattr(options, "clips", None) or []
     if inputs and not any(Path(path).exists() for path in inputs):
         more = f" (and {len(inputs) - 1} more failed)" if len(inputs) > 1 else ""
-        raise DatasetNotFoundError(f"no file or folder {inputs[0]}{more}")
+        raise DatasetNotFoundError(f"no file or folder {inputs[0]}{more}{near_path(inputs[0])}")
     output = getattr(options, "output", None)
     if inputs and output and os.path.exists(output) and not os.path.isdir(output):
         raise ArgumentError(f"`output` must be a folder, but {output} is a file")

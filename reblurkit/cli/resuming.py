@@ -38,6 +38,9 @@ class Resuming(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep it: the optimizers do not exist yet."""
         self._checkpoint = checkpoint
+        if trainer.state.fn == "fit":
+            limits = {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps}
+            all_done(str(trainer.ckpt_path), length_of(checkpoint), limits)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note what this run asks for, and change accordingly what Lightning will restore next."""
@@ -81,6 +84,37 @@ class Resuming(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what this run asks for."""
         checkpoint.setdefault("reblurkit", {})["training"] = self._now
+
+
+def length_of(checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """How long the training of a checkpoint was, by the limits of the Trainer."""
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
+    epochs = progress.get("processed", checkpoint.get("epoch", 0))  # `epoch` is one less where it has ended
+    return {"max_epochs": epochs, "max_steps": checkpoint.get("global_step", 0)}
+
+
+def all_done(path: str, length: Mapping[str, int], limits: Mapping[str, Any]) -> str | None:
+    """What to say of a checkpoint that has all the training that is asked for; None where some is left.
+
+    Args:
+        path: The checkpoint.
+        length: See :func:`length_of`.
+        limits: ``max_epochs`` and ``max_steps`` of the Trainer; None and -1 are none.
+
+    Raises:
+        ArgumentError: If it has more.
+    """
+    for name, unit in {"max_epochs": "epochs", "max_steps": "steps"}.items():
+        had, limit = length[name], limits[name]
+        if limit is None or not 0 <= limit <= had:
+            continue
+        line = f"{path} has {had} {unit}, and --trainer.{name} asks for {limit} in all"
+        if limit < had:
+            raise ArgumentError(
+                f"{line}: give more than {had} to go on, or begin anew from its weights by --start_from"
+            )
+        return f"{line}: nothing is left to do; give more to go on"
+    return None
 
 
 class FoundCheckpointIO(WholeCheckpointIO):

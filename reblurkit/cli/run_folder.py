@@ -26,6 +26,7 @@ from reblurkit.plugins.whole_checkpoints import local_path
 
 _NAME = "config.yaml"
 _LOGGERS_OWN = {"hparams.yaml", "metrics.csv"}
+_OFTEN = "--trainer.callbacks+=ModelCheckpoint --trainer.callbacks.every_n_train_steps=100"
 _LATEST = 10  # versions that are looked through
 _BEGUN = re.compile(r"hparams\.yaml|events\.out\.tfevents\..*")  # before anything is logged
 
@@ -194,7 +195,8 @@ class Training(L.Callback):
             how = (
                 f"newest checkpoint: {newest}; to go on, add --ckpt_path {shlex.quote(newest)} to the same command"
                 if newest
-                else "no checkpoint has been written yet; ModelCheckpoint's every_n_train_steps writes more often"
+                else f"nothing of this run is saved yet; the same command begins it again, and with {_OFTEN} it saves "
+                "every 100 steps"
             )
             say(f"run folder: {trainer.log_dir}; {how}")
 

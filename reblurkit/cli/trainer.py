@@ -23,7 +23,14 @@ from reblurkit.cli.messages import hide_advice, say
 from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
-from reblurkit.cli.resuming import FoundCheckpointIO, Resuming, start_from_checkpoint, whole_checkpoint
+from reblurkit.cli.resuming import (
+    FoundCheckpointIO,
+    Resuming,
+    all_done,
+    length_of,
+    start_from_checkpoint,
+    whole_checkpoint,
+)
 from reblurkit.cli.run_folder import SaveConfig, Training, newest_checkpoint, run_folders
 from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unknown_keys, unknown_options
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
@@ -77,8 +84,13 @@ class _Parser(LightningArgumentParser):
         super().error(message, ex)
 
 
+class _Done(Exception):  # noqa: N818  # it is no error
+    """Nothing is left to do; the message says why."""
+
+
 class _ReblurkitCLI(LightningCLI):
     _start: Mapping[str, Any] | None = None
+    _resumed: Mapping[str, int] | None = None
 
     def __init__(self, command: str, *arguments: Any, **keywords: Any) -> None:
         self._command = command
@@ -111,6 +123,7 @@ class _ReblurkitCLI(LightningCLI):
                 checkpoint = read_lightning_checkpoint(path)
             if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
                 raise ArgumentError(f"{path} holds weights only and cannot be resumed; give it by --start_from")
+            self._resumed = length_of(checkpoint)
             self._training.kept = KeptFiles(kept_contents(checkpoint), restoring=True)
         start = self.config[self.config.subcommand].get("start_from")
         if start is not None:
@@ -206,6 +219,8 @@ class _ReblurkitCLI(LightningCLI):
         options["weights_only"] = True  # checkpoints are untrusted files
         if self.subcommand == "fit":
             complete_reblur_training(options)
+            if self._resumed and (line := all_done(options.ckpt_path, self._resumed, options.trainer)):
+                raise _Done(line)
         # One table of results, with digits that mean something, instead of Lightning's.
         self._shows_results = options.get("verbose", False)
         if self.subcommand in ("validate", "test"):
@@ -254,6 +269,8 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         # A process group that is still alive when Python ends may abort the process.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    except _Done as done:
+        say(str(done))
     except _UsageError as error:
         message = (
             unknown_options(arguments, error.parser)

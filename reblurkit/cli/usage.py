@@ -33,6 +33,12 @@ _SHAPES = re.compile(
     r"\((?P<there>[\d, ]+)\) (?:in the file and|instead of) \((?P<here>[\d, ]+)\)"  # as weights say it
 )
 _LONG = re.compile(r"\S{200,}")
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+_EXPECTED = re.compile(
+    rf"Expected a (?:<class '({'|'.join(_KINDS)})'>|typing\.Literal\[(.+?)\]|"
+    r"dot import path string: .+?(?= Expected |$))"
+)
+_OPTIMIZER = "torch.optim.Adam"  # what the recipes of this package take
 _EXAMPLE = (
     "name them in a file (--config FILE) or as --model DeblurTask --model.network my_net.MyNet --data PairedDataModule "
     "--data.root FOLDER"
@@ -47,12 +53,13 @@ def one_line(message: str) -> str:
 def _gist(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines()]
     reasons = [*dict.fromkeys(line for line in lines if not _NOISE.match(line))]
-    keys = re.findall(r'Parser key "(.+?)"', message)
+    keys = [*dict.fromkeys(re.findall(r'Parser key "(.+?)"', message))]
     classes = re.findall(r"Problem with given class_path '(.+?)'", message)
     if not reasons:
         return re.sub(r'^Parser key "(.+?)":', r"--\1:", " ".join(line for line in lines if line))
     key = ".".join(keys)
-    reason = _explained(" ".join(reasons), key, classes[-1] if classes else "")
+    given = re.search(r"(?:Got|Given) value: ?(.*)", message)
+    reason = _explained(" ".join(reasons), key, classes[-1] if classes else "", given[1] if given else "")
     return ": ".join([*([f"--{key}"] if key else []), *classes[-1:], reason])
 
 
@@ -70,7 +77,8 @@ def unknown_options(words: Sequence[str], parser: ArgumentParser) -> str:
     for word in words[1:]:
         name = word.partition("=")[0].rstrip("+")
         if word.startswith("--") and name not in options and not name.startswith(classes):
-            unknown.append(f"unknown option {name}{did_you_mean(name, options)}")
+            part, _, argument = name.removeprefix("--").rpartition(".")
+            unknown.append(f"unknown option {name}{_elsewhere(argument, part) or did_you_mean(name, options)}")
     return " ".join(unknown)
 
 
@@ -84,7 +92,8 @@ def unknown_keys(message: str, words: Sequence[str], parser: ArgumentParser) -> 
     """
     options = [option.removeprefix("--") for option in _options(parser, words[0]) if option.startswith("--")]
     if match := re.search(r"does not accept option '([\w.]+)'", message):
-        near = did_you_mean(match[1], options)
+        part, _, argument = match[1].rpartition(".")
+        near = _elsewhere(argument, part) or did_you_mean(match[1], options)
         if near:
             return f"unknown key {match[1]}{near}"
     known = {option.partition(".")[0] for option in options}
@@ -94,7 +103,7 @@ def unknown_keys(message: str, words: Sequence[str], parser: ArgumentParser) -> 
         except yaml.YAMLError:  # which is the complaint
             continue
         for key in content if isinstance(content, Mapping) else ():
-            near = did_you_mean(str(key), known, cutoff=0.75)
+            near = _elsewhere(str(key), "") or did_you_mean(str(key), known, cutoff=0.75)
             if key not in {*known, *TRAINER_COMMANDS} and near:
                 return f"unknown key {key} in {path}{near}"
     return ""
@@ -194,10 +203,13 @@ def _options(parser: ArgumentParser, command: str) -> Iterator[str]:
             yield from action.choices[command]._option_string_actions
 
 
-def _explained(reason: str, key: str, class_path: str) -> str:
+def _explained(reason: str, key: str, class_path: str, given: str) -> str:
     """A reason with what was meant, or what to write."""
-    if match := re.search(r"Expected a dot import path string: (.+) Expected a typing\.Literal\[(.+)\]", reason):
-        return f"expected a class, or one of {match[2]}, but came {match[1]!r}"
+    if kinds := _expected(reason):
+        near = did_you_mean(given, re.findall(r"'(.+?)'", " ".join(kinds)))
+        return (
+            f"expected {', or '.join(kinds)}, but came {given if _LIKE_NUMBER.fullmatch(given) else repr(given)}{near}"
+        )
     if (match := _IMPORT.search(reason)) and _LIKE_NUMBER.fullmatch(match[1]):
         return f"expected a number, such as 0.0001, but came {match[1]!r}"
     if match := _IMPORT.search(reason):
@@ -219,10 +231,44 @@ def _explained(reason: str, key: str, class_path: str) -> str:
     if match := re.search(r"No module named '(\S+)'", reason):
         return reason + near_module(ModuleNotFoundError(reason, name=match[1]))
     if match := re.search(r"Option '(\w+)[\w.]*' is not accepted", reason):
-        return f"Option '{match[1]}' is not accepted{did_you_mean(match[1], _arguments(class_path))}"
+        if match[1] == "class_path":
+            return "beside class_path there are other keys; arguments of the class belong below init_args"
+        known = _arguments(class_path)
+        near = _elsewhere(match[1], key, known) or did_you_mean(match[1], known)
+        return f"Option '{match[1]}' is not accepted{near}"
     if key and (match := re.match(r"the following arguments are required: (.+)", reason)):
         return f"{' and '.join(f'--{key}.{name}' for name in match[1].split(', '))} must be given"
     return reason
+
+
+def _expected(reason: str) -> list[str]:
+    """The kinds of value that are taken, in words, where a value is of another kind; empty for other complaints."""
+    found = _EXPECTED.findall(reason)
+    words = [_KINDS.get(kind) or (f"one of {choices}" if choices else "a class") for kind, choices in found]
+    names_class = "a class" in words and not any(choices for _, choices in found)
+    if names_class or re.sub(r"\.? ?Got value:.*", "", _EXPECTED.sub("", reason)).strip():
+        return []
+    return [*dict.fromkeys(word for word in words if word != _KINDS["int"] or _KINDS["float"] not in words)]
+
+
+def _elsewhere(name: str, key: str, known: Iterable[str] = ("optimizer",)) -> str:
+    """A question that names the option that an argument is of, where it was given to another part.
+
+    Args:
+        name: The argument.
+        key: The part that it was given to; empty: to none.
+        known: The arguments of that part's class.
+    """
+    parts = {
+        "--trainer": "lightning.pytorch.Trainer",
+        "--data": "reblurkit.PairedDataModule",
+        "--model": "reblurkit.DeblurTask",
+        f"--model.optimizer {_OPTIMIZER} --model.optimizer": _OPTIMIZER,
+    }
+    if key == "model" and "optimizer" not in known:  # a module with optimizers of its own
+        return ""
+    found = [f"{part}.{name}" for part, path in parts.items() if part != f"--{key}" and name in _arguments(path)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def _arguments(class_path: str) -> Iterable[str]:

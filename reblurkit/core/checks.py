@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reblurkit.errors import ArgumentError, ReblurkitError, ShapeError
 
-_FULL_SIZE = "wrap the network as FullSize(network), which pads and crops"
+FULL_SIZE = "wrap the network as reblurkit.models.FullSize(network), which pads and crops"
 
 
 @contextmanager
@@ -109,7 +109,7 @@ class FirstBatchCheck:
             self._done = True
 
 
-def check_size(image: Tensor, multiple: int, smallest: int = 1, channels: int = 3, advice: str = _FULL_SIZE) -> None:
+def check_size(image: Tensor, multiple: int, smallest: int = 1, channels: int = 3, advice: str = FULL_SIZE) -> None:
     """Check that a network can take images of this size.
 
     Args:

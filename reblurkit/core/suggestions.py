@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -21,8 +22,25 @@ def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
         >>> did_you_mean("x", ["--output"])
         ''
     """
-    near = difflib.get_close_matches(word, [*dict.fromkeys(known)], cutoff=cutoff)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return _question(difflib.get_close_matches(word, [*dict.fromkeys(known)], cutoff=cutoff))
+
+
+def near_path(path: str | os.PathLike[str]) -> str:
+    """A question that names files or folders near to one that is not there; empty where none is near.
+
+    Args:
+        path: What came; looked for is what is near to the first of its names that does not exist.
+    """
+    given = Path(path)
+    missing = next((each for each in (*reversed(given.parents), given) if not os.path.exists(each)), None)
+    if missing is None:
+        return ""
+    try:
+        names = difflib.get_close_matches(missing.name, sorted(os.listdir(missing.parent)))
+    except OSError:  # it is no folder, or not readable
+        return ""
+    near = [missing.parent / name / given.relative_to(missing) for name in names]
+    return _question([str(each) for each in near if each.exists()] or [str(missing.parent / name) for name in names])
 
 
 def near_module(error: Exception) -> str:
@@ -35,6 +53,10 @@ def near_module(error: Exception) -> str:
         return ""
     found = [path.stem if path.suffix == ".py" else path.name for path in Path().iterdir() if _is_module(path)]
     return did_you_mean(error.name, found)
+
+
+def _question(near: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _is_module(path: Path) -> bool:

@@ -47,6 +47,36 @@ def check_yaml(text: str) -> None:
                 raise yaml.YAMLError(f"it stands for more than {_LARGEST} values")
 
 
+def check_colons(text: str) -> None:
+    r"""Check that no line of a configuration lacks its colon, which makes a text of it where options are meant.
+
+    Args:
+        text: YAML, as :func:`check_yaml` passes it.
+
+    Raises:
+        yaml.MarkedYAMLError: If words stand alone below a key, or are all there is.
+
+    Example:
+        >>> try:
+        ...     check_colons("init_args:\n  crop 64")
+        ... except yaml.YAMLError as error:
+        ...     yaml_error_line(error)
+        "line 2, column 3: 'crop 64' has no colon"
+    """
+    root = yaml.compose(text, Loader=_EVENTS)
+    found: list[tuple[int, yaml.Node | None]] = [(-1, root)]  # each value with the line of its key
+    seen: set[int] = set()  # what aliases repeat
+    while found:
+        line, node = found.pop()
+        if isinstance(node, yaml.MappingNode) and id(node) not in seen:
+            found += [(key.end_mark.line, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode) and id(node) not in seen:
+            found += [(each.start_mark.line, each) for each in node.value]
+        elif isinstance(node, yaml.ScalarNode) and not node.style and " " in node.value and node.start_mark.line > line:
+            raise yaml.MarkedYAMLError(problem=f"{node.value[:80]!r} has no colon", problem_mark=node.start_mark)
+        seen.add(id(node))
+
+
 def read_yaml(text: str) -> Any:
     """What a text of YAML holds: texts, numbers, lists and mappings, never an object of Python's.
 
@@ -75,6 +105,7 @@ def yaml_error_line(error: yaml.YAMLError) -> str:
         'line 2, column 3: mapping values are not allowed in this context'
     """
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
+        is_late = "expected ':'" in str(error.problem)  # it is looked for as far as into the next line
+        mark = (is_late and error.context_mark) or error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())}"
     return " ".join(str(error).split())

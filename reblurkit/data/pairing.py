@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reblurkit.core.special_files import read_text
-from reblurkit.core.suggestions import did_you_mean
+from reblurkit.core.suggestions import did_you_mean, near_path
 from reblurkit.data.images import SUFFIXES
 from reblurkit.data.layouts import LAYOUTS, Layout, Split
 from reblurkit.data.patterns import Captured, Pattern, common_wildcards, index_files, walk_files
@@ -64,10 +64,11 @@ def find_pairs(
         return _find_pairs(root, layout, split, blur, sharp, list_file)
     except DatasetNotFoundError as error:
         if (blur, sharp, list_file) == (None, None, None):
-            fitting = [repr(other) for other in LAYOUTS if other != layout and _fits(root, other, split)]
+            fitting = [repr(other) for other in LAYOUTS if other != layout and _fits(root, other, split, None, None)]
             if fitting:
                 raise DatasetNotFoundError(f"{error}; it looks like the layout {' or '.join(fitting)}") from None
-        if _holds_images(root):
+        others = {"train", "val", "test", *LAYOUTS[layout].splits} - {split}
+        if _holds_images(root) and not any(_fits(root, layout, other, blur, sharp) for other in others):
             raise DatasetNotFoundError(f"{error}; {_BLURRY_ONLY}") from None
         raise
 
@@ -76,9 +77,9 @@ def _holds_images(root: Path) -> bool:
     return root.is_dir() and any(path.suffix.lower() in SUFFIXES for path in walk_files(root))
 
 
-def _fits(root: Path, layout: str, split: str | None) -> bool:
+def _fits(root: Path, layout: str, split: str | None, blur: str | None, sharp: str | None) -> bool:
     try:
-        return bool(_find_pairs(root, layout, split, None, None, None))
+        return bool(_find_pairs(root, layout, split, blur, sharp, None))
     except ReblurkitError:
         return False
 
@@ -87,7 +88,9 @@ def _find_pairs(
     root: Path, layout: str, split: str | None, blur: str | None, sharp: str | None, list_file: str | None
 ) -> list[Pair]:
     if not root.is_dir():
-        raise DatasetNotFoundError(f"no data set folder {root}" + (" (it is a file)" if root.is_file() else ""))
+        raise DatasetNotFoundError(
+            f"no data set folder {root}" + (" (it is a file)" if root.is_file() else near_path(root))
+        )
     preset = LAYOUTS[layout]
     part = _split(layout, preset, split)
     if list_file is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reblurkit.core.special_files import special_kind
+from reblurkit.core.suggestions import near_path
 from reblurkit.data.images import SUFFIXES
 from reblurkit.data.unread import warn_unread
 from reblurkit.errors import DatasetNotFoundError, PairingError
@@ -114,7 +115,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         near = ", ".join(sorted(entry.name for entry in folder.parent.iterdir())[:8]) if folder.parent.is_dir() else ""
-        raise DatasetNotFoundError(f"no folder {folder}; {folder.parent} holds: {near or 'nothing'}")
+        raise DatasetNotFoundError(f"no folder {folder}; {folder.parent} holds: {near or 'nothing'}{near_path(folder)}")
     files = [path for path, _ in Pattern("**/*").files(folder)]
     if not files:
         raise DatasetNotFoundError(f"no images in the folder {folder}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reblurkit.blur.averaging import average_frames
 from reblurkit.core.special_files import special_kind
+from reblurkit.core.suggestions import near_path
 from reblurkit.data.augmentation import WHOLE, flip_and_turn, random_place
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.frames import FrameFiles, Frames, natural_order
@@ -226,7 +227,7 @@ def find_videos(root: Path, cache: CacheFolder = None) -> list[Frames]:
     if (kind := special_kind(root)) not in (None, "a folder"):
         raise DatasetNotFoundError(f"no folder of video {root}: it is {kind}")
     if not root.is_dir():
-        raise DatasetNotFoundError(f"no folder of video {root}")
+        raise DatasetNotFoundError(f"no folder of video {root}{near_path(root)}")
     videos: list[Frames] = []
     found = sorted(walk_files(root), key=lambda path: (path.parent, path.name))
     warn_unread(found)

@@ -19,6 +19,7 @@ from reblurkit.core.downloads import RemoteFile
 from reblurkit.core.files import whole_file
 from reblurkit.core.kept_files import read_or_kept
 from reblurkit.core.special_files import check_regular
+from reblurkit.core.suggestions import near_path
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.metrics.mat_file import read_mat
 from reblurkit.metrics.niqe_features import Luma, luma_of, niqe_features
@@ -85,7 +86,9 @@ class PristineModel:
         except WeightsError:
             raise
         except Exception as error:  # a damaged file makes the readers raise nearly anything
-            raise WeightsError(f"{path} cannot be read as an .npz or .mat of a pristine model: {error}") from error
+            raise WeightsError(
+                f"{path} cannot be read as an .npz or .mat of a pristine model: {error}{near_path(path)}"
+            ) from error
         return cls(torch.from_numpy(arrays[mean].reshape(-1)), torch.from_numpy(arrays[covariance]))
 
     @classmethod

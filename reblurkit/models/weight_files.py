@@ -18,6 +18,7 @@ from torch import Tensor
 
 from reblurkit.core.memory import free_memory, is_out_of_memory
 from reblurkit.core.special_files import check_regular
+from reblurkit.core.suggestions import near_path
 from reblurkit.errors import ArgumentError, WeightsError
 
 T = TypeVar("T")
@@ -226,7 +227,7 @@ def _reason(path: Path, error: Exception) -> str:
         return "there is not enough memory for it"
     # A file cut off makes torch seek to before its beginning, which the system calls an invalid argument.
     if isinstance(error, OSError) and error.errno != errno.EINVAL:
-        return error.strerror or str(error)
+        return (error.strerror or str(error)) + near_path(path)
     with path.open("rb") as file:
         start = file.read(64).lstrip().lower()
     if start.startswith(b"version https://git-lfs"):

@@ -33,6 +33,7 @@ from reblurkit.models.weight_files import (
 
 _COUNTERS = {"total_ops", "total_params"}  # that thop leaves in every layer that it has measured
 _COMPARED = 3000  # tensors at most of a file that is compared with all networks: none of them has more
+OTHER_ARGUMENTS = "other arguments when it was trained"
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
 
 
@@ -141,7 +142,9 @@ def load_weights(
         raise WeightsError(f"{path}: {error}") from error
     report = replace(report, taken=taken, left=left)
     if not fitting or (strict and not report.complete):
-        raise WeightsError(f"{path} does not fit {type(model).__name__}: {report}{_likeness(published, report)}")
+        kind = type(model).__name__
+        hint = f"; {kind} had {OTHER_ARGUMENTS}" if _is_resized(published, report) else _likeness(published)
+        raise WeightsError(f"{path} does not fit {kind}: {report}{hint}")
     _check_numbers(model, fitting, path)
     model.load_state_dict(fitting, strict=False)
     return report
@@ -261,14 +264,19 @@ def _fit(
 def _submodule(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], network: str | None) -> dict[str, Tensor]:
     """The tensors of the part of a larger module that fits best, by their names in that part."""
     if network is None:
+        whole = 2 * len(shapes)
         fits: Counter[str] = Counter()
+        others: Counter[str] = Counter()  # which speak for another network of similar names
         for name, value in state.items():
             for start in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
                 if name[start:] in shapes:
                     fits[name[:start]] += 1 + (shapes[name[start:]] == value.shape)
-        most = max(fits.values(), default=0)
-        best = [prefix for prefix, fit in fits.items() if fit == most]
-        if len(best) > 1 and "" not in best and most == 2 * len(shapes):
+                else:
+                    others[name[:start]] += 1
+        marks = {prefix: (fit == whole, fit - others[prefix]) for prefix, fit in fits.items()}
+        most = max(marks.values(), default=None)
+        best = [prefix for prefix, mark in marks.items() if mark == most]
+        if len(best) > 1 and "" not in best and fits[best[0]] == whole:
             found = " and ".join(repr(prefix.removesuffix(".")) for prefix in best)
             raise WeightsError(f"several networks in it fit, {found}; choose one by `network=`")
         prefix = best[0] if best and "" not in best else ""
@@ -305,18 +313,29 @@ def _stale_statistics(model: nn.Module) -> set[str]:
     }
 
 
-def _likeness(published: Mapping[str, Tensor], report: LoadReport) -> str:
-    """The registered models that a file fits nearly whole, and better than the model it was loaded into."""
-    shares = {}
+def _is_resized(published: Mapping[str, Tensor], report: LoadReport) -> bool:
+    """Whether a file, or a network in a module, has the names of the model, and not its shapes.
+
+    Deeper inside of larger networks there are blocks with the names of many a small one.
+    """
+    names = published.keys() | {name.partition(".")[2] for name in published}
+    return bool(report.misshaped) and report.misshaped.keys() <= names and not (report.missing or report.unexpected)
+
+
+def _likeness(published: Mapping[str, Tensor]) -> str:
+    """The registered models that a file holds whole, and little else beside."""
+    whole = {}
     for name in list_models() if len(published) <= _COMPARED else ():
         model = _without_memory(name)
         if model is not None:
             try:
-                shares[name] = _fit(model, published)[1].share
+                _, report = _fit(model, published)
             except WeightsError:  # recognised and refused
                 continue
-    best = [name for name, share in shares.items() if share == max(shares.values()) > max(report.share, 0.8)]
-    return f"; it looks like the weights of {' or '.join(f'create_model({name!r})' for name in best)}" if best else ""
+            if report.complete and report.loaded > 0.8 * len(published):
+                whole[name] = report.loaded
+    best = [f"create_model({name!r})" for name, loaded in whole.items() if loaded == max(whole.values())]
+    return f"; it looks like the weights of {' or '.join(best)}" if best else ""
 
 
 @cache

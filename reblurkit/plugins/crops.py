@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from reblurkit.core.calls import Needs, needs_of
+from reblurkit.core.checks import FULL_SIZE
 from reblurkit.core.memory import is_out_of_memory
 from reblurkit.errors import ReblurkitError, ShapeError
 from reblurkit.models.full_size import FullSize
@@ -17,7 +19,8 @@ from reblurkit.models.full_size import FullSize
 def explained_by_crop(image: Tensor, *networks: nn.Module) -> Iterator[None]:
     """Tell what fails in this block by the images' size, where that is none that a network says it takes.
 
-    Nothing is refused beforehand: a network may pad what does not divide by its ``multiple``.
+    Of a network that says nothing of sizes, the error is completed by what to try. Nothing is refused beforehand: a
+    network may pad what does not divide by its ``multiple``.
 
     Args:
         image: What the networks are called with, ``(..., H, W)``.
@@ -41,10 +44,29 @@ def explained_by_crop(image: Tensor, *networks: nn.Module) -> Iterator[None]:
             least = f" and be at least {needs.smallest}" if min(height, width) < needs.smallest else ""
             raise ShapeError(
                 f"height and width of what {type(network).__name__} trains on must divide by {needs.multiple}{least}, "
-                f"but are {height} x {width}; choose a `crop` of {_near(min(height, width), needs)}, or wrap the "
-                "network as FullSize(network), which pads and crops"
+                f"but are {height} x {width}; choose a `crop` of {_near(min(height, width), needs)}, or {FULL_SIZE}"
+            ) from error
+        silent = " or ".join(type(each).__name__ for each in networks if not _tells(each))
+        if silent and _is_of_size(error):
+            raise ShapeError(
+                f"in training on {height} x {width} pixels: {' '.join(str(error).split())}; if {silent} needs sizes "
+                "that divide by a number, such as 8, choose such a `crop`, or set `multiple = 8` in its class and "
+                f"{FULL_SIZE}"
             ) from error
         raise
+
+
+def _tells(network: nn.Module) -> bool:
+    """Whether a network says what it needs, or is of this package, whose others take any size."""
+    return hasattr(network, "multiple") or type(network).__module__.startswith("reblurkit.")
+
+
+def _is_of_size(error: Exception) -> bool:
+    """Whether a network of which nothing is known may have failed because of a size."""
+    text = str(error)
+    if is_out_of_memory(error) or "channel" in text:
+        return False
+    return isinstance(error, ShapeError) or re.search("size|shape|divisible", text, re.IGNORECASE) is not None
 
 
 def _near(side: int, needs: Needs) -> str:

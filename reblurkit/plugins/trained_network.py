@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import sys
@@ -30,10 +29,11 @@ from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.pretrained import load_pretrained
 from reblurkit.models.reblur_net import ReblurNet
 from reblurkit.models.weight_files import read_state, renamed_for, shown, tensors_of
-from reblurkit.models.weights import load_weights, read_lightning_checkpoint
+from reblurkit.models.weights import OTHER_ARGUMENTS, load_weights, read_lightning_checkpoint
 from reblurkit.plugins.class_parser import classes_from
 from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.found_config import class_of, misfit, network_from_data
+from reblurkit.plugins.network_ways import check_ways, network_arguments
 from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 
@@ -77,22 +77,17 @@ def load_networks(
         ArgumentError: If the ways are mixed, or a class, a file or an argument is not what it should be.
         WeightsError: If a file of weights cannot be used.
     """
-    if config is not None and checkpoint is None:
-        raise ArgumentError("`config` says what the network of a `checkpoint` is; give both")
-    if [checkpoint, model, network].count(None) != 2:
-        raise ArgumentError(
-            "give the network in one of three ways: by `checkpoint`, by `model` and `weights`, or by `network`, the "
-            "dotted path of a class, with or without `weights`"
-        )
+    check_ways(checkpoint, config, model, network, network_args, weights)
     if checkpoint is not None:
-        if weights is not None or network_args is not None:
-            raise ArgumentError(
-                "`checkpoint` brings its own weights and arguments; leave out `weights` and `network_args`"
-            )
         return _of_run(_Run(checkpoint, config))
     built = _build(model, network, network_args)
     if weights is not None:
-        report = load_weights(built, weights)
+        try:
+            report = load_weights(built, weights)
+        except WeightsError as error:
+            if OTHER_ARGUMENTS not in str(error):
+                raise
+            raise WeightsError(f"{error}; give those by `network_args`") from error
         if report.choice:
             print(printable(f"reblurkit: {weights}: {report.choice}"), file=sys.stderr)
         return TrainedNetworks(built, _reblur_net(weights))
@@ -133,14 +128,7 @@ def _plain_reblur_net(state: Mapping[str, Tensor]) -> ReblurNet | None:
 
 
 def _build(model: str | None, network: str | None, network_args: str | None) -> nn.Module:
-    try:
-        keywords = json.loads(network_args or "{}")
-    except (ValueError, RecursionError) as error:
-        raise ArgumentError(
-            f"`network_args` must be JSON such as '{{\"width\": 32}}', but is {str(network_args)[:80]}"
-        ) from error
-    if not isinstance(keywords, dict):
-        raise ArgumentError(f"`network_args` must be a JSON object, but is {str(network_args)[:80]}")
+    keywords = network_arguments(network_args)
     factory: Callable[..., Any]
     if model is not None:
         if model not in list_models("deblur"):

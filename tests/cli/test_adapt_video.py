@@ -179,6 +179,8 @@ def test_bad_use(work, capsys, options, expected):
         ("--blur dense", "--blur must be one of kernel, line, warp"),
         ("--steps 0", "--steps must be at least 1"),
         ("--flow raft", "--flow must be one of raft-small, raft-large, tvl1"),
+        ("--flow raft_small", "but is 'raft_small'; did you mean raft-small"),
+        ("--blur kernl", "but is 'kernl'; did you mean kernel?"),
         ("--frames 4", "--frames must be 3, or 2 for steady motion"),
         ("--weight -1", "--weight must be at least 0"),
         ("--weight nan", "--weight must be at least 0"),

@@ -90,6 +90,7 @@ def check_a_whole_story(project, name, size):
     assert run("fit") == 0
     values = logged(project, 0)
     assert {"train/loss_perceptual", "train/score_real", "val/content_ssim", "val/colour_shift"} <= values.keys()
+    assert {"lr-generator", "lr-discriminator"} <= values.keys()
     assert values["val/content_ssim"] > 0.9
     (picture,) = project.glob("run/**/val-epoch=0.png")
     assert Image.open(picture).width > 5 * 360  # blurry, translated, known blur, deblurred both ways

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -297,6 +298,20 @@ def test_a_poor_reblurring_network_is_told_by_what_its_checkpoint_says(work, cap
     ) in capsys.readouterr().err
     assert deblur("--existing", "overwrite", by=("--checkpoint", path)) == 0
     assert "in its validation" not in capsys.readouterr().err
+    by = ("--network", "reblurkit.models.UNet", "--network-args", json.dumps(SMALL))
+    assert deblur("--adapt", "1", "--existing", "overwrite", by=(*by, "--weights", path)) == 0
+    assert "it is poor, as it brings back no blur and changes sharp images" in capsys.readouterr().err
+    torch.save(torch.load(path, weights_only=True)["state_dict"], "weights.pth")  # which know nothing of a validation
+    assert deblur("--adapt", "1", "--existing", "overwrite", by=(*by, "--weights", "weights.pth")) == 0
+    assert "in its validation" not in capsys.readouterr().err
+
+
+def test_a_network_of_other_arguments_is_told_which_option_has_them(work, capsys):
+    _, path = reblur_run(work)
+    by = ("--network", "reblurkit.models.UNet", "--weights", path)
+    line = fails(capsys, by=(*by, "--network-args", json.dumps(SMALL | {"widths": [4, 4, 6]})))
+    assert "(4, 4, 3, 3) instead of (6, 6, 3, 3)" in line
+    assert line.endswith("; UNet had other arguments when it was trained; give those by --network-args")
 
 
 def test_steps_that_change_nothing_are_told(work, capsys):
@@ -658,7 +673,7 @@ def test_alpha_and_the_scene_are_kept_unless_stripped(work):
         ("--tile 30", "--tile must divide by 4"),
         ("--tile all", "argument --tile: must be a number of pixels or auto, but is 'all'"),
         ("--tile 0", "--tile must be a number of pixels, at least 1"),
-        ("--existing append", "argument --existing: invalid choice: 'append' (choose from"),
+        ("--existing append", "argument --existing: must be refuse, skip or overwrite, but is append"),
         ("--device meta", "the device must be one that torch has here"),
         ("--device warp", "the device must be one that torch has here, such as cpu, but is warp"),
         ("--translator unet.pt", "unet.pt is no Lightning checkpoint"),
@@ -706,6 +721,13 @@ def test_adaptation_and_networks_of_several_frames_do_not_go_together(work):
         (["--adapt", "5.5"], "--adapt: must be a whole number, at least 0, but is 5.5"),
         (["--adapt-lr", "0,1"], "--adapt-lr: must be a number above 0, such as 3e-6, but is 0,1"),
         (["--output", "a.png"], "--output must be a folder, but a.png is a file"),
+        (["--adapt-for", "sharpness", "--adapt", "3"], "--adapt-for sets steps and learning rate; leave out --adapt"),
+        (["--weights", "a.png"], "give the network in one of three ways"),
+        (["--checkpoint", "a.png", "--weights", "a.png"], "--checkpoint brings its own weights"),
+        (
+            ["--network", "own.Net", "--network-args", "width=3"],
+            "--network-args must be JSON such as '{\"width\": 32}'",
+        ),
     ],
 )
 def test_what_can_be_refused_at_once_is(tmp_path, words, expected):

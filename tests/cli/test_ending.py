@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -95,7 +96,7 @@ def test_a_trainer_ends_at_once(project, sender, number, command):  # noqa: F811
 def test_fit_says_how_it_goes_on(project, sender, usual_signals, number, capsys):  # noqa: F811
     (project / "sender.py").write_text(OWN.replace("if waiting:", "if waiting and _[0].global_step > 1:"))
     trainer = sender([number], "on_train_batch_end") | {"max_epochs": 6}
-    for each, expected in {1: "newest checkpoint: ", 100: "no checkpoint has been written yet"}.items():
+    for each, expected in {1: "newest checkpoint: ", 100: "nothing of this run is saved yet; the same"}.items():
         checkpoint = {"class_path": "ModelCheckpoint", "init_args": {"every_n_train_steps": each, "filename": "at"}}
         callbacks = [checkpoint, *trainer["callbacks"]]
         configure(project / "config.yaml", trainer={**trainer, "callbacks": callbacks})
@@ -106,6 +107,9 @@ def test_fit_says_how_it_goes_on(project, sender, usual_signals, number, capsys)
         if each == 1:
             path = line.partition("--ckpt_path ")[2].partition(" to the same")[0]
             assert torch.load(path, weights_only=True)["global_step"] == 1  # that of the batch comes after
+    often = line.partition("and with ")[2].partition(" it saves")[0].replace("=100", "=1")
+    assert run("fit", "--config", "config.yaml", "--trainer.default_root_dir", "out", *shlex.split(often)) != 0
+    assert "newest checkpoint: " in capsys.readouterr().err.splitlines()[-2]  # as it says
 
 
 def test_deblur_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, capsys):

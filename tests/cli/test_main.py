@@ -379,7 +379,7 @@ def test_every_loss_is_logged_from_yaml_alone(project):
     assert {
         f"train/loss_{name}" for name in ("vgg", "efficientnet", "frequency", "adversarial", "discriminator", "reblur")
     } <= logged
-    assert {"train/gradient_penalty", "lr-discriminator"} <= logged
+    assert {"train/gradient_penalty", "lr-network", "lr-reblur", "lr-discriminator"} <= logged
     (checkpoint,) = project.glob("run/**/*.ckpt")
     saved = torch.load(checkpoint, weights_only=True)
     assert {key.split(".")[0] for key in saved["state_dict"]} == {"network", "reblur", "discriminator"}
@@ -423,10 +423,10 @@ def test_bad_networks(project, capsys):
     [
         ("--model.network own.Nope", "model.network: own.Nope: module 'own' has no attribute 'Nope'"),
         ("--model.network nopkg.Net", "model.network: nopkg.Net: No module named 'nopkg'"),
-        ("--model.network.width x", "model.network.width: own.MyNet: Expected a <class 'int'>. Got value: x"),
+        ("--model.network.width x", "model.network.width: own.MyNet: expected a whole number, but came 'x'"),
         ("--model NoTask", "--model: unknown class NoTask"),
         ("--data.nope 3", "data: reblurkit.PairedDataModule: Option 'nope' is not accepted"),
-        ("--trainer.max_epochs x", "trainer.max_epochs: Expected a <class 'int'>"),
+        ("--trainer.max_epochs x", "--trainer.max_epochs: expected a whole number, but came 'x'"),
         ("--model.reblur_weight -1", "--model.reblur_weight must be at least 0 and finite, but"),
         ("--model.reblur_net.blocks -1", "`width` and `fold` at least 1, but are -1, 4 and 1"),
         ("--model.adversarial rgan", "model.adversarial"),

@@ -226,6 +226,33 @@ def test_a_resumed_run_follows_what_is_asked_for_anew_and_says_so(folder, capsys
     assert rates(last(folder / "other")[1]) == [1.25e-4] * 2
 
 
+def test_a_resumed_run_that_has_all_that_is_asked_for_is_told_before_anything_is_built(folder, capsys, monkeypatch):
+    fit = ["fit", "--config", "config.yaml", "--trainer.default_root_dir", "run", "--trainer.max_epochs"]
+    assert run(*fit, 2) == 0
+    path, _ = last(folder / "run")
+    before = sorted(folder.rglob("*"))
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr("reblurkit.PairedDataModule.setup", lambda *_: pytest.fail("data were prepared"))
+        for limit in (["1"], ["-1", "--trainer.max_steps", "1"]):
+            name, unit = ("max_steps", "steps") if len(limit) > 1 else ("max_epochs", "epochs")
+            assert run(*fit, *limit, "--ckpt_path", path) == 2
+            assert capsys.readouterr().err == (
+                f"reblurkit: error: {path} has 2 {unit}, and --trainer.{name} asks for 1 in all: give more than 2 to "
+                "go on, or begin anew from its weights by --start_from\n"
+            )
+        for limit in (["2"], ["5", "--trainer.max_steps", "2"]):  # as where a queue starts what has ended again
+            assert run(*fit, *limit, "--ckpt_path", path) == 0
+            assert capsys.readouterr().err.endswith(" asks for 2 in all: nothing is left to do; give more to go on\n")
+    assert sorted(folder.rglob("*")) == before
+    kept = Path(path).parent / "last.ckpt"
+    kept.write_bytes(Path(path).read_bytes())
+    keep = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": str(kept.parent), "save_last": True}}
+    configure(folder / "config.yaml", trainer={"callbacks": [keep]})
+    assert run(*fit, 1, "--ckpt_path", "last") == 2
+    assert "last.ckpt has 2 epochs, and --trainer.max_epochs asks for 1 in all" in capsys.readouterr().err
+
+
 def test_a_warm_start_takes_all_weights_and_nothing_else(folder, capsys):
     fit = ["fit", "--config", "config.yaml"]
     assert run(*fit, "--trainer.max_epochs", 2, "--trainer.default_root_dir", "first") == 0
@@ -275,6 +302,27 @@ def test_missing_files_are_named_before_torch_is_imported(tmp_path, words, expec
     assert done.stdout.split() == ["2", "False"]
     assert expected in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "--config", "there/confg.yaml"], "there is no such file; did you mean there/config.yaml?"),
+        (["fit", "--ckpt_path", "tere/best.ckpt"], "No such file or directory; did you mean there/best.ckpt?"),
+        (["fit", "--start_from", "there/bst.ckpt"], "No such file or directory; did you mean there/best.ckpt?"),
+        (["deblur", "there", "--output", "out", "--checkpoint", "there/best.ckp"], "did you mean there/best.ckpt?"),
+        (["deblur", "there", "--output", "out", "--weights", "there/best.pt"], "did you mean there/best.ckpt?"),
+        (["deblur", "tere", "--output", "out"], "no file or folder tere; did you mean there?"),
+        (["report", "tere"], "no run folder tere; did you mean there?"),
+    ],
+)
+def test_a_mistyped_file_is_told_from_a_missing_one(tmp_path, monkeypatch, capsys, words, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "config.yaml").touch()
+    (tmp_path / "there" / "best.ckpt").touch()
+    assert main(words) == 2
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("hook", "under_way"), [("on_train_start", False), ("on_train_epoch_end", True)])

@@ -34,9 +34,42 @@ from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fix
         ("--data.layout gopor", "did you mean gopro"),
         ("--model.metrics '{lpip: LPIP}'", "did you mean LPIPS"),
         ("--model.network ownn.MyNet", "No module named 'ownn'; did you mean own?"),
+        ("--model.reblur_sharpness psudo", "expected one of 'pseudo', 'real', but came 'psudo'; did you mean pseudo?"),
+        (
+            "--model.adversarial hing",
+            "one of 'vanilla', 'hinge', 'lsgan', 'wgan', but came 'hing'; did you mean hinge?",
+        ),
+        ("--trainer.precision 16-mixd", "but came '16-mixd'; did you mean 16-mixed"),
+        ("--model.lr 1e-3", "is not accepted; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
+        ("--lr 1e-3", "unknown option --lr; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
+        ("--model.batch_size 4", "is not accepted; did you mean --data.batch_size?"),
+        ("--trainer.crop 4", "unknown option --trainer.crop; did you mean --data.crop?"),
+        ("--data.max_epochs 4", "is not accepted; did you mean --trainer.max_epochs?"),
     ],
 )
 def test_what_may_have_been_meant(project, capsys, words, expected):  # noqa: F811
+    assert expected in fails(capsys, *shlex.split(words))
+
+
+def test_a_module_with_optimizers_of_its_own_is_not_asked_for_ours(project, capsys):  # noqa: F811
+    assert fails(capsys, "--model", "own.MyDeblur", "--model.lr", "1e-3").endswith("Option 'lr' is not accepted")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--data.crop 60.5", "--data.crop: reblurkit.PairedDataModule: expected a whole number, but came 60.5"),
+        ("--data.crop ''", "--data.crop: reblurkit.PairedDataModule: expected a whole number, but came ''"),
+        ("--data.batch_size 2.5", "--data.batch_size: reblurkit.PairedDataModule: expected a whole number, but"),
+        ("--model.network.width 2.5", "--model.network.width: own.MyNet: expected a whole number, but came 2.5"),
+        ("--trainer.max_epochs 1.5", "--trainer.max_epochs: expected a whole number, but came 1.5"),
+        ("--image_logger.images 2.5", "--image_logger.images: expected a whole number, but came 2.5"),
+        ("--seed_everything 1.5", "--seed_everything: expected true or false, or a whole number, but came 1.5"),
+        ("--trainer.gradient_clip_val x", "--trainer.gradient_clip_val: expected a number, but came 'x'"),
+        ("--data.augment 3", "--data.augment: reblurkit.PairedDataModule: expected true or false, but came 3"),
+    ],
+)
+def test_values_of_another_kind(project, capsys, words, expected):  # noqa: F811
     assert expected in fails(capsys, *shlex.split(words))
 
 
@@ -80,6 +113,15 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
             "--model: expected a LightningModule: a class such as my_net.MyNet, or its class_path",
         ),
         ("model:\n\tx: 1", "other.yaml is none: line 2, column 1: found character that cannot start any token"),
+        ("data:\n  init_args:\n    crop 64", "other.yaml is none: line 3, column 5: 'crop 64' has no colon"),
+        (
+            "data:\n  init_args:\n    root: a\n    crop 64",
+            "other.yaml is none: line 4, column 5: could not find expected",
+        ),
+        ("trainer:\n  max_epochs 3", "other.yaml is none: line 2, column 3: 'max_epochs 3' has no colon"),
+        ("model DeblurTask", "other.yaml is none: line 1, column 1: 'model DeblurTask' has no colon"),
+        ("lr: 1e-3", "unknown key lr; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
+        ("model: {class_path: DeblurTask, lr: 1e-3}", "arguments of the class belong below init_args"),
         ("trainer: {max_epoch: 1}", "unknown key trainer.max_epoch; did you mean trainer.max_epochs"),
         (
             "model: {init_args: {reblur_nett: {class_path: ReblurNet, init_args: {width: 4}}}}",
@@ -150,7 +192,10 @@ def test_a_crop_that_the_network_cannot_train_on(project, capsys):  # noqa: F811
 
 def test_nothing_to_validate_on(project, capsys):  # noqa: F811
     line = fails(capsys, "--data.val_split", "validation")
-    assert "let --data.val_split name a split that has some, for instance test, or do without by --trainer." in line
+    assert line.endswith(
+        "there are training images and none to validate on (no images match 'validation/blur/**/*' in pairs): let "
+        "--data.val_split name a split that has some, for instance test, or do without by --trainer.limit_val_batches 0"
+    )
     assert "training images" not in fails(capsys, "--data.train_split", "training")
 
 
@@ -183,6 +228,9 @@ def test_blurry_images_alone(project, capsys):  # noqa: F811
     line = fails(capsys, "--data.root", "alone")
     assert "`reblurkit adapt-video`" in line
     assert "Blur2BlurTranslator" in line
+    line = fails(capsys, "--data.train_split", "training")  # beside splits that have both
+    assert "no images match 'training/blur/**/*' in pairs; pairs holds: test, train, val" in line
+    assert "adapt-video" not in line
 
 
 def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F811
@@ -202,7 +250,15 @@ def test_negative_numbers_with_exponents_are_values(project, capsys):  # noqa: F
         ("deblur a.png --outptu b", "unknown option --outptu; did you mean --output?"),
         ("deblur a.png --output=b --til 3", "unknown option --til; did you mean --tile"),
         ("adapt-video a --expsure 1", "unknown option --expsure; did you mean --exposure"),
+        ("demo --steps 1.5", "argument --steps: must be a whole number, but is 1.5"),
+        ("adapt-video a --output b --lr x", "argument --lr: must be a number, but is x"),
         ("fti", "unknown command fti; did you mean fit?"),
+        (
+            "deblur a.png --output b --adapt-for sharpnes",
+            "fidelity or sharpness, but is sharpnes; did you mean sharpness?",
+        ),
+        ("deblur a.png --output b --existing skp", "refuse, skip or overwrite, but is skp; did you mean skip?"),
+        ("completion bsh", "argument shell: must be bash or zsh, but is bsh; did you mean bash"),
         ("deblur a.png --output b --model unett", "unknown network 'unett'; did you mean unet?"),
     ],
 )

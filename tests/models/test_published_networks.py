@@ -330,7 +330,7 @@ def test_exports(name):
 def test_sizes_that_do_not_fit(name):
     network, image = small(name), images(name)
     assert all(side % network.multiple == 0 for side in image.shape[-2:])
-    advice = "crop or pad" if name == "kernel-wizard" else "wrap the network as FullSize"
+    advice = "crop or pad" if name == "kernel-wizard" else "wrap the network as reblurkit.models.FullSize"
     for other in (image[..., :-1], image[..., 1:, :]):
         with pytest.raises(ShapeError, match=rf"must divide by {network.multiple}.*{advice}"):
             call(network, other)

@@ -188,6 +188,20 @@ def test_another_variant_of_the_same_network_is_named(save):
     refuses(ReblurNet(3), save(state), r"1 missing \(layers.0.bias\)$")
 
 
+def test_the_same_network_of_other_arguments_is_no_other_network(save):
+    def run(width, reblur):
+        networks = {"network": UNet(1, (width, 6, 8)), "reblur": reblur}
+        return {
+            f"{place}.{name}": value for place, each in networks.items() for name, value in each.state_dict().items()
+        }
+
+    message = r"1[0-9] tensors fit, [0-9] of another shape \(enter.weight \(5, 3, 5, 5\) instead of \(4, 3, 5, 5\), .*"
+    message += r"\); UNet had other arguments when it was trained$"
+    for reblur in (create_model("reblur-n1"), UNet(2, (4, 6, 9))):  # with all its names, and more that have its shapes
+        refuses(UNet(1, (4, 6, 8)), save({"state_dict": run(5, reblur)}), message)
+    refuses(PlainNet(), save({"state_dict": run(5, create_model("reblur-n1"))}), r"\)$")
+
+
 def test_every_registered_model_recognises_its_own_weights(tmp_path):
     for name in list_models("reblur"):
         save_weights(create_model(name), tmp_path / f"{name}.safetensors")

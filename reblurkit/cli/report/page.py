@@ -191,8 +191,9 @@ def _best(points: Sequence[Point], sign: int) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Options that are not the same in all runs."""
+    """Options that are not the same in all runs; first those that all have, then those of classes that some have."""
     keys = sorted({key for run in runs for key in run.options if key})
+    keys.sort(key=lambda key: [key not in run.options for run in runs])
     table = {key: [run.options.get(key, "") for run in runs] for key in keys}
     return {key: row for key, row in table.items() if len(set(row)) > 1}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from reblurkit.cli.metric_names import short_number
 from reblurkit.core.special_files import check_size, read_text
+from reblurkit.core.suggestions import near_path
 from reblurkit.core.yaml_files import read_yaml
 from reblurkit.data.patterns import walk_files
 from reblurkit.errors import DatasetNotFoundError, ReportError
@@ -37,7 +39,7 @@ class Run:
         metrics: Every logged metric by name, in the order of the log.
         pictures: Pictures of the validations, oldest first.
         config: The text of ``config.yaml``, empty if there is none.
-        options: Its values by dotted key; of lists the values by number.
+        options: Its values by dotted key; of lists the values by number or class.
     """
 
     folder: Path
@@ -57,7 +59,7 @@ def find_runs(path: Path) -> tuple[list[Run], list[ReportError]]:
         DatasetNotFoundError: If there is none.
     """
     if not path.is_dir():
-        raise DatasetNotFoundError(f"no run folder {path}")
+        raise DatasetNotFoundError(f"no run folder {path}{near_path(path)}")
     files = walk_files(path)
     logs = sorted((file for file in files if file.name == "metrics.csv" and file.is_file()), key=_natural)
     runs: list[Run] = []
@@ -149,8 +151,18 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     if not value or not isinstance(value, dict | list):
         yield key, "none" if value is None else str(value)
         return
-    for name, child in value.items() if isinstance(value, dict) else enumerate(value):
+    for name, child in value.items() if isinstance(value, dict) else _named(value):
         yield from _flat(child, f"{key}.{name}" if key else str(name))
+
+
+def _named(values: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Items of a list by their classes, such as callbacks, whose places say nothing; others by number."""
+    seen: Counter[str] = Counter()
+    for number, value in enumerate(values):
+        path = value.get("class_path") if isinstance(value, dict) else None
+        name = path.rpartition(".")[2] if isinstance(path, str) else str(number)
+        seen[name] += 1
+        yield f"{name}.{seen[name]}" if seen[name] > 1 else name, value
 
 
 def _natural(path: Path) -> list[int | str]:

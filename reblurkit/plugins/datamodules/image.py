@@ -70,9 +70,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
                 except DatasetNotFoundError as error:
                     if name != "val" or "train" not in self._sets:
                         raise
+                    another = "let `val_split` name a split that has some, for instance test, or "
                     raise DatasetNotFoundError(
-                        "there are training images and none to validate on: let `val_split` name a split that has "
-                        f"some, for instance test, or do without by `limit_val_batches` 0; {error}"
+                        f"there are training images and none to validate on ({str(error).partition(';')[0]}): "
+                        f"{another * hasattr(self, 'splits')}do without by `limit_val_batches` 0"
                     ) from error
 
     def train_dataloader(self) -> DataLoader[Any]:

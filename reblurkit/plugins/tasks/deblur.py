@@ -57,10 +57,10 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
 
     The defaults are the recipe of Nah et al., *Clean Images are Hard to Reblur* (2021), section S1: L1, Adam with
     learning rate 1e-4, halved at 50, 75 and 90 % of the training. Logs ``train/loss`` and every other loss by its
-    name, without weights; over validation and test images ``psnr`` and ``ssim``, over test images also the gradient
-    statistics, of the output clamped to [0, 1]; beside them ``psnr_blurry``, of the blurry images, which a network that
-    learns must exceed; with a reblurring network M_R also ``reblur_psnr``, of M_R(L) to B, and ``preserved_psnr``, of
-    M_R(S) to S.
+    name, without weights, and the learning rates, ``lr-network``, ``lr-reblur`` and ``lr-discriminator``; over
+    validation and test images ``psnr`` and ``ssim``, over test images also the gradient statistics, of the output
+    clamped to [0, 1]; beside them ``psnr_blurry``, of the blurry images, which a network that learns must exceed; with
+    a reblurring network M_R also ``reblur_psnr``, of M_R(L) to B, and ``preserved_psnr``, of M_R(S) to S.
 
     Batches are dicts with ``blurry``, ``sharp`` and ``name``.
 

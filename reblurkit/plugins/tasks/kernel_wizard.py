@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +19,10 @@ from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, cosine
 from reblurkit.plugins.shares import counted_images
+from reblurkit.plugins.tasks.logged_rates import LoggedRates
 
 
-class KernelWizardTask(OwnNames, L.LightningModule):
+class KernelWizardTask(OwnNames, LoggedRates):
     """Trains KernelWizard on pairs, for :class:`reblurkit.blur.BlurTransfer`.
 
     Tran et al., *Explore Image Deblurring via Encoded Blur Kernel Space* (2021): the code of a pair's blur, put on the

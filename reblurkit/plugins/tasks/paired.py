@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
-import lightning.pytorch as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from reblurkit.plugins.mixins.auxiliary_networks import check_factories
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining, halved
 from reblurkit.plugins.shares import counted_images
+from reblurkit.plugins.tasks.logged_rates import LoggedRates
 
 
 class Images(NamedTuple):
@@ -91,7 +91,7 @@ def with_metrics(measures: dict[str, Measure], metrics: Mapping[str, Metric | No
     return {name: measure for name, measure in {**measures, **wanted}.items() if measure is not None}
 
 
-class PairedTask(OwnNames, L.LightningModule):
+class PairedTask(OwnNames, LoggedRates):
     """Base of the tasks: reads and checks batches, deblurs, measures, and has the optimizer of the paper's recipe.
 
     Images that are measured and predicted may have any size, as for ``reblurkit deblur``; training calls the network

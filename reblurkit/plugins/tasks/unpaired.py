@@ -25,6 +25,7 @@ from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.mixins.own_names import OwnNames
 from reblurkit.plugins.schedules import OverTraining
 from reblurkit.plugins.shares import counted_images
+from reblurkit.plugins.tasks.logged_rates import LoggedRates
 from reblurkit.plugins.tasks.translation_metrics import TranslationMetrics
 
 
@@ -39,7 +40,7 @@ class Versions(NamedTuple):
     """By title, between the blurry and the sharp images."""
 
 
-class UnpairedTask(OwnNames, L.LightningModule):
+class UnpairedTask(OwnNames, LoggedRates):
     """Base of the tasks: reads and checks batches, seeds steps, measures, and warns when a training goes wrong.
 
     Optimization is manual: ``trainer.global_step`` and ``max_steps`` count all optimizers, and Lightning refuses

@@ -109,6 +109,39 @@ def test_two_runs_beside_each_other(work, capsys):
     assert not re.search(r'(src|href)="(?!data:|#)|url\((?!#)', text)  # needs nothing else
 
 
+def test_runs_of_different_kinds_are_compared_by_class(work):
+    text = "model: {{class_path: {}, init_args: {{{}}}}}\ntrainer:\n  callbacks: [{}]\n"
+    stop = "{class_path: a.Stop, init_args: {rate: 1}}"
+    keep = [f"{{class_path: b.Keep, init_args: {{rate: {rate}}}}}" for rate in (2, 3, 4)]
+    first, second = (Path("logs") / name / "config.yaml" for name in ("version_2", "version_10"))
+    first.write_text(text.format("One", "blocks: 5, alpha: 1", ", ".join([stop, keep[0], keep[2]])))
+    second.write_text(text.format("Two", "blocks: 6, beta: 1", ", ".join(keep[1:])))
+    assert main(["report", "logs"]) == 0
+    page = Page(Path("report.html").read_text())
+    cells = page.cells[page.cells.index("option") :]
+    assert [*zip(*[iter(cells)] * 3, strict=True)] == [
+        ("option", "version_2", "version_10"),
+        ("model.class_path", "One", "Two"),
+        ("model.init_args.blocks", "5", "6"),
+        ("trainer.callbacks.Keep.init_args.rate", "2", "3"),  # whatever else is in the list
+        ("model.init_args.alpha", "1", ""),
+        ("trainer.callbacks.Stop.class_path", "a.Stop", ""),
+        ("trainer.callbacks.Stop.init_args.rate", "1", ""),
+        ("model.init_args.beta", "", "1"),
+    ]
+
+
+def test_the_header_names_each_run_once(work, monkeypatch):
+    assert main(["report", "logs/version_2"]) == 0
+    head = Path("report.html").read_text().partition("<h2>")[0]
+    assert re.findall(r"<li>(.*)</li>", head) == [
+        '<span class="dot" style="background: #1f77b4"></span><code>logs/version_2</code>'
+    ]
+    monkeypatch.chdir(work / "logs" / "version_2")
+    assert main(["report", "."]) == 0
+    assert "<code>logs/version_2</code></li>" in Path("report.html").read_text()
+
+
 def test_one_run_and_a_report_that_is_made_again(work):
     assert main(["report", "logs/version_2", "--output", "pages/one.html"]) == 0
     page = Page((work / "pages" / "one.html").read_text())

@@ -127,6 +127,8 @@ def test_validation_is_on_held_out_photos_whose_blur_never_changes(root, workers
 def test_folders_of_their_own(tmp_path, root):
     photo(tmp_path / "val" / "v.png", 8)
     photo(tmp_path / "test" / "t.png", 9)
+    with pytest.raises(DatasetNotFoundError, match=r"on \(no folder \S*vall\): do without by `limit_val_batches` 0$"):
+        data(root, val_root=tmp_path / "vall").setup("fit")
     module = data(root, val_root=tmp_path / "val", test_root=tmp_path / "test")
     recorder = Recorder()
     fit(root, recorder, module, max_epochs=1, limit_val_batches=1.0)

@@ -32,6 +32,14 @@ class Fussy(PlainNet):
         return full if self.scales == 1 else [nn.functional.avg_pool2d(full, 2), full]
 
 
+class Silent(PlainNet):
+    """Halves its input, and does not say so."""
+
+    def forward(self, image):
+        half = nn.functional.avg_pool2d(super().forward(image), 2)
+        return image + nn.functional.interpolate(half, scale_factor=2)
+
+
 class FussyReblurNet(Fussy):
     pass
 
@@ -107,7 +115,9 @@ def test_adaptation_in_a_module_of_the_users_takes_the_sizes_that_its_step_takes
     adapt = TestTimeAdaptCallback(steps=1)
     trainer(tmp_path, adapt).test(Own(full_size=True), batches(SIZES), verbose=False)
     assert len(adapt.history) == len(SIZES)
-    with pytest.raises(ShapeError, match=r"input of \(1, 3, 31, 27\).*; call it as FullSize\(network\), which"):
+    with pytest.raises(
+        ShapeError, match=r"input of \(1, 3, 31, 27\).*; call it as reblurkit.models.FullSize\(network\), which"
+    ):
         trainer(tmp_path, TestTimeAdaptCallback(steps=1)).test(Own(full_size=False), batches(SIZES[2:3]), verbose=False)
 
 
@@ -126,9 +136,26 @@ class TestCropsThatDoNotFit:
         lambda: Blur2BlurTranslator(Fussy(), nn.Conv2d(3, 1, 3), perceptual=nn.AvgPool2d(4)),
     ])  # fmt: skip
     def test_the_nearest_that_fit_are_named(self, tmp_path, make):
-        expected = "must divide by 8, but are 60 x 60; choose a `crop` of 56 or 64, or wrap the network as FullSize"
+        expected = "must divide by 8, but are 60 x 60; choose a `crop` of 56 or 64, or wrap the network as "
+        expected += r"reblurkit\.models\.FullSize\(network\), which pads and crops$"
         with pytest.raises(ShapeError, match=expected):
             trainer(tmp_path).fit(make(), crops(60))
+
+    @pytest.mark.parametrize("make", [
+        lambda: DeblurTask(Silent()),
+        lambda: DeblurTask(Silent(), ReblurNet(width=4)),
+        lambda: DeblurTask(PlainNet(), Silent()),
+        lambda: ReblurTask(PlainNet(), Silent()),
+        lambda: Blur2BlurTranslator(Silent(), nn.Conv2d(3, 1, 3), perceptual=nn.AvgPool2d(4)),
+    ])  # fmt: skip
+    def test_a_network_that_says_nothing_of_sizes_gets_what_to_try(self, tmp_path, make):
+        expected = (
+            r"^in training on 61 x 61 pixels: The size of tensor a .*; if (PlainNet or )?Silent needs sizes that "
+            r"divide by a number, such as 8, choose such a `crop`, or set `multiple = 8` in its class and wrap the "
+            r"network as reblurkit\.models\.FullSize\(network\), which pads and crops$"
+        )
+        with pytest.raises(ShapeError, match=expected):
+            trainer(tmp_path).fit(make(), crops(61))
 
     def test_a_network_that_returns_a_smaller_image_is_told_of_them_too(self, tmp_path):
         network = nn.AvgPool2d(8)
@@ -152,5 +179,15 @@ class TestCropsThatDoNotFit:
             def forward(self, image):
                 raise RuntimeError("of another kind")
 
+        class Grey(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Conv2d(1, 1, 1)
+
+            def forward(self, image):
+                return self.layer(image)
+
         with pytest.raises(RuntimeError, match=r"^of another kind$"):
             trainer(tmp_path).fit(DeblurTask(Broken()), crops(64))
+        with pytest.raises(RuntimeError, match=r"^Given groups=1.* channels"):
+            trainer(tmp_path).fit(DeblurTask(Grey()), crops(64))
