@@ -87,10 +87,12 @@ class Resuming(L.Callback):
 
 
 def length_of(checkpoint: Mapping[str, Any]) -> dict[str, int]:
-    """How long the training of a checkpoint was, by the limits of the Trainer."""
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {}).get("current", {})
-    epochs = progress.get("processed", checkpoint.get("epoch", 0))  # `epoch` is one less where it has ended
-    return {"max_epochs": epochs, "max_steps": checkpoint.get("global_step", 0)}
+    """How long the training of a checkpoint was, by the limits of the Trainer; 0 where it does not say."""
+    epochs: Any = checkpoint  # its `epoch` is one less where that has ended
+    for key in ("loops", "fit_loop", "epoch_progress", "current", "processed"):
+        epochs = epochs.get(key) if isinstance(epochs, Mapping) else None
+    length = {"max_epochs": epochs, "max_steps": checkpoint.get("global_step")}
+    return {name: value if isinstance(value, int) else 0 for name, value in length.items()}
 
 
 def all_done(path: str, length: Mapping[str, int], limits: Mapping[str, Any]) -> str | None:

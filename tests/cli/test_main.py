@@ -450,7 +450,7 @@ def test_bad_options(project, capsys, words, expected):
 def test_a_checkpoint_of_another_network(project, capsys):
     assert run("fit") == 0
     (checkpoint,) = project.glob("run/**/*.ckpt")
-    line = fails(capsys, "--ckpt_path", str(checkpoint), "--model.network.width", "5")
+    line = fails(capsys, "--ckpt_path", str(checkpoint), "--model.network.width", "5", "--trainer.max_epochs", "2")
     assert "does not fit the networks: network.layers.0.weight is (3, 3, 3, 3) in the file and (5, 3, 3, 3) in" in line
     assert line.endswith("; the file may be of --model.network.width 3")
     torch.save({"weights": torch.zeros(1)}, "other.ckpt")

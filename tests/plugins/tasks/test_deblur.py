@@ -38,7 +38,7 @@ def trainer(tmp_path, **flags):
 def test_fit_and_test_log_what_they_promise(tmp_path, network, reblur_net):
     task, run = DeblurTask(network, reblur_net), trainer(tmp_path)
     run.fit(task, data())
-    always = {"train/loss", "val/psnr", "val/psnr_blurry", "val/ssim"}
+    always = {"lr-network", "train/loss", "val/psnr", "val/psnr_blurry", "val/ssim"}
     with_reblur = {"train/loss_reblur", "train/loss_blur", "train/loss_sharp", "lr-reblur"}
     with_reblur |= {"val/reblur_psnr", "val/preserved_psnr"}
     assert set(run.logged_metrics) == always | (with_reblur if reblur_net else set())

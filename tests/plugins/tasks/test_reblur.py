@@ -63,7 +63,7 @@ def test_training_equals_a_hand_written_loop_bit_for_bit(tmp_path, sharpness):
     run = trainer(tmp_path, max_steps=12, max_epochs=-1)
     run.fit(task, loader())
     assert_bit_equal(task.reblur, expected)
-    promised = {"train/loss", "train/loss_blur"} | ({"train/loss_sharp"} if sharpness else set())
+    promised = {"lr-reblur", "train/loss", "train/loss_blur"} | ({"train/loss_sharp"} if sharpness else set())
     assert set(run.logged_metrics) == promised
 
 
