@@ -25,13 +25,14 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from measuring import BLURS, interval, measure_photo, middle, write_record
+from measuring import BLURS, interval, measure_photo, middle, spaced, write_record
 
 from reblurkit.blur import CameraNoise
 from reblurkit.data import PhotoFolder
 from reblurkit.data.synthetic import SyntheticPairs
 from reblurkit.models import ReblurNet, UNet, load_pretrained, load_weights
 from reblurkit.models.weights import read_lightning_checkpoint
+from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DeblurTask, SyntheticBlurDataModule
 
 #: M_R and what it must preserve; None: L1 alone. "folded, learned" goes on from the M_R in the box, "n = 2, learned"
@@ -198,6 +199,17 @@ def measure(networks, arguments):
     }
 
 
+@torch.inference_mode()
+def draw(networks, arguments, photos=3, blur="shake 9"):
+    """Draw some photos of the test, evenly spaced, under one of the blurs."""
+    pairs, rows = SyntheticPairs(PhotoFolder(arguments.test), [BLURS[blur]], CameraNoise(shot=0.01), seed=1), []
+    for item in (pairs[index] for index in spaced(range(len(pairs)), photos)):
+        blurry, sharp = (middle(item[key], 320) for key in ("blurry", "sharp"))
+        outputs = {name: network(blurry)[0] for name, network in networks.items()}
+        rows.append({"blurry": blurry[0], **outputs, "sharp": sharp[0]})
+    comparison_grid(rows, width=260, detail=96).save(arguments.run / "reblur_loss.png")
+
+
 def main():
     """Print the plan, train for a while, or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,6 +253,7 @@ def main():
             "seconds a step": {name: seconds_a_step(checkpoint) for name, checkpoint in found.items()},
         }
     write(record, measure(networks, arguments), arguments)
+    draw(networks, arguments)
 
 
 def train_all(names, size, arguments):
@@ -270,9 +283,12 @@ def write(record, rows, arguments):
         cells.append(f"{sum(value < 0 for value in by_photo['niqe'])} of {len(each)}" if "niqe" in metrics else "")
         cells.append(f"{sum(value > 0 for value in by_photo['gradient_ratio'])} of {len(each)}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    start = f"Started from {record['started from']}." if "started from" in record else f"Of {record['networks']}."
+    if "networks" in record:
+        how = f"`--trained` networks: {', '.join(record['networks'])}."
+    else:
+        how = f"Started from {record['started from']}, {record['size']['steps']} steps."
     seconds = [f"{name} {one:.2f}" for name, one in record.get("seconds a step", {}).items()]
-    parts = ["# What the reblurring loss adds", "`python examples/reproduce/reblur_loss.py`. " + start, PLAN]
+    parts = ["# What the reblurring loss adds", f"`python examples/reproduce/reblur_loss.py`: {how}", PLAN]
     parts += ["\n".join(lines)] + ([f"Seconds a step: {', '.join(seconds)}."] if seconds else [])
     (arguments.run / "reblur_loss.md").write_text("\n\n".join(parts) + "\n")
     record = {"plan": PLAN, **record, f"change from {BASE}": changes, "photos": rows}

@@ -75,6 +75,11 @@ def gain(mean, interval, digits=2):
     return f"{mean:+.{digits}f} ± {interval:.{digits}f}"
 
 
+def _gains(figure):
+    """The means with their intervals in a figure."""
+    return re.findall(r"[+-][\d.]+ ± [\d.]+", figure)
+
+
 def figures():
     """What the README's table says, made from the results."""
     for blur, title in {"shake 9": "camera shake of 9 pixels", "motion": "motion of up to 12 pixels a side"}.items():
@@ -90,6 +95,13 @@ def figures():
         / steps[f"the paper's U-Net, n={n}, batch 1x3x128x128"]["L1"]["ms"]["median"]
         for n in (1, 2)
     ]
+    change = cited("reblur_loss", "change from L1", "+ L_Reblur")
+    for metric, title, digits in (
+        ("niqe", "NIQE", 2),
+        ("gradient_ratio", "strength of gradients", 3),
+        ("psnr", "PSNR", 2),
+    ):
+        yield "the reblurring loss", f"{title} {gain(change[metric]['mean'], change[metric]['interval'], digits)}"
     yield "the reblurring loss", f"{ratios[0]:.1f} times an L1 step (n=1), {ratios[1]:.1f} times (n=2)"
     video = cited("video_finetune_line", "runs", "line, 3 frames", "seen", "gains", "control", "psnr")
     yield "fine-tuning a small network on real video", gain(*video)
@@ -112,6 +124,11 @@ def test_the_readmes_figures_are_the_results(row, figure):
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("|") and row in line]
     assert len(lines) == 1
     assert figure in lines[0]
+
+
+@pytest.mark.parametrize("figure", sorted({gain for _, figure in figures() for gain in _gains(figure)}))
+def test_the_storys_figures_are_the_results(figure):
+    assert figure in (ROOT / "docs/results/story.md").read_text()
 
 
 def test_the_citation_is_of_this_version():

@@ -70,6 +70,7 @@ def test_networks_that_were_trained_elsewhere(experiment, tmp_path):
     experiment("--trained", *map(str, files))
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
     assert record["networks"] == ["l1", "reblur"]
+    assert (tmp_path / "run" / "reblur_loss.png").is_file()
     assert record["change from L1"]["+ L_Reblur"]["psnr"]["mean"] != 0
 
 
