@@ -64,7 +64,7 @@ def _tells(network: nn.Module) -> bool:
 def _is_of_size(error: Exception) -> bool:
     """Whether a network of which nothing is known may have failed because of a size."""
     text = str(error)
-    if is_out_of_memory(error) or "channel" in text:
+    if is_out_of_memory(error) or "channel" in text or isinstance(error, AttributeError | TypeError | LookupError):
         return False
     return isinstance(error, ShapeError) or re.search("size|shape|divisible", text, re.IGNORECASE) is not None
 

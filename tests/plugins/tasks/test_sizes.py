@@ -157,6 +157,14 @@ class TestCropsThatDoNotFit:
         with pytest.raises(ShapeError, match=expected):
             trainer(tmp_path).fit(make(), crops(61))
 
+    def test_a_mistake_that_has_nothing_to_do_with_sizes_is_not_blamed_on_them(self, tmp_path):
+        class Mistaken(PlainNet):
+            def forward(self, image):
+                return image.sizes
+
+        with pytest.raises(AttributeError, match="'sizes'"):
+            trainer(tmp_path).fit(DeblurTask(Mistaken()), crops(64))
+
     def test_a_network_that_returns_a_smaller_image_is_told_of_them_too(self, tmp_path):
         network = nn.AvgPool2d(8)
         network = nn.Sequential(nn.Conv2d(3, 3, 1), network, nn.Upsample(scale_factor=8))
