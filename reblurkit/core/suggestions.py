@@ -61,7 +61,7 @@ def near_module(error: Exception) -> str:
         error: What its import has raised; other errors than a missing module or part have no near ones.
     """
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
-        return did_you_mean(error.name, dir(error.obj))
+        return did_you_mean(str(error.name), dir(error.obj))
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
     found = [path.stem if path.suffix == ".py" else path.name for path in Path().iterdir() if _is_module(path)]
