@@ -16,6 +16,7 @@ trained elsewhere: nothing is trained.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import time
@@ -240,6 +241,10 @@ def main():
         names = SMALL if arguments.small else tuple(VARIANTS)
         if arguments.reblur is None:
             names = tuple(name for name in names if name != PAPER_LEARNED)
+        if (kept := settings_of(size, arguments)) != size | {"network": arguments.network}:
+            parser.error(
+                f"{arguments.run} holds a training with {kept}: go on with these settings, or take another --run"
+            )
         found = train_all(names, size, arguments)
         if not arguments.measure:
             return
@@ -254,6 +259,14 @@ def main():
         }
     write(record, measure(networks, arguments), arguments)
     draw(networks, arguments)
+
+
+def settings_of(size, arguments):
+    """What the trainings of a run began with: those of this call where it is the first."""
+    file = arguments.run / "settings.json"
+    if not file.is_file():
+        file.write_text(json.dumps(size | {"network": arguments.network}))
+    return json.loads(file.read_text())
 
 
 def train_all(names, size, arguments):

@@ -119,7 +119,7 @@ def own_generator(seed: int | None) -> torch.Generator | None:
         return None
     if not is_number(seed, int) or not -(2**63) <= seed < 2**64:
         raise ArgumentError(f"`seed` must be a whole number of 64 bits (int) or None, but is {shown(seed)}")
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def computing_type(*tensors: Tensor) -> torch.dtype:

@@ -63,7 +63,7 @@ class CameraNoise(nn.Module):
         check_span(1, 100, whole=True, jpeg=jpeg)
         self.shot = shot
         self.read = read
-        self.jpeg = (jpeg[0], jpeg[1])
+        self.jpeg = (int(jpeg[0]), int(jpeg[1]))
         self.jpeg_share = jpeg_share
         self.seed = seed
         self._generator = own_generator(seed)

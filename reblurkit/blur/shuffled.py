@@ -71,7 +71,7 @@ class ShuffledDegradation(DrawnBlur):
         check_span(0, 255, noise=noise)
         check_span(1, 100, whole=True, jpeg=jpeg)
         self.noise = (noise[0], noise[1])
-        self.jpeg = (jpeg[0], jpeg[1])
+        self.jpeg = (int(jpeg[0]), int(jpeg[1]))
 
     @property
     def border(self) -> int:

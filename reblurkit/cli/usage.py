@@ -71,6 +71,7 @@ def unknown_options(words: Sequence[str], parser: ArgumentParser) -> str:
         parser: The parser of all commands.
     """
     options = [option for option in _options(parser, words[0]) if option.startswith("--")]
+    written = [option for option in options if not option.endswith("+")]
     groups = {option.rpartition(".")[0] for option in options if not option.endswith(".help")}
     classes = tuple(f"{option}." for option in options if option not in groups)  # may have arguments of their own
     unknown = []
@@ -78,7 +79,7 @@ def unknown_options(words: Sequence[str], parser: ArgumentParser) -> str:
         name = word.partition("=")[0].rstrip("+")
         if word.startswith("--") and name not in options and not name.startswith(classes):
             part, _, argument = name.removeprefix("--").rpartition(".")
-            unknown.append(f"unknown option {name}{_elsewhere(argument, part) or did_you_mean(name, options)}")
+            unknown.append(f"unknown option {name}{_elsewhere(argument, part) or did_you_mean(name, written)}")
     return " ".join(unknown)
 
 
@@ -91,6 +92,7 @@ def unknown_keys(message: str, words: Sequence[str], parser: ArgumentParser) -> 
         parser: The parser of all commands.
     """
     options = [option.removeprefix("--") for option in _options(parser, words[0]) if option.startswith("--")]
+    options = [option for option in options if not option.endswith(("+", ".help"))]  # which are no keys
     if match := re.search(r"does not accept option '([\w.]+)'", message):
         part, _, argument = match[1].rpartition(".")
         near = _elsewhere(argument, part) or did_you_mean(match[1], options)
@@ -213,9 +215,12 @@ def _explained(reason: str, key: str, class_path: str, given: str) -> str:
     if (match := _IMPORT.search(reason)) and _LIKE_NUMBER.fullmatch(match[1]):
         return f"expected a number, such as 0.0001, but came {match[1]!r}"
     if match := _IMPORT.search(reason):
+        classes = known_classes()
+        near = did_you_mean(match[1], classes)
+        if "Expected a <class 'float'>" in reason and match[1].isalnum() and (not near or match[1] in classes):
+            return f"expected a number, such as 0.0001, but came {match[1]!r}"
         return f"unknown class {match[1]}" + (
-            did_you_mean(match[1], known_classes())
-            or "; one of another package is named by its dotted path, such as my_net.MyNet"
+            near or "; one of another package is named by its dotted path, such as my_net.MyNet"
         )
     if match := re.match(r"Not a valid subclass of (\w+)\.?(?: Got value: (.+))?", reason):
         came = f", but came {match[2]}" if match[2] else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 import sys
+from numbers import Real
 from typing import Any
 
 from reblurkit.errors import ArgumentError
@@ -49,7 +50,7 @@ def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
         reblurkit.errors.ArgumentError: `gamma` must be a finite number greater than 0, but is '2.2'
     """
     for name, value in numbers.items():
-        if not is_number(value) or not 0 < value <= sys.float_info.max:
+        if not is_number(value) or not 0 < without_numpy(value) <= sys.float_info.max:
             raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
 
 
@@ -68,7 +69,7 @@ def check_not_negative(**numbers: float) -> None:
         reblurkit.errors.ArgumentError: `weight` must be at least 0 and finite, but is -1
     """
     for name, value in numbers.items():
-        if not is_number(value) or not 0 <= value <= sys.float_info.max:
+        if not is_number(value) or not 0 <= without_numpy(value) <= sys.float_info.max:
             raise ArgumentError(f"`{name}` must be at least 0 and finite, but is {shown(value)}")
 
 
@@ -90,7 +91,7 @@ def check_span(low: float, high: float = math.inf, *, whole: bool = False, **spa
         reblurkit.errors.ArgumentError: `noise` must be two numbers from 0 to 255, the smaller one first, but is (25.0, 1.0)
     """  # noqa: E501
     for name, span in spans.items():
-        pair = tuple(span) if isinstance(span, (tuple, list)) else ()
+        pair = tuple(map(without_numpy, span)) if isinstance(span, (tuple, list)) else ()
         numbers = len(pair) == 2 and all(is_number(value, int if whole else (int, float)) for value in pair)
         if not numbers or not low <= pair[0] <= pair[1] <= min(high, sys.float_info.max):
             kind = "whole numbers" if whole else "numbers"
@@ -100,14 +101,29 @@ def check_span(low: float, high: float = math.inf, *, whole: bool = False, **spa
 
 
 def is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
-    """Whether a value is an int or a float: True is none, and a tensor is none.
+    """Whether a value is an int or a float, NumPy's included: True is none, and a tensor is none.
 
     Example:
         >>> import torch
         >>> is_number(0.5), is_number(True), is_number(torch.tensor(0.5))
         (True, False, False)
     """
-    return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(without_numpy(value), kind) and not isinstance(value, bool)
+
+
+def without_numpy(value: Any) -> Any:
+    """A value of dicts, lists and tuples in which numbers of NumPy's are Python's; all else is left as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> without_numpy({"lr": np.float64(0.5), "betas": (np.float32(0.5), 1)})
+        {'lr': 0.5, 'betas': (0.5, 1)}
+    """
+    if type(value) is dict:
+        return {key: without_numpy(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(without_numpy, value))
+    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value  # NumPy registers its own
 
 
 def shown(value: Any) -> str:
@@ -118,5 +134,5 @@ def shown(value: Any) -> str:
         >>> shown("9"), shown(torch.ones(5))
         ("'9'", 'a Tensor')
     """
-    plain = value is None or isinstance(value, (bool, int, float, str))
+    plain = value is None or isinstance(value, (Real, str))
     return reprlib.repr(value) if plain else f"a {type(value).__name__}"

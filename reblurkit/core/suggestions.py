@@ -6,6 +6,9 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
+
+_COMPARED = 2000  # names of a folder at most: a tenth of a second
 
 
 def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
@@ -36,19 +39,29 @@ def near_path(path: str | os.PathLike[str]) -> str:
     if missing is None:
         return ""
     try:
-        names = difflib.get_close_matches(missing.name, sorted(os.listdir(missing.parent)))
+        names = os.listdir(missing.parent)
     except OSError:  # it is no folder, or not readable
         return ""
-    near = [missing.parent / name / given.relative_to(missing) for name in names]
-    return _question([str(each) for each in near if each.exists()] or [str(missing.parent / name) for name in names])
+    near = difflib.get_close_matches(missing.name, sorted(names)) if len(names) <= _COMPARED else []
+    # `.png` in common makes no short name near to another
+    stems = difflib.get_close_matches(missing.stem, {Path(name).stem for name in near})
+    near = [name for name in near if Path(name).stem in stems]
+    whole = [missing.parent / name / given.relative_to(missing) for name in near]
+    begun = [missing.parent / name for name in near]
+    for places in (whole, begun):  # a link that leads nowhere is listed, and is not there
+        if found := [str(each) for each in places if os.path.exists(each)]:
+            return _question(found)
+    return ""
 
 
 def near_module(error: Exception) -> str:
-    """A question that names modules of the folder that the user is in, near to one that there is not.
+    """A question that names modules of the folder that the user is in, or parts of one, near to one that there is not.
 
     Args:
-        error: What its import has raised; other errors than a missing module have no near ones.
+        error: What its import has raised; other errors than a missing module or part have no near ones.
     """
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        return did_you_mean(str(error.name), dir(error.obj))
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
     found = [path.stem if path.suffix == ".py" else path.name for path in Path().iterdir() if _is_module(path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -72,9 +73,14 @@ def check_colons(text: str) -> None:
             found += [(key.end_mark.line, value) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode) and id(node) not in seen:
             found += [(each.start_mark.line, each) for each in node.value]
-        elif isinstance(node, yaml.ScalarNode) and not node.style and " " in node.value and node.start_mark.line > line:
+        elif isinstance(node, yaml.ScalarNode) and _is_option(node) and node.start_mark.line > line:
             raise yaml.MarkedYAMLError(problem=f"{node.value[:80]!r} has no colon", problem_mark=node.start_mark)
         seen.add(id(node))
+
+
+def _is_option(node: yaml.ScalarNode) -> bool:
+    """Whether a text looks like an option and its value, as no path or sum does."""
+    return not node.style and re.match(r"[A-Za-z_][\w.]*\s", node.value) is not None
 
 
 def read_yaml(text: str) -> Any:

@@ -33,6 +33,7 @@ from reblurkit.models.weight_files import (
 
 _COUNTERS = {"total_ops", "total_params"}  # that thop leaves in every layer that it has measured
 _COMPARED = 3000  # tensors at most of a file that is compared with all networks: none of them has more
+CHOOSE = "choose one by `network=`"
 OTHER_ARGUMENTS = "other arguments when it was trained"
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
 
@@ -278,7 +279,7 @@ def _submodule(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], ne
         best = [prefix for prefix, mark in marks.items() if mark == most]
         if len(best) > 1 and "" not in best and fits[best[0]] == whole:
             found = " and ".join(repr(prefix.removesuffix(".")) for prefix in best)
-            raise WeightsError(f"several networks in it fit, {found}; choose one by `network=`")
+            raise WeightsError(f"several networks in it fit, {found}; {CHOOSE}")
         prefix = best[0] if best and "" not in best else ""
     else:
         prefix = f"{network}."

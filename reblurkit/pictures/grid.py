@@ -14,6 +14,7 @@ from reblurkit.errors import ArgumentError
 
 _GAP = 8
 _HEADER = 30
+_TALLEST = 20  # times the width of a column; of a taller image the drawing is narrower
 _MARK = (255, 196, 0)
 
 
@@ -35,7 +36,7 @@ def comparison_grid(
             image, its largest value white. Columns may be left out.
         width: Width of a column in pixels of the drawing.
         detail: Width of the detail in pixels of the images; it is half as high.
-        gained: The detail is instead where the last column has gained the most texture over the first.
+        gained: The detail is instead where the last column has gained the most texture over the first, if anywhere.
 
     Returns:
         An RGB picture.
@@ -79,7 +80,7 @@ def textured_window(image: Tensor, detail: int, beyond: Tensor | None = None) ->
     Args:
         image: ``(3, H, W)``.
         detail: Width of the window in pixels; it is half as high. Of a small image at most half the width.
-        beyond: Only gradient beyond this image's counts, ``(3, H, W)``.
+        beyond: Only gradient beyond this image's counts, ``(3, H, W)``; all of it where no window has more.
     """
     height, width = image.shape[-2:]
     side = min(detail, width // 2)  # of a small image a smaller part, so that it is enlarged at all
@@ -87,6 +88,8 @@ def textured_window(image: Tensor, detail: int, beyond: Tensor | None = None) ->
     strength = _gradient(image) if beyond is None else _gradient(image) - _gradient(beyond)
     # By rows, then by columns: a mean over the window at once costs forty times as much.
     means = F.avg_pool2d(F.avg_pool2d(strength[None, None], (window[0], 1), 1), (1, window[1]), 1)[0, 0]
+    if beyond is not None and means.max() <= 0:
+        return textured_window(image, detail)
     top, left = divmod(int(torch.argmax(means)), means.shape[1])
     return left, top, left + window[1], top + window[0]
 
@@ -100,15 +103,17 @@ def _gradient(image: Tensor) -> Tensor:
 def _cell(image: Tensor, box: tuple[int, int, int, int], width: int, kernel: Tensor | None) -> Image.Image:
     """The image at the column's width, the detail's place marked, and the detail below, enlarged to the same width."""
     picture = Image.fromarray(to_uint8(image))
-    scale = width / picture.width
-    whole = picture.resize((width, round(picture.height * scale)), Image.Resampling.LANCZOS)
+    scale = min(width / picture.width, _TALLEST * width / picture.height)
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    whole = picture.resize(size, Image.Resampling.LANCZOS)
     ImageDraw.Draw(whole).rectangle([scale * edge for edge in box], outline=_MARK, width=2)
     if kernel is not None:
         corner = _corner(kernel, min(whole.size) // 3)
         whole.paste(corner, (whole.width - corner.width, whole.height - corner.height))
     left, top, right, bottom = box
     # Nearest neighbour shows the pixels as they are; smoothing would add a blur of the drawing's own.
-    zoomed = picture.crop(box).resize((width, round(width * (bottom - top) / (right - left))), Image.Resampling.NEAREST)
+    height = max(round(width * (bottom - top) / (right - left)), 1)
+    zoomed = picture.crop(box).resize((width, height), Image.Resampling.NEAREST)
     cell = Image.new("RGB", (width, whole.height + _GAP // 2 + zoomed.height), "white")
     cell.paste(whole, (0, 0))
     cell.paste(zoomed, (0, whole.height + _GAP // 2))

@@ -64,9 +64,17 @@ def _tells(network: nn.Module) -> bool:
 def _is_of_size(error: Exception) -> bool:
     """Whether a network of which nothing is known may have failed because of a size."""
     text = str(error)
-    if is_out_of_memory(error) or "channel" in text:
+    if is_out_of_memory(error) or isinstance(error, AttributeError | TypeError | LookupError | OSError):
+        return False
+    if "channel" in text or "non-singleton dimension 1" in text or _is_of_channels(text):
         return False
     return isinstance(error, ShapeError) or re.search("size|shape|divisible", text, re.IGNORECASE) is not None
+
+
+def _is_of_channels(text: str) -> bool:
+    """Whether two shapes in a message differ, and not in height and width."""
+    shapes = [found.split(", ") for found in re.findall(r"\((\d+(?:, \d+){2,})\)", text)]
+    return len(shapes) == 2 and shapes[0] != shapes[1] and shapes[0][-2:] == shapes[1][-2:]
 
 
 def _near(side: int, needs: Needs) -> str:

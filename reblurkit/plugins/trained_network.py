@@ -29,7 +29,7 @@ from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.pretrained import load_pretrained
 from reblurkit.models.reblur_net import ReblurNet
 from reblurkit.models.weight_files import read_state, renamed_for, shown, tensors_of
-from reblurkit.models.weights import OTHER_ARGUMENTS, load_weights, read_lightning_checkpoint
+from reblurkit.models.weights import CHOOSE, OTHER_ARGUMENTS, load_weights, read_lightning_checkpoint
 from reblurkit.plugins.class_parser import classes_from
 from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.found_config import class_of, misfit, network_from_data
@@ -70,8 +70,9 @@ def load_networks(
         model: A name that ``create_model`` knows; needs weights.
         network: Dotted path of a class.
         network_args: The arguments of model or class as JSON.
-        weights: A file of weights; of a checkpoint of any module with :class:`reblurkit.ReblurLossMixin` the reblurring
-            network is taken too, if it is a :class:`reblurkit.models.ReblurNet`.
+        weights: A file of weights. Of several networks in it that fit, the one at ``network`` is taken. Of a checkpoint
+            of any module with :class:`reblurkit.ReblurLossMixin` the reblurring network is taken too, if it is a
+            :class:`reblurkit.models.ReblurNet`.
 
     Raises:
         ArgumentError: If the ways are mixed, or a class, a file or an argument is not what it should be.
@@ -82,19 +83,30 @@ def load_networks(
         return _of_run(_Run(checkpoint, config))
     built = _build(model, network, network_args)
     if weights is not None:
-        try:
-            report = load_weights(built, weights)
-        except WeightsError as error:
-            if OTHER_ARGUMENTS not in str(error):
-                raise
-            raise WeightsError(f"{error}; give those by `network_args`") from error
-        if report.choice:
-            print(printable(f"reblurkit: {weights}: {report.choice}"), file=sys.stderr)
+        _load(built, weights)
         return TrainedNetworks(built, _reblur_net(weights))
     if model is not None:
         raise ArgumentError(f"`model` {model} has random weights; give its trained ones by `weights`")
     print(printable(f"reblurkit: no --weights: {network} has the weights that it was built with"), file=sys.stderr)
     return TrainedNetworks(built)
+
+
+def _load(built: nn.Module, weights: str) -> None:
+    """Load weights; of a checkpoint with several networks that fit, those of the one that a task names ``network``."""
+    try:
+        choice = load_weights(built, weights).choice
+    except WeightsError as error:
+        if OTHER_ARGUMENTS in str(error):
+            raise WeightsError(f"{error}; give those by `network_args`") from error
+        if CHOOSE not in str(error):
+            raise
+        if "'network'" not in str(error):
+            advice = "save_weights writes one to a file of its own, when load_weights(..., network=...) has read it"
+            raise WeightsError(str(error).replace(CHOOSE, advice)) from error
+        load_weights(built, weights, network="network")
+        choice = f"{str(error).removeprefix(f'{weights}: ').removesuffix(CHOOSE)}'network' was taken"
+    if choice:
+        print(printable(f"reblurkit: {weights}: {choice}"), file=sys.stderr)
 
 
 def _reblur_net(weights: str) -> ReblurNet | None:

@@ -111,3 +111,10 @@ def test_wrong_input():
         CameraNoise()(torch.rand(1, 1, 8, 8))
     with pytest.raises(ShapeError, match="and 1 seeds"):
         CameraNoise().degrade(torch.rand(2, 3, 8, 8), [1])
+
+
+def test_numbers_of_numpy_are_taken():
+    image = torch.rand(2, 3, 16, 16)
+    plain = CameraNoise(0.5, 0.25, jpeg=(30, 40), jpeg_share=1, seed=3)(image)
+    numbers = {"jpeg": (np.int64(30), np.int64(40)), "jpeg_share": np.float32(1), "seed": np.int64(3)}
+    assert CameraNoise(np.float32(0.5), np.float32(0.25), **numbers)(image).equal(plain)

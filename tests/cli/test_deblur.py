@@ -27,7 +27,7 @@ from reblurkit.data import read_image, write_image
 from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.inference import AdaptationChange, Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
-from reblurkit.plugins import DeblurTask
+from reblurkit.plugins import DeblurTask, load_networks
 from tests.data.test_video import encoded
 
 SMALL = {"blocks": 1, "widths": [4, 4, 4]}
@@ -312,6 +312,26 @@ def test_a_network_of_other_arguments_is_told_which_option_has_them(work, capsys
     line = fails(capsys, by=(*by, "--network-args", json.dumps(SMALL | {"widths": [4, 4, 6]})))
     assert "(4, 4, 3, 3) instead of (6, 6, 3, 3)" in line
     assert line.endswith("; UNet had other arguments when it was trained; give those by --network-args")
+
+
+def test_of_several_networks_that_fit_the_one_named_network_is_taken(work, capsys):
+    task = DeblurTask(ReblurNet(1, 4), ReblurNet(1, 4))
+    torch.save(task.state_dict(), "both.pth")
+    networks = load_networks(network="reblurkit.models.ReblurNet", network_args='{"width": 4}', weights="both.pth")
+    assert "several networks in it fit, 'network' and 'reblur'; 'network' was taken" in capsys.readouterr().err
+    assert all(map(torch.equal, networks.network.state_dict().values(), task.network.state_dict().values()))
+    renamed = {name.replace("network.", "other."): value for name, value in task.state_dict().items()}
+    torch.save(renamed, "both.pth")
+    line = fails(
+        capsys,
+        by=("--network", "reblurkit.models.ReblurNet", "--network-args", '{"width": 4}', "--weights", "both.pth"),
+    )
+    assert line.endswith(
+        "several networks in it fit, 'other' and 'reblur'; save_weights writes one to a file of its own, when "
+        "load_weights(..., network=...) has read it"
+    )
+    line = fails(capsys, by=("--network", "reblurkit.models.ReblurNt"))
+    assert "has no attribute 'ReblurNt'; did you mean ReblurNet" in line
 
 
 def test_steps_that_change_nothing_are_told(work, capsys):

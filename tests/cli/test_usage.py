@@ -40,6 +40,8 @@ from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fix
             "one of 'vanilla', 'hinge', 'lsgan', 'wgan', but came 'hing'; did you mean hinge?",
         ),
         ("--trainer.precision 16-mixd", "but came '16-mixd'; did you mean 16-mixed"),
+        ("--model.optimizer Adam --model.optimizer.lr fast", "expected a number, such as 0.0001, but came 'fast'"),
+        ("--model.optimizer Adam --model.optimizer.lr Adam", "expected a number, such as 0.0001, but came 'Adam'"),
         ("--model.lr 1e-3", "is not accepted; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
         ("--lr 1e-3", "unknown option --lr; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
         ("--model.batch_size 4", "is not accepted; did you mean --data.batch_size?"),
@@ -122,6 +124,7 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
         ("model DeblurTask", "other.yaml is none: line 1, column 1: 'model DeblurTask' has no colon"),
         ("lr: 1e-3", "unknown key lr; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
         ("model: {class_path: DeblurTask, lr: 1e-3}", "arguments of the class belong below init_args"),
+        ("trainer: {loger: false}", "unknown key trainer.loger; did you mean trainer.logger or trainer.profiler"),
         ("trainer: {max_epoch: 1}", "unknown key trainer.max_epoch; did you mean trainer.max_epochs"),
         (
             "model: {init_args: {reblur_nett: {class_path: ReblurNet, init_args: {width: 4}}}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,6 +27,20 @@ def test_numbers_that_are_right():
     check_whole(samples=1, other=2**31 - 1)
     check_not_negative(weight=0, other=1e30)
     check_span(0, 1, share=(0, 1.0), other=[0.5, 0.5])
+
+
+def test_numbers_of_numpy_are_numbers_and_its_truth_values_are_none():
+    check_positive(gain=np.float32(1), other=np.int64(1))
+    check_not_negative(weight=np.float32(0), other=np.uint8(0))
+    check_whole(samples=np.int64(1))
+    check_span(1, 100, whole=True, jpeg=(np.int64(30), 95))
+    with pytest.raises(ArgumentError, match=r"but is np.float32\(-1.0\)$"):
+        check_not_negative(weight=np.float32(-1))
+    with pytest.raises(ArgumentError, match=r"but is np.float32\(inf\)$"):
+        check_not_negative(weight=np.float32("inf"))
+    for value in (np.bool_(True), np.float32(1), np.array(1)):
+        with pytest.raises(ArgumentError, match="`samples` must be a whole number"):
+            check_whole(samples=value)
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "9", None])

@@ -22,6 +22,28 @@ def test_the_first_name_that_is_not_there_is_replaced(tmp_path):
         assert near_path(tmp_path / path) == ""
 
 
+def test_only_what_is_there_is_proposed(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "photos").symlink_to(tmp_path / "gone")
+    for path in ("photos", "photo", "photos/a.png"):
+        assert near_path(tmp_path / path) == ""
+    assert near_path(tmp_path / "dta" / ("x" * 300)) == f"; did you mean {tmp_path}/data?"
+
+
+def test_a_suffix_makes_no_short_name_near_to_another(tmp_path):
+    for name in ("one.png", "wide.png"):
+        (tmp_path / name).touch()
+    assert near_path(tmp_path / "nope.png") == ""
+    assert near_path(tmp_path / "wid.png") == f"; did you mean {tmp_path}/wide.png?"
+    assert near_path(tmp_path / "wide.jpg") == f"; did you mean {tmp_path}/wide.png?"
+
+
+def test_a_folder_of_very_many_names_is_not_compared(tmp_path):
+    for number in range(2001):
+        (tmp_path / f"frame_{number}.png").touch()
+    assert near_path(tmp_path / "frame_5000.png") == ""
+
+
 @pytest.mark.parametrize(
     ("reads", "name"),
     [

@@ -30,5 +30,17 @@ def test_a_missing_colon_is_found_and_texts_are_left_alone():
         with pytest.raises(yaml.MarkedYAMLError, match="has no colon"):
             check_colons(text)
     long = yaml.safe_dump({"text": "word " * 40, "texts": ["word " * 40]})  # folded into several lines
-    for text in ("", "a: b c", "a: b\n  c", "- b c", "a:\n  'b c'", "a:\n  b", "a: |\n  b c", "{a: b c}", "3", long):
+    for text in (
+        "",
+        "a: b c",
+        "a: b\n  c",
+        "- b c",
+        "a:\n  'b c'",
+        "a:\n  b",
+        "a: |\n  b c",
+        "{a: b c}",
+        "root:\n  /data/My Photos",
+        "3",
+        long,
+    ):
         check_colons(text)

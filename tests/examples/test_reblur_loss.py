@@ -48,6 +48,9 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     with pytest.raises(SystemExit):
         experiment("--measure")
     assert "has not been trained to the end" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        experiment("--network", "other.pth")
+    assert "holds a training with {'steps': 3" in capsys.readouterr().err
     torch.save(ReblurNet(blocks=2).state_dict(), tmp_path / "reblur.pth")
     words = ["--reblur", str(tmp_path / "reblur.pth")]
     experiment("--minutes", "5", *words)

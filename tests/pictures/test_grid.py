@@ -32,6 +32,13 @@ def test_the_detail_shows_where_texture_was_gained_if_asked_for():
     assert (grid[-8 - 96 : -8, 8:200] == 128).mean() > 0.9  # the detail of the flat part, before
 
 
+def test_where_nothing_was_gained_the_detail_shows_the_most_texture():
+    image = torch.full((3, 96, 192), 0.5)
+    image[:, 48:, 96:] = torch.rand(3, 48, 96)
+    assert textured_window(image, 96, image) == textured_window(image, 96)
+    assert textured_window(0.9 * image, 96, image) == textured_window(0.9 * image, 96)
+
+
 def test_the_detail_shows_where_the_last_image_has_texture():
     flat = torch.full((3, 64, 64), 0.5)
     textured = flat.clone()
@@ -44,6 +51,13 @@ def test_the_detail_shows_where_the_last_image_has_texture():
 def test_small_images_and_several_rows():
     rows = [{"a": torch.rand(3, *size)} for size in ((5, 4), (100, 80))]
     assert comparison_grid(rows, width=50).width == 50 + 2 * 8
+
+
+def test_images_of_one_row_or_one_column():
+    for size in ((1, 1), (1, 3000), (3000, 1)):
+        grid = comparison_grid([{"a": torch.rand(3, *size)}], width=50, gained=True)
+        assert grid.width == 50 + 2 * 8
+        assert grid.height < 50 * 22 + 100
 
 
 def test_rows_need_equal_titles():

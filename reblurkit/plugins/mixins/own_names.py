@@ -1,4 +1,4 @@
-"""How the modules of this package are loaded from checkpoints."""
+"""How the modules of this package are written to checkpoints and loaded from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import lightning.pytorch as L
 
 from reblurkit.core.finite import first_broken_weight
+from reblurkit.core.numbers import without_numpy
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.weight_files import renamed_for
 from reblurkit.models.weights import read_lightning_checkpoint
@@ -61,6 +62,11 @@ class OwnNames(_Module):
         if broken := first_broken_weight(module):
             raise WeightsError(f"{checkpoint_path} holds NaN or infinite weights, the first in {broken}")
         return module if map_location is None else module.to(map_location)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write a learning rate that NumPy has computed as a number: a file with another object is refused, read."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint |= {key: without_numpy(value) for key, value in checkpoint.items() if key != "state_dict"}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Rename what the checkpoint holds."""

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import lightning.pytorch as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
@@ -235,3 +237,36 @@ def test_the_schedule_needs_an_end(tmp_path):
 def test_wrong_extra_losses(extra, message):
     with pytest.raises(ArgumentError, match=message):
         DeblurTask(PlainNet(), extra_losses=extra)
+
+
+def test_rates_of_optimizers_that_train_little_or_nothing(tmp_path):
+    class Idle(DeblurTask):
+        def configure_optimizers(self):
+            return None
+
+    def second_group(parameters):
+        return torch.optim.Adam([{"params": []}, {"params": list(parameters), "lr": 1e-3}])
+
+    run = trainer(tmp_path)
+    run.fit(
+        DeblurTask(
+            PlainNet(), optimizer=second_group, scheduler=partial(torch.optim.lr_scheduler.ConstantLR, factor=1)
+        ),
+        data(),
+    )
+    assert run.callback_metrics["lr-network"] == pytest.approx(1e-3)
+    run = trainer(tmp_path)
+    run.fit(Idle(PlainNet()), data())
+    assert "lr-network" not in run.callback_metrics
+
+
+def test_a_rate_that_numpy_has_computed_is_saved_as_a_number(tmp_path):
+    task, run = (
+        DeblurTask(PlainNet(), optimizer=lambda each: torch.optim.Adam(each, np.float64(1e-4))),
+        trainer(tmp_path),
+    )
+    run.fit(task, data())
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert type(saved["optimizer_states"][0]["param_groups"][0]["initial_lr"]) is float
+    trainer(tmp_path, max_epochs=2).fit(DeblurTask(PlainNet()), data(), ckpt_path=tmp_path / "last.ckpt")

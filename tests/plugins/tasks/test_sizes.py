@@ -157,6 +157,20 @@ class TestCropsThatDoNotFit:
         with pytest.raises(ShapeError, match=expected):
             trainer(tmp_path).fit(make(), crops(61))
 
+    @pytest.mark.parametrize(("mistake", "error"), [
+        (lambda image: image.sizes, AttributeError),
+        (lambda image: torch.load(f"shape of {image.ndim}"), FileNotFoundError),
+        (lambda image: image[:, :2], ShapeError),
+        (lambda image: image + torch.rand(6, 1, 1), RuntimeError),
+    ])  # fmt: skip
+    def test_mistakes_that_have_nothing_to_do_with_sizes_are_not_blamed_on_them(self, tmp_path, mistake, error):
+        class Mistaken(PlainNet):
+            def forward(self, image):
+                return mistake(super().forward(image))
+
+        with pytest.raises(error, match=r"^(?!in training on)"):
+            trainer(tmp_path).fit(DeblurTask(Mistaken()), crops(64))
+
     def test_a_network_that_returns_a_smaller_image_is_told_of_them_too(self, tmp_path):
         network = nn.AvgPool2d(8)
         network = nn.Sequential(nn.Conv2d(3, 3, 1), network, nn.Upsample(scale_factor=8))
