@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -29,9 +30,9 @@ _DEFAULTS: dict[str, Callable[[], Metric]] = {
 class DeblurMetrics(Metric):
     """PSNR, SSIM, gradient statistics, NIQE and LPIPS at once; what cannot be measured is reported, not fatal.
 
-    A metric is unavailable if its weights cannot be downloaded, if it needs an extra that is not installed, or if an
-    image does not suit it (NIQE needs two blocks of 96 x 96 pixels); a mean over the other images would be another
-    number. Everything else that is wrong, such as a damaged local file, raises as usual.
+    A metric is unavailable, and a warning says so, if its weights cannot be downloaded, if it needs an extra that is
+    not installed, or if an image does not suit it (NIQE needs two blocks of 96 x 96 pixels); a mean over the other
+    images would be another number. Everything else that is wrong, such as a damaged local file, raises as usual.
 
     Args:
         **metrics: By name, a metric or what makes one, for instance ``deep_distance=DeepDistance``; None leaves out a
@@ -69,6 +70,7 @@ class DeblurMetrics(Metric):
                 built = metric if isinstance(metric, Metric) else metric()
             except (BackendError, DownloadError) as error:
                 self._missing[name] = str(error)
+                warnings.warn(f"{name} is not measured: {error}", stacklevel=2)
                 continue
             if not isinstance(built, Metric):
                 raise ArgumentError(f"`{name}` must be a torchmetrics Metric or make one, but is {built!r}")
@@ -94,6 +96,7 @@ class DeblurMetrics(Metric):
             except ShapeError as error:
                 self._unsuited[name] = str(error)
                 self.refused[index] += 1
+                warnings.warn(f"{name} is not measured: {error}", stacklevel=2)
 
     def compute(self) -> dict[str, Tensor]:
         """The values of the available metrics."""

@@ -61,13 +61,15 @@ def run(page, names):
 
 @pytest.fixture
 def files(world, small):
-    """Files of weights that pages name."""
+    """Files of weights and checkpoints that pages name."""
     torch.save(models.UNet().state_dict(), "official.pth")
     torch.save(models.create_model("dmphn-1-2-4-8").state_dict(), "DMPHN_1_2_4_8")
     translator = reblurkit.Blur2BlurTranslator(known_blur=torch.nn.Identity())
-    trainer = L.Trainer()
-    trainer.strategy.connect(translator)
-    trainer.save_checkpoint("last.ckpt")
+    task = reblurkit.DeblurTask(models.UNet(), models.ReblurNet(blocks=2))
+    for module, path in ((translator, "last.ckpt"), (task, TRAINED)):
+        trainer = L.Trainer()
+        trainer.strategy.connect(module)
+        trainer.save_checkpoint(path)
     return world
 
 

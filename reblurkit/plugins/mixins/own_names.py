@@ -12,6 +12,7 @@ from reblurkit.core.numbers import without_numpy
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.models.weight_files import renamed_for
 from reblurkit.models.weights import read_lightning_checkpoint
+from reblurkit.plugins.found_config import misfit
 
 if TYPE_CHECKING:
     _Module = L.LightningModule
@@ -47,18 +48,29 @@ class OwnNames(_Module):
         Raises:
             ArgumentError: If code in the file is wanted.
             WeightsError: If the file cannot be read, its weights do not fit, or are NaN or infinite.
+            TypeError: If an argument of the class is missing.
         """
         if weights_only is False:
             raise ArgumentError("`weights_only` must be True: checkpoints are untrusted files, whose code is never run")
         checkpoint = dict(read_lightning_checkpoint(checkpoint_path))
-        module = cls(**arguments)
+        try:
+            module = cls(**arguments)
+        except TypeError as error:
+            if "missing" in str(error):
+                error.add_note(
+                    "Of a checkpoint only weights are read: give the arguments that the module was made with."
+                )
+            raise
         module.on_load_checkpoint(checkpoint)
         try:
             module.load_state_dict(checkpoint["state_dict"], module.strict_loading if strict is None else strict)
         except RuntimeError as error:
-            raise WeightsError(
-                f"{checkpoint_path} does not fit {cls.__name__}: {' '.join(str(error).split())}"
-            ) from error
+            parts = {name.partition(".")[0] for name in checkpoint["state_dict"]}
+            also = sorted(part for part in parts if not hasattr(module, part))
+            without = (
+                f"; it also holds {' and '.join(also)}: was it made with more networks?" if also else ""
+            )
+            raise WeightsError(f"{checkpoint_path} does not fit {cls.__name__}: {misfit(error)}{without}") from error
         if broken := first_broken_weight(module):
             raise WeightsError(f"{checkpoint_path} holds NaN or infinite weights, the first in {broken}")
         return module if map_location is None else module.to(map_location)
