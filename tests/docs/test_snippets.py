@@ -66,7 +66,7 @@ def files(world, small):
     torch.save(models.create_model("dmphn-1-2-4-8").state_dict(), "DMPHN_1_2_4_8")
     translator = reblurkit.Blur2BlurTranslator(known_blur=torch.nn.Identity())
     task = reblurkit.DeblurTask(models.UNet(), models.ReblurNet(blocks=2))
-    for module, path in ((translator, "last.ckpt"), (task, "best.ckpt")):
+    for module, path in ((translator, "last.ckpt"), (task, "unet.ckpt")):
         trainer = L.Trainer()
         trainer.strategy.connect(module)
         trainer.save_checkpoint(path)
