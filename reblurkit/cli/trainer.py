@@ -200,7 +200,7 @@ class _ReblurkitCLI(LightningCLI):
             origin = f"of {weights}" if weights else "that it was built with"
             say(f"no --ckpt_path: the network has the weights {origin}")
 
-        elif any(isinstance(each, TestTimeAdaptCallback) for each in self.trainer.callbacks):
+        elif any(isinstance(each, TestTimeAdaptCallback) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
             path = options.ckpt_path
             if os.path.isfile(path) and (line := reblurring_line(checkpoint_metrics(path))):
                 say(line)  # of what images are adapted with

@@ -234,12 +234,12 @@ def test_what_images_are_adapted_with_is_told(project, capsys):
     (checkpoint,) = project.glob("run/**/*.ckpt")
     words = ["test", "--ckpt_path", str(checkpoint)]
     assert run(*words) == 0
-    line = "the reblurring network in its validation: reblur_psnr "
+    line = "the reblurring network in its validation: preserved_psnr "
     assert line not in capsys.readouterr().err
     assert run(*words, "--trainer.callbacks+=TestTimeAdaptCallback", "--trainer.callbacks.steps=1") == 0
     said = capsys.readouterr().err
-    assert f"{line}{short_number(checkpoint_metrics(checkpoint)['reblur_psnr'])} dB (" in said
-    assert "; it is poor, as it " in said  # after a step of training
+    measured = short_number(checkpoint_metrics(checkpoint)["preserved_psnr"])
+    assert f"{line}{measured} dB; it is poor, as it changes sharp images" in said  # after a step of training
 
 
 def test_a_third_partys_denoiser_gets_a_reblurring_network(project, shared_data):

@@ -48,10 +48,7 @@ from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fix
         ("--trainer.crop 4", "unknown option --trainer.crop; did you mean --data.crop?"),
         ("--data.max_epochs 4", "is not accepted; did you mean --trainer.max_epochs?"),
         ("--model.network DMPHN --model.levels [1]", "'levels' is not accepted; did you mean --model.network.levels?"),
-        (
-            "--model.network=DMPHN --model.reblur_net null --model.width 8",
-            "'width' is not accepted; did you mean --model.network.widths?",
-        ),
+        ("--model.network=DMPHN --model.reblur_net null --model.width 8", "did you mean --model.network.widths?"),
         ("--model.blocks 2", "'blocks' is not accepted; did you mean --model.reblur_net.blocks?"),
         ("--model.width 8", "did you mean --model.network.width or --model.reblur_net.width?"),  # a user's network, too
     ],
