@@ -35,6 +35,9 @@ _KINDS: Mapping[str, type] = {
     "scheduler": torch.optim.lr_scheduler.LRScheduler,
 }
 
+_NETWORKS = "reblurkit.models."
+_PARTS = {"ReblurNet": "reblur_net", "PatchGAN": "discriminator"}  # of a model; others are its network
+
 
 def known_classes() -> dict[str, type]:
     """Classes that a short name stands for: this package's, and Lightning's and torch's that go with them."""
@@ -64,8 +67,18 @@ def class_help(words: Sequence[str]) -> str | None:
             option = match["option"]
             if not name or name.startswith("-"):
                 return _choices(option)
-            return _described(_class(name), option)
+            cls = _class(name)
+            return _described(cls, _place(cls, option))
     return None
+
+
+def _place(cls: Callable[..., Any], option: str) -> str:
+    """The option that takes a class: a network is asked about as a model, too, and given to a part of one."""
+    if option != "model" or not isinstance(cls, type) or not issubclass(cls, nn.Module):
+        return option
+    if issubclass(cls, L.LightningModule) or not (cls.__module__ + ".").startswith(_NETWORKS):
+        return option
+    return f"model.{_PARTS.get(cls.__name__, 'network')}"
 
 
 def _choices(option: str) -> str:

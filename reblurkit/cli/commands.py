@@ -154,6 +154,17 @@ def _rate(text: str) -> float:
     return rate
 
 
+def _fraction(text: str) -> float:
+    """A number, or a fraction as photographers write it: 1/50."""
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(
+            f"must be a number or a fraction, such as 0.02 or 1/50, but is {text[:40]}"
+        ) from error
+
+
 def _tile(text: str) -> int | str:
     if text != "auto" and not re.fullmatch(r"-?\d+", text):
         raise argparse.ArgumentTypeError(f"must be a number of pixels or auto, but is {text!r}")
@@ -199,8 +210,8 @@ def _adapt_video_arguments(parser: _Parser) -> None:
     add("--split", default=defaults.split, help="their split; '' where the root is not divided (default: %(default)s)")
     add("--unsupervised", action="store_true", help="without labelled data, against the paper's advice")
     add("--exposure", type=float, help="half-length of the exposure in frame intervals")
-    add("--shutter", type=float, metavar="SECONDS", help="or the time the shutter is open, with --fps")
-    add("--fps", type=float, help="frames per second")
+    add("--shutter", type=_fraction, metavar="SECONDS", help="or how long the shutter is open, as 1/50, with --fps")
+    add("--fps", type=_fraction, help="frames per second, as 25 or 30000/1001")
     add("--window", type=int, help="or, for averaged frames, how many were averaged, with --stride")
     add("--stride", type=int, help="sharp frames from one averaged frame to the next")
     add("--steps", type=int, default=defaults.steps, help="(default: %(default)s, the paper's)")
@@ -330,23 +341,35 @@ def _load_networks(options: argparse.Namespace) -> TrainedNetworks:
     return load_networks(**_network(options))
 
 
-def _adapt_video(options: argparse.Namespace) -> int:
-    _check_network(options)
+def _exposure(options: argparse.Namespace) -> float:
+    """Half-length of the exposure, said in one of three ways."""
     timing = {name: getattr(options, name) for name in ("window", "stride", "shutter", "fps")}
-    if (options.exposure is None) == (not any(value is not None for value in timing.values())):
+    given = {name: value for name, value in timing.items() if value is not None}
+    if (options.exposure is None) == (not given):
         raise ArgumentError(
             "say how long the exposure is, in one way: --exposure (half its length in frame intervals), --shutter and "
             "--fps, or --window and --stride"
         )
+    if options.exposure is not None:
+        return float(options.exposure)
+    from reblurkit.blur.exposure import exposure_from
+    from reblurkit.cli.finetune_options import check_span_of_exposure
+
+    exposure = exposure_from(**timing)
+    check_span_of_exposure(exposure, " and ".join(f"--{name} {value:g}" for name, value in given.items()))
+    return exposure
+
+
+def _adapt_video(options: argparse.Namespace) -> int:
+    _check_network(options)
+    exposure = _exposure(options)
     from dataclasses import fields
 
-    from reblurkit.blur.exposure import exposure_from
     from reblurkit.cli.adapt_video import run_adapt_video
     from reblurkit.cli.finetune_options import FinetuneOptions
 
     wanted = {field.name: getattr(options, field.name) for field in fields(FinetuneOptions)}
-    wanted["exposure"] = exposure_from(**timing) if options.exposure is None else options.exposure
-    wanted["split"] = options.split or None
+    wanted |= {"exposure": exposure, "split": options.split or None}
     finetune_options = FinetuneOptions(**wanted)
     saliency = tuple(options.saliency) if options.saliency else None
     failed = run_adapt_video(

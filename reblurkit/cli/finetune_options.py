@@ -10,6 +10,9 @@ from reblurkit.errors import ArgumentError
 
 BLURS = ("kernel", "line", "warp")
 
+# Motion is known from a frame to its neighbours, at 1; the blur models suppose that it goes on evenly beyond.
+_LONGEST = 2
+
 
 @dataclass(frozen=True)
 class FinetuneOptions:
@@ -67,11 +70,7 @@ class FinetuneOptions:
         if self.blur not in BLURS:
             near = did_you_mean(self.blur, BLURS)
             raise ArgumentError(f"`blur` must be one of {', '.join(BLURS)}, but is {self.blur!r}{near}")
-        if not 0 < self.exposure <= 1:
-            raise ArgumentError(
-                "`exposure`, half of the time the shutter is open in frame intervals, must be above 0 and at most 1 "
-                f"(0.5 in video whose shutter is always open; 1 in the paper), but is {self.exposure}"
-            )
+        check_span_of_exposure(self.exposure)
         numbers = {"steps": self.steps, "crop": self.crop, "batch_size": self.batch_size}
         for name, number in numbers.items():
             if number < 1:
@@ -83,3 +82,27 @@ class FinetuneOptions:
             raise ArgumentError(f"`flow` must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}{near}")
         check_not_negative(weight=self.weight, workers=self.workers, seed=self.seed)
         check_positive(lr=self.lr)
+
+
+def check_span_of_exposure(exposure: float, given: str = "") -> None:
+    """Check that an exposure is one that motion between neighbouring frames can tell about.
+
+    Args:
+        exposure: Half-length of the exposure in frame intervals.
+        given: The options that it was computed from, for the message.
+
+    Raises:
+        ArgumentError: If it is not.
+
+    Example:
+        >>> check_span_of_exposure(4.5, "--window 9 and --stride 1")
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: --window 9 and --stride 1 make an `exposure` of 4.5; half of the time the shutter is open in frame intervals must be above 0 and at most 2 (0.5 in video whose shutter is always open; 1 in the paper)
+    """  # noqa: E501
+    if 0 < exposure <= _LONGEST:
+        return
+    what = "half of the time the shutter is open in frame intervals"
+    range_ = f"must be above 0 and at most {_LONGEST} (0.5 in video whose shutter is always open; 1 in the paper)"
+    if given:
+        raise ArgumentError(f"{given} make an `exposure` of {exposure:.4g}; {what} {range_}")
+    raise ArgumentError(f"`exposure`, {what}, {range_}, but is {exposure}")

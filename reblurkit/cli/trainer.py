@@ -18,8 +18,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
 from reblurkit.cli.class_help import class_help
+from reblurkit.cli.deblur import reblurring_line
 from reblurkit.cli.ending import interrupts_of_lightning, leave_sigterm_to_lightning
+from reblurkit.cli.log_interval import LogInterval
 from reblurkit.cli.messages import hide_advice, say
+from reblurkit.cli.misplaced import argument_of_a_part
 from reblurkit.cli.monitors import KnownMonitors
 from reblurkit.cli.reblur_training import complete_reblur_training, reblur_budget
 from reblurkit.cli.results import nothing_learnt, show_results
@@ -36,8 +39,9 @@ from reblurkit.cli.usage import errors_by_flags, one_line, required_options, unk
 from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
 from reblurkit.core.kept_files import KeptFiles, kept_contents
 from reblurkit.core.yaml_files import check_yaml
-from reblurkit.errors import ArgumentError, PluginError, ReblurkitError
-from reblurkit.models.weights import read_lightning_checkpoint
+from reblurkit.errors import ArgumentError, PluginError, ReblurkitError, WeightsError
+from reblurkit.models.weights import NO_CHECKPOINT, read_lightning_checkpoint
+from reblurkit.plugins.callbacks.adaptation import TestTimeAdaptCallback
 from reblurkit.plugins.callbacks.finite_loss import FiniteLoss
 from reblurkit.plugins.callbacks.image_logger import ImageLogger, ImageWriter
 from reblurkit.plugins.callbacks.results_writer import ResultsWriter
@@ -47,6 +51,7 @@ from reblurkit.plugins.found_config import misfit
 from reblurkit.plugins.short_names import named_classes
 from reblurkit.plugins.tasks.blur2blur import Blur2BlurTranslator
 from reblurkit.plugins.tasks.reblur import ReblurTask
+from reblurkit.plugins.trained_network import checkpoint_metrics
 from reblurkit.plugins.whole_checkpoints import use_whole_checkpoints
 
 _HINT = "`--model.help DeblurTask` and `--data.help PairedDataModule` list the options of a class."
@@ -167,7 +172,7 @@ class _ReblurkitCLI(LightningCLI):
 
     def after_fit(self) -> None:
         saved = getattr(self.trainer.checkpoint_callback, "best_model_path", "") or newest_checkpoint(self.trainer)
-        say(f"run folder: {self.trainer.log_dir}" + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
+        say(_folder_line(self.trainer) + (f"; checkpoint: {os.path.relpath(saved)}" if saved else ""))
         self._warn_of_nothing_learnt()
 
     def _show_results(self) -> None:
@@ -175,7 +180,7 @@ class _ReblurkitCLI(LightningCLI):
             show_results(self.trainer.callback_metrics)
         writer = next(each for each in self.trainer_defaults["callbacks"] if isinstance(each, ResultsWriter))
         each_image = f"; each image: {writer.path}" if writer.path else ""
-        say(f"run folder: {self.trainer.log_dir}{each_image}")
+        say(f"{_folder_line(self.trainer)}{each_image}")
         self._warn_of_nothing_learnt()
 
     after_validate = after_test = _show_results  # the names that LightningCLI looks for
@@ -186,7 +191,7 @@ class _ReblurkitCLI(LightningCLI):
 
     def after_predict(self) -> None:
         folder = self._get(self.config_init, "image_writer").folder
-        say(f"images: {folder or f'{self.trainer.log_dir}/deblurred'}")
+        say(f"images: {folder or os.path.join(self.trainer.log_dir or self.trainer.default_root_dir, 'deblurred')}")
 
     def _warn_of_fresh_weights(self) -> None:
         options = self.config[self.subcommand]
@@ -194,6 +199,11 @@ class _ReblurkitCLI(LightningCLI):
             weights = options.model.get("init_args", {}).get("weights")
             origin = f"of {weights}" if weights else "that it was built with"
             say(f"no --ckpt_path: the network has the weights {origin}")
+
+        elif any(isinstance(each, TestTimeAdaptCallback) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
+            path = options.ckpt_path
+            if os.path.isfile(path) and (line := reblurring_line(checkpoint_metrics(path))):
+                say(line)  # of what images are adapted with
 
     before_validate = before_test = before_predict = _warn_of_fresh_weights
 
@@ -247,6 +257,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
     if not {"-h", "--help"} & set(arguments):
         named_classes()  # imports all networks: too much for a list of options
     training = Training()
+    callbacks = (FiniteLoss(), KnownMonitors(), LogInterval(), ResultsWriter(), Resuming())
     try:
         with training.watched(), interrupts_of_lightning():
             _ReblurkitCLI(
@@ -262,7 +273,7 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
                 },
                 save_config_callback=SaveConfig,
                 save_config_kwargs={"training": training},
-                trainer_defaults={"callbacks": [FiniteLoss(), KnownMonitors(), ResultsWriter(), Resuming(), training]},
+                trainer_defaults={"callbacks": [*callbacks, training]},
                 auto_configure_optimizers=False,
                 args=list(arguments),
             )
@@ -275,11 +286,14 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
         message = (
             unknown_options(arguments, error.parser)
             or unknown_keys(str(error), arguments, error.parser)
+            or argument_of_a_part(str(error), arguments)
             or required_options(str(error), arguments[0])
         )
         raise ArgumentError(message) from error
-    except ReblurkitError:
-        raise
+    except ReblurkitError as error:
+        if NO_CHECKPOINT not in str(error):
+            raise
+        raise WeightsError(f"{error}; DeblurTask takes weights alone by --model.weights") from error
     except MisconfigurationException as error:
         advice = "; leave out --trainer.accelerator, or give cpu" if "backend found" in str(error) else ""
         raise PluginError(f"{error}{advice}") from error
@@ -290,6 +304,12 @@ def run_lightning_cli(arguments: Sequence[str]) -> None:
             raise
         where = f"{training.checkpoint}: " if training.checkpoint and _is_of_checkpoint(error) else ""
         raise PluginError(where + _gist(error)) from error
+
+
+def _folder_line(trainer: L.Trainer) -> str:
+    if trainer.log_dir is None:
+        return "no run folder: --trainer.fast_dev_run keeps no log and no checkpoint"
+    return f"run folder: {trainer.log_dir}"
 
 
 def _is_of_checkpoint(error: Exception) -> bool:

@@ -38,6 +38,8 @@ _EXPECTED = re.compile(
     rf"Expected a (?:<class '({'|'.join(_KINDS)})'>|typing\.Literal\[(.+?)\]|"
     r"dot import path string: .+?(?= Expected |$))"
 )
+_LISTS = {"Callback": "trainer.callbacks", "Logger": "trainer.logger"}
+_REFUSED_IN_LIST = re.compile(rf"\.? Not a valid subclass of ({'|'.join(_LISTS)})$")  # by a constructor
 _OPTIMIZER = "torch.optim.Adam"  # what the recipes of this package take
 _EXAMPLE = (
     "name them in a file (--config FILE) or as --model DeblurTask --model.network my_net.MyNet --data PairedDataModule "
@@ -60,6 +62,9 @@ def _gist(message: str) -> str:
     key = ".".join(keys)
     given = re.search(r"(?:Got|Given) value: ?(.*)", message)
     reason = _explained(" ".join(reasons), key, classes[-1] if classes else "", given[1] if given else "")
+    if match := _REFUSED_IN_LIST.search(reason):
+        key, reason = key or _LISTS[match[1]], reason.removesuffix(match[0])
+        classes = classes or _refusing(reason, given[1] if given else "")
     return ": ".join([*([f"--{key}"] if key else []), *classes[-1:], reason])
 
 
@@ -93,11 +98,6 @@ def unknown_keys(message: str, words: Sequence[str], parser: ArgumentParser) -> 
     """
     options = [option.removeprefix("--") for option in _options(parser, words[0]) if option.startswith("--")]
     options = [option for option in options if not option.endswith(("+", ".help"))]  # which are no keys
-    if match := re.search(r"does not accept option '([\w.]+)'", message):
-        part, _, argument = match[1].rpartition(".")
-        near = _elsewhere(argument, part) or did_you_mean(match[1], options)
-        if near:
-            return f"unknown key {match[1]}{near}"
     known = {option.partition(".")[0] for option in options}
     for path in configurations(words):
         try:
@@ -108,6 +108,11 @@ def unknown_keys(message: str, words: Sequence[str], parser: ArgumentParser) -> 
             near = _elsewhere(str(key), "") or did_you_mean(str(key), known, cutoff=0.75)
             if key not in {*known, *TRAINER_COMMANDS} and near:
                 return f"unknown key {key} in {path}{near}"
+    if match := re.search(r"does not accept option '([\w.]+)'", message):
+        part, _, argument = match[1].rpartition(".")
+        near = _elsewhere(argument, part) or did_you_mean(match[1], options)
+        if near:
+            return f"unknown key {match[1]}{near}"
     return ""
 
 
@@ -254,6 +259,21 @@ def _expected(reason: str) -> list[str]:
     if names_class or re.sub(r"\.? ?Got value:.*", "", _EXPECTED.sub("", reason)).strip():
         return []
     return [*dict.fromkeys(word for word in words if word != _KINDS["int"] or _KINDS["float"] not in words)]
+
+
+def _refusing(reason: str, given: str) -> list[str]:
+    """The class, of those in a list that was given, whose constructor has refused an argument; empty if unknown."""
+    words = re.findall(r"\w+", reason)
+    having = [
+        (path, value)
+        for path, arguments in re.findall(r"class_path='([\w.]+)'((?:(?!class_path=).)*)", given)
+        for name, value in re.findall(r"(\w+)='?([^,']*)", arguments)
+        if name in words
+    ]
+    paths = {path for path, _ in having}
+    if len(paths) > 1:  # and have it of another value
+        paths = {path for path, value in having if value == words[-1]}
+    return [*paths] if len(paths) == 1 else []
 
 
 def _elsewhere(name: str, key: str, known: Iterable[str] = ("optimizer",)) -> str:

@@ -33,6 +33,7 @@ from reblurkit.models.weight_files import (
 
 _COUNTERS = {"total_ops", "total_params"}  # that thop leaves in every layer that it has measured
 _COMPARED = 3000  # tensors at most of a file that is compared with all networks: none of them has more
+NO_CHECKPOINT = "is no Lightning checkpoint: it has no 'state_dict'"
 CHOOSE = "choose one by `network=`"
 OTHER_ARGUMENTS = "other arguments when it was trained"
 _PART_SUFFIXES = {".pkl", ".pth", ".pt", ".safetensors"}
@@ -205,7 +206,7 @@ def read_lightning_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, Any]
     """
     checkpoint = read_file(path)
     if not isinstance(checkpoint, Mapping) or not isinstance(checkpoint.get("state_dict"), Mapping):
-        raise WeightsError(f"{path} is no Lightning checkpoint: it has no 'state_dict'")
+        raise WeightsError(f"{path} {NO_CHECKPOINT}")
     tensors_of(checkpoint["state_dict"], path)
     return checkpoint
 

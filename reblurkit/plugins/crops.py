@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -54,6 +54,39 @@ def explained_by_crop(image: Tensor, *networks: nn.Module) -> Iterator[None]:
                 f"{FULL_SIZE}"
             ) from error
         raise
+
+
+def check_room(
+    images: Sequence[Tensor], borders: Sequence[int], discriminator: nn.Module, generator: nn.Module
+) -> None:
+    """Refuse crops of which a discriminator gets too little at one of several scales.
+
+    Args:
+        images: A crop at every scale, the full size last.
+        borders: Pixels at each of its sides that the discriminator does not see.
+        discriminator: May say by ``smallest`` what it needs; else it gets at least a pixel.
+        generator: Its attributes ``multiple`` and ``smallest`` bound the crops that are named.
+
+    Raises:
+        ShapeError: If they are too small; it names the smallest that are not.
+    """
+    least = needs_of(discriminator).smallest
+    sides = [min(image.shape[-2:]) for image in images]
+    full = sides[-1]
+    left, tightest = min((side - 2 * border, side) for side, border in zip(sides, borders, strict=True))
+    if left >= least:
+        return
+    enough = [-(-(least + 2 * border) * full // side) for side, border in zip(sides, borders, strict=True)]
+    needs = needs_of(generator)
+    crop = -(-max(*enough, needs.smallest) // needs.multiple) * needs.multiple
+    border = borders[-1]
+    scale = f" at its smallest scale, 1/{round(full / tightest)}" if tightest < full else ""
+    less = ", or less blur" if border else ""
+    rim = f", without the {border} pixels at every side that the known blur reaches into" if border else ""
+    raise ShapeError(
+        f"the discriminator needs images of at least {least} x {least} pixels, but a crop of {full} x {full} leaves it "
+        f"{max(left, 0)} x {max(left, 0)}{scale}{rim}; use a `crop` of at least {crop}{less}"
+    )
 
 
 def _tells(network: nn.Module) -> bool:

@@ -29,7 +29,7 @@ from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.pretrained import load_pretrained
 from reblurkit.models.reblur_net import ReblurNet
 from reblurkit.models.weight_files import read_state, renamed_for, shown, tensors_of
-from reblurkit.models.weights import CHOOSE, OTHER_ARGUMENTS, load_weights, read_lightning_checkpoint
+from reblurkit.models.weights import CHOOSE, NO_CHECKPOINT, OTHER_ARGUMENTS, load_weights, read_lightning_checkpoint
 from reblurkit.plugins.class_parser import classes_from
 from reblurkit.plugins.former_paths import present_paths
 from reblurkit.plugins.found_config import class_of, misfit, network_from_data
@@ -80,7 +80,13 @@ def load_networks(
     """
     check_ways(checkpoint, config, model, network, network_args, weights)
     if checkpoint is not None:
-        return _of_run(_Run(checkpoint, config))
+        try:
+            return _of_run(_Run(checkpoint, config))
+        except WeightsError as error:
+            if NO_CHECKPOINT not in str(error):
+                raise
+            advice = "weights alone are given by `weights`, with `model` or `network` to say what they are of"
+            raise WeightsError(f"{error}; {advice}") from error
     built = _build(model, network, network_args)
     if weights is not None:
         _load(built, weights)

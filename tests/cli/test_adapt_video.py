@@ -145,6 +145,29 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
 
 
 @pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("--window 9 --stride 4", 9 / 4 / 2),  # the averages overlap
+        ("--shutter 1/50 --fps 30000/1001", 30000 / 1001 / 50 / 2),
+        ("--shutter 0.02 --fps 25", 0.25),
+        ("--exposure 1.5", 1.5),
+    ],
+)
+def test_ways_to_say_the_exposure(work, monkeypatch, time, expected):
+    seen = []
+    monkeypatch.setattr(
+        "reblurkit.cli.adapt_video.run_adapt_video", lambda *words, **_: seen.append(words[3].exposure) or []
+    )
+    assert adapt(time=time.split()) == 0
+    assert seen == [pytest.approx(expected)]
+
+
+def test_averages_that_overlap_are_adapted_to(work):
+    assert adapt(time=["--window", "9", "--stride", "4"]) == 0
+    assert (work / "out" / "network.pt").is_file()
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"data": []}, "leads to degenerate solutions, as many images blur to the observed one"),
@@ -154,6 +177,11 @@ def test_a_checkpoint_of_fit_with_its_configuration(project, capsys):  # noqa: F
         ({"time": ["--exposure", "1", "--fps", "24"]}, "say how long the exposure is, in one way"),
         ({"time": ["--fps", "24"]}, "either --window and --stride (synthetic blur) or --shutter and --fps"),
         ({"time": ["--exposure", "-1"]}, "--exposure, half of the time the shutter is open"),
+        ({"time": ["--exposure", "nan"]}, "must be above 0 and at most 2"),
+        ({"time": ["--window", "9", "--stride", "2"]}, "--window 9 and --stride 2 make an --exposure of 2.25;"),
+        ({"time": ["--shutter", "50", "--fps", "25"]}, "--shutter 50 and --fps 25 make an --exposure of 625;"),
+        ({"time": ["--shutter", "1/0", "--fps", "25"]}, "must be a number or a fraction, such as 0.02 or 1/50"),
+        ({"time": ["--shutter", "1/50", "--fps", "x"]}, "argument --fps: must be a number or a fraction"),
         ({"network": ["--weights", "unet.pt"]}, "give the network in one of three ways"),
         ({"network": ["--model", "unet"]}, "--model unet has random weights"),
         ({"network": ["--model", "une", "--weights", "unet.pt"]}, "unknown network 'une'"),

@@ -25,6 +25,13 @@ def test_a_task_with_this_packages_classes_only(capsys):
     assert not {"torchvision", "timm"} & set(said.replace(".", " ").split())
 
 
+def test_a_network_asked_about_as_a_model(capsys):
+    assert "  --model.network.levels  " in answer(capsys, "--model.help", "DMPHN")
+    assert "  --model.reblur_net.blocks  " in answer(capsys, "--model.help", "ReblurNet")
+    assert "  --model.discriminator.width  " in answer(capsys, "--model.help=PatchGAN")
+    assert "  --model.reblur_weight  " in answer(capsys, "--model.help", "DeblurTask")
+
+
 @pytest.mark.parametrize("name", sorted(named_classes()))
 def test_every_class_by_its_short_name(capsys, name):
     said = answer(capsys, f"--model.anything.help={name}")

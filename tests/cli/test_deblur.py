@@ -705,6 +705,14 @@ def test_bad_options_end_in_one_line(work, capsys, words, expected):
     assert not (work / "out").exists()
 
 
+def test_weights_alone_are_no_checkpoint(work, capsys):
+    line = fails(capsys, by=("--checkpoint", "unet.pt"))
+    assert line.endswith(
+        "unet.pt is no Lightning checkpoint: it has no 'state_dict'; weights alone are given by --weights, with "
+        "--model or --network to say what they are of"
+    )
+
+
 def test_bad_inputs_end_in_one_line(work, capsys, monkeypatch):
     task, path = reblur_run(work)
     line = fails(capsys, "--translator", path)

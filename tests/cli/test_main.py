@@ -229,6 +229,19 @@ def test_a_reblurring_network_has_a_budget_and_starts_from_the_one_in_the_box(pr
     assert line in capsys.readouterr().err
 
 
+def test_what_images_are_adapted_with_is_told(project, capsys):
+    assert run("fit") == 0
+    (checkpoint,) = project.glob("run/**/*.ckpt")
+    words = ["test", "--ckpt_path", str(checkpoint)]
+    assert run(*words) == 0
+    line = "the reblurring network in its validation: preserved_psnr "
+    assert line not in capsys.readouterr().err
+    assert run(*words, "--trainer.callbacks+=TestTimeAdaptCallback", "--trainer.callbacks.steps=1") == 0
+    said = capsys.readouterr().err
+    measured = short_number(checkpoint_metrics(checkpoint)["preserved_psnr"])
+    assert f"{line}{measured} dB; it is poor, as it changes sharp images" in said  # after a step of training
+
+
 def test_a_third_partys_denoiser_gets_a_reblurring_network(project, shared_data):
     noisy = project / "pairs" / "test" / "blur"
     for path in noisy.iterdir():
@@ -455,7 +468,8 @@ def test_a_checkpoint_of_another_network(project, capsys):
     assert line.endswith("; the file may be of --model.network.width 3")
     torch.save({"weights": torch.zeros(1)}, "other.ckpt")
     assert fails(capsys, "--ckpt_path", "other.ckpt").endswith(
-        "other.ckpt is no Lightning checkpoint: it has no 'state_dict'"
+        "other.ckpt is no Lightning checkpoint: it has no 'state_dict'; DeblurTask takes weights alone by "
+        "--model.weights"
     )
 
 

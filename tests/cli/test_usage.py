@@ -47,6 +47,10 @@ from tests.cli.test_main import fails, project, run, save  # noqa: F401  # a fix
         ("--model.batch_size 4", "is not accepted; did you mean --data.batch_size?"),
         ("--trainer.crop 4", "unknown option --trainer.crop; did you mean --data.crop?"),
         ("--data.max_epochs 4", "is not accepted; did you mean --trainer.max_epochs?"),
+        ("--model.network DMPHN --model.levels [1]", "'levels' is not accepted; did you mean --model.network.levels?"),
+        ("--model.network=DMPHN --model.reblur_net null --model.width 8", "did you mean --model.network.widths?"),
+        ("--model.blocks 2", "'blocks' is not accepted; did you mean --model.reblur_net.blocks?"),
+        ("--model.width 8", "did you mean --model.network.width or --model.reblur_net.width?"),  # a user's network, too
     ],
 )
 def test_what_may_have_been_meant(project, capsys, words, expected):  # noqa: F811
@@ -109,6 +113,7 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
     [
         ("", "a configuration must say what model, data and trainer are, but is empty"),
         ("[]", "a configuration must say what model, data and trainer are, but is []"),
+        ("date: {class_path: PairedDataModule, init_args: {root: a}}", "key date in other.yaml; did you mean data?"),
         ("modle: {}", "unknown key modle in other.yaml; did you mean model?"),
         (
             "model: 3",
@@ -122,7 +127,7 @@ def test_errors_of_arguments_name_the_options(project, capsys):  # noqa: F811
         ),
         ("trainer:\n  max_epochs 3", "other.yaml is none: line 2, column 3: 'max_epochs 3' has no colon"),
         ("model DeblurTask", "other.yaml is none: line 1, column 1: 'model DeblurTask' has no colon"),
-        ("lr: 1e-3", "unknown key lr; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
+        ("lr: 1e-3", "key lr in other.yaml; did you mean --model.optimizer torch.optim.Adam --model.optimizer.lr?"),
         ("model: {class_path: DeblurTask, lr: 1e-3}", "arguments of the class belong below init_args"),
         ("trainer: {loger: false}", "unknown key trainer.loger; did you mean trainer.logger or trainer.profiler"),
         ("trainer: {max_epoch: 1}", "unknown key trainer.max_epoch; did you mean trainer.max_epochs"),
@@ -224,6 +229,49 @@ def test_a_checkpoint_that_waits_for_a_validation_that_there_is_not(project, cap
     given(best)
     assert run("fit", *off) == 0
     assert "checkpoint: " in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("ModelCheckpoint", {"mode": "maximum"}, "`mode` can be min, max but got maximum"),
+        ("EarlyStopping", {"monitor": "val/psnr", "mode": "maximum"}, "`mode` can be min, max, got maximum"),
+        ("ModelCheckpoint", {"save_top_k": -3}, "Invalid value for save_top_k=-3. Must be >= -1"),
+    ],
+)
+def test_what_a_callback_refuses(project, capsys, name, arguments, expected):  # noqa: F811
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    best = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/psnr", "mode": "min"}}
+    for others in ([], [best]):
+        config["trainer"]["callbacks"] = [{"class_path": name, "init_args": arguments}, *others]
+        (project / "config.yaml").write_text(yaml.safe_dump(config))
+        assert fails(capsys).endswith(f"--trainer.callbacks: lightning.pytorch.callbacks.{name}: {expected}")
+
+
+def test_a_training_that_logs_no_step(project, capsys):  # noqa: F811
+    def said(*words):
+        capsys.readouterr()
+        assert run("fit", *words) == 0
+        (version,) = {*project.glob("run/lightning_logs/*")} - seen
+        seen.add(version)
+        line = "no training loss will be logged: the training ends after step"
+        return line in capsys.readouterr().err, "train/loss" in (version / "metrics.csv").read_text()
+
+    seen = set()
+    logger = ("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "run")
+    assert said(*logger) == (True, False)
+    assert said(*logger, "--trainer.log_every_n_steps", "1") == (False, True)
+    two = ("--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "2")  # steps, in epochs of one
+    assert said(*logger, *two) == (False, True)
+
+
+def test_a_trial_run_has_no_folder(project, capsys):  # noqa: F811
+    for command in ("fit", "test"):
+        assert run(command, "--trainer.fast_dev_run", "true") == 0
+        assert "no run folder: --trainer.fast_dev_run keeps no log and no checkpoint" in capsys.readouterr().err
+    assert run("predict", "--trainer.fast_dev_run", "true") == 0
+    assert "images: run/deblurred" in capsys.readouterr().err
+    assert list(project.glob("run/deblurred/**/*.png"))
 
 
 def test_blurry_images_alone(project, capsys):  # noqa: F811

@@ -17,7 +17,7 @@ from torchmetrics import Metric
 from reblurkit.core.calls import Frozen, check_two_networks
 from reblurkit.core.checks import named_as
 from reblurkit.core.numbers import check_not_negative, check_positive
-from reblurkit.errors import ArgumentError, DownloadError, ShapeError
+from reblurkit.errors import ArgumentError, DownloadError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss, gradient_penalty
 from reblurkit.losses.perceptual import MultiScalePerceptualLoss
 from reblurkit.models.composed import Composed
@@ -25,6 +25,7 @@ from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.full_size import FullSize
 from reblurkit.models.patchgan import PatchGAN
 from reblurkit.models.starting_weights import start_from
+from reblurkit.plugins.crops import check_room
 from reblurkit.plugins.schedules import OverTraining, constant_then_linear
 from reblurkit.plugins.tasks.unpaired import UnpairedTask, Versions, changes, held_fixed, mean_score, outputs_of
 
@@ -252,11 +253,7 @@ class Blur2BlurTranslator(UnpairedTask):
         border = getattr(self.known_blur, "border", 0)
         full = images[-1].shape[-1]
         borders = [math.ceil(border * image.shape[-1] / full) for image in images]
-        if 2 * border >= min(images[-1].shape[-2:]):
-            raise ShapeError(
-                f"crops of {tuple(images[-1].shape[-2:])} pixels have no inside with a known blur that reaches "
-                f"{border} pixels from every side; use larger crops or less blur"
-            )
+        check_room(images, borders, self.discriminator, self.generator)
         return [
             image[..., each : image.shape[-2] - each, each : image.shape[-1] - each]
             for each, image in zip(borders, images, strict=True)

@@ -22,7 +22,7 @@ from reblurkit.data.sampling import seeded
 from reblurkit.errors import ArgumentError, DownloadError, ShapeError
 from reblurkit.losses import LayerFeatures, MultiScalePerceptualLoss
 from reblurkit.metrics import NIQE, fit_pristine
-from reblurkit.models import EfficientNetLiteFeatures, FullSize, ReblurNet, UNet
+from reblurkit.models import EfficientNetLiteFeatures, FullSize, PatchGAN, ReblurNet, UNet
 from reblurkit.models.deblur.mimo_unet import MIMOUNet
 from reblurkit.models.kernel_wizard import KernelWizard
 from reblurkit.models.vgg import VGG_WEIGHTS
@@ -57,10 +57,10 @@ def translator(**options):
     return Blur2BlurTranslator(**{"known_blur": ShakeBlur(5, 0.5), **options})
 
 
-def batches(count=6, size=2, **extra):
+def batches(count=6, size=2, side=CROP, **extra):
     draw = torch.Generator().manual_seed(1)
     return [
-        {key: torch.rand(size, 3, CROP, CROP, generator=draw) for key in ("blurry", "sharp", *extra)}
+        {key: torch.rand(size, 3, side, side, generator=draw) for key in ("blurry", "sharp", *extra)}
         for _ in range(count)
     ]
 
@@ -383,10 +383,27 @@ def test_bad_batches(tmp_path):
         fit(translator(known_blur=BlurTransfer(wizard)), tmp_path, pairs)
     with pytest.raises(ArgumentError, match=r"must lie in \[0, 1\]"):
         fit(translator(), tmp_path, [{key: 255 * image for key, image in batches(1)[0].items()}])
-    with pytest.raises(ShapeError, match="have no inside"):
+    with pytest.raises(ShapeError, match=r"32 x 32 leaves it 0 x 0.*, without the 16 pixels at every side"):
         fit(translator(known_blur=ShakeBlur(33)), tmp_path)
     with pytest.raises(ShapeError, match="must keep the shape"):
         fit(translator(generator=nn.Conv2d(3, 3, 2, 2)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "small", "advised"), [(31, 64, 128), (31, 124, 128), (5, 64, 104), (None, 64, 96), (33, 16, 128)]
+)
+def test_the_smallest_crop_that_leaves_the_discriminator_enough(tmp_path, size, small, advised):
+    def train(crop):
+        blur = None if size is None else ShakeBlur(size, 0.5)
+        data = batches(1, 1, crop, known_blurry=1)
+        fit(translator(discriminator=PatchGAN(4), known_blur=blur), tmp_path, data)
+
+    for crop in (small, advised - 4):  # which is the next smaller that the generator takes
+        with pytest.raises(ShapeError, match=f"use a `crop` of at least {advised}"):
+            train(crop)
+    train(advised)
+    with pytest.raises(ShapeError, match="leaves it 8 x 8 at its smallest scale, 1/4, without the 15 pixels"):
+        fit(translator(discriminator=PatchGAN(4), known_blur=ShakeBlur(31)), tmp_path, batches(1, side=64))
 
 
 def test_content_by_efficientnet(tmp_path):
