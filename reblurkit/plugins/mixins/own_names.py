@@ -67,9 +67,7 @@ class OwnNames(_Module):
         except RuntimeError as error:
             parts = {name.partition(".")[0] for name in checkpoint["state_dict"]}
             also = sorted(part for part in parts if not hasattr(module, part))
-            without = (
-                f"; it also holds {' and '.join(also)}: was it made with more networks?" if also else ""
-            )
+            without = f"; it also holds {' and '.join(also)}: was it made with more networks?" if also else ""
             raise WeightsError(f"{checkpoint_path} does not fit {cls.__name__}: {misfit(error)}{without}") from error
         if broken := first_broken_weight(module):
             raise WeightsError(f"{checkpoint_path} holds NaN or infinite weights, the first in {broken}")
