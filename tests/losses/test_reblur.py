@@ -159,7 +159,7 @@ def test_wrong_input_says_what_is_wrong(images):
         criterion(network(blurry)[0], sharp, blurry)
     with pytest.raises(ArgumentError, match="divide 8-bit images by 255"):
         criterion((blurry * 255).byte(), sharp, blurry)
-    with pytest.raises(ArgumentError, match="at least 0, but is -1"):
+    with pytest.raises(ArgumentError, match="at least 0 and finite, but is -1"):
         ReblurLoss(network, reblur_net, weight=-1)
     with pytest.raises(ArgumentError, match="'pseudo', 'real', None"):
         ReblurLoss(network, reblur_net, sharpness="fake")
