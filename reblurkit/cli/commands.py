@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
-import math
-import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 from reblurkit import __version__
+from reblurkit.cli import parsing
 from reblurkit.cli.failures import list_failures, tell
-from reblurkit.cli.words import NEGATIVE_NUMBER, TRAINER_COMMANDS
-from reblurkit.core.suggestions import did_you_mean
+from reblurkit.cli.parsing import Parser
+from reblurkit.cli.words import TRAINER_COMMANDS
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.plugins.network_ways import check_ways
 
@@ -29,48 +27,13 @@ _NETWORK = ("checkpoint", "config", "model", "network", "network_args", "weights
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **{**keywords, "allow_abbrev": False})
-        self._negative_number_matcher = NEGATIVE_NUMBER
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Unknown options are named before missing ones: a required one may be among them, mistyped."""
-        for word in itertools.takewhile(lambda word: word != "--", args or ()):
-            name = word.partition("=")[0]
-            if self._subparsers is None and name.startswith("--") and name not in self._option_string_actions:
-                self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)}")
-        return super().parse_known_args(args, namespace)
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.metavar == "COMMAND" and action.choices is not None and value not in action.choices:
-            self.error(f"unknown command {value}{did_you_mean(value, action.choices)}")
-        elif action.choices is not None and value not in action.choices:
-            choices = f"{', '.join(list(action.choices)[:-1])} or {list(action.choices)[-1]}"
-            near = did_you_mean(str(value), action.choices)
-            raise argparse.ArgumentError(action, f"must be {choices}, but is {value}{near}")
-        super()._check_value(action, value)
-
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        try:
-            return super()._get_value(action, arg_string)
-        except argparse.ArgumentError as error:
-            if action.type not in (int, float):
-                raise
-            kind = "a whole number" if action.type is int else "a number"
-            raise argparse.ArgumentError(action, f"must be {kind}, but is {arg_string[:40]}") from error
-
-    def error(self, message: str) -> NoReturn:
-        raise ArgumentError(f"{message}; `{self.prog} --help` lists what there is")
-
-
 def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of a command line; sets ``run`` to what the command does.
 
     Of the commands that the words do not name it knows no more than the summaries, and those of the Trainer are handed
     to LightningCLI before it comes to parsing.
     """
-    parser = _Parser(
+    parser = Parser(
         prog="reblurkit",
         description="Deblurring by reblurring: train, test and use deblurring networks.",
         epilog="`reblurkit COMMAND --help` tells more. `--debug` anywhere shows the traceback of an error.",
@@ -88,7 +51,7 @@ def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _demo_arguments(parser: _Parser) -> None:
+def _demo_arguments(parser: Parser) -> None:
     parser.description = (
         "Deblur bundled photos with the network in the box; then fine-tune it on a blur that it does not know, with L1 "
         "and with L1 + the reblurring loss, adapt it to each photo, and write checkpoints, metrics and pictures."
@@ -97,10 +60,10 @@ def _demo_arguments(parser: _Parser) -> None:
     add("--output", metavar="DIR", help="run folder, new or empty (default: runs/demo, runs/demo-2, ...)")
     add("--steps", type=int, metavar="N", help="steps of each fine-tuning (default: 200; 12 with --quick)")
     add("--quick", action="store_true", help="few steps, one minute in all")
-    add("--seed", type=_seed, default=0, help="seed of weights, data order and blur (default: 0)")
+    add("--seed", type=parsing.seed, default=0, help="seed of weights, data order and blur (default: 0)")
 
 
-def _report_arguments(parser: _Parser) -> None:
+def _report_arguments(parser: Parser) -> None:
     parser.description = (
         "Write a page that shows one or several runs: results, curves, pictures of the validations, and in which "
         "options they differ."
@@ -109,7 +72,7 @@ def _report_arguments(parser: _Parser) -> None:
     parser.add_argument("--output", metavar="FILE", default="report.html", help="the page (default: report.html)")
 
 
-def _completion_arguments(parser: _Parser) -> None:
+def _completion_arguments(parser: Parser) -> None:
     parser.description = (
         "Print a script by which a shell completes commands, options and classes, for instance: reblurkit completion "
         "bash > ~/.local/share/bash-completion/completions/reblurkit"
@@ -117,7 +80,7 @@ def _completion_arguments(parser: _Parser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh"), help="bash or zsh")
 
 
-def _add_network(parser: _Parser) -> None:
+def _add_network(parser: Parser) -> None:
     """The ways to name a trained network, see ``load_networks``."""
     add = parser.add_argument
     add(
@@ -132,46 +95,7 @@ def _add_network(parser: _Parser) -> None:
     add("--weights", metavar="FILE", help="weights of model or class")
 
 
-def _seed(text: str) -> int:
-    if not re.fullmatch(r"\d{1,10}", text) or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 1}, but is {text[:40]}")
-    return int(text)
-
-
-def _steps(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text):
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 0, but is {text[:40]}")
-    return int(text)
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, such as 3e-6, but is {text[:40]}")
-    return rate
-
-
-def _fraction(text: str) -> float:
-    """A number, or a fraction as photographers write it: 1/50."""
-    numerator, slash, denominator = text.partition("/")
-    try:
-        return float(numerator) / (float(denominator) if slash else 1)
-    except (ValueError, ZeroDivisionError) as error:
-        raise argparse.ArgumentTypeError(
-            f"must be a number or a fraction, such as 0.02 or 1/50, but is {text[:40]}"
-        ) from error
-
-
-def _tile(text: str) -> int | str:
-    if text != "auto" and not re.fullmatch(r"-?\d+", text):
-        raise argparse.ArgumentTypeError(f"must be a number of pixels or auto, but is {text!r}")
-    return text if text == "auto" else int(text)
-
-
-def _deblur_arguments(parser: _Parser) -> None:
+def _deblur_arguments(parser: Parser) -> None:
     parser.description = (
         "Deblur images of any size, and write them as PNG files of the same name; those of a folder keep their place "
         "below it, those of a video go to a folder of its name. Without a network of yours, the one of this package."
@@ -180,12 +104,14 @@ def _deblur_arguments(parser: _Parser) -> None:
     add("inputs", nargs="+", metavar="INPUT", help="image file, folder of images, or video file")
     add("--output", metavar="DIR", required=True, help="folder for the deblurred images")
     _add_network(parser)
-    add("--adapt", type=_steps, metavar="STEPS", help="adapt to each image first; 5 in the paper (default: 0)")
-    add("--adapt-lr", type=_rate, metavar="RATE", help="(default: 3e-6, the paper's)")
+    add("--adapt", type=parsing.steps, metavar="STEPS", help="adapt to each image first; 5 in the paper (default: 0)")
+    add("--adapt-lr", type=parsing.rate, metavar="RATE", help="(default: 3e-6, the paper's)")
     purposes = "; ".join(f"{name}: {steps} steps of {rate:g}" for name, (steps, rate) in _PURPOSES.items())
     add("--adapt-for", choices=_PURPOSES, help=f"or steps and rate for a purpose ({purposes})")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
-    add("--tile", type=_tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits")
+    add(
+        "--tile", type=parsing.tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits"
+    )
     add("--compare", action="store_true", help="write a picture of before and after beside each image")
     existing = ("refuse", "skip", "overwrite")
     add("--existing", default="refuse", choices=existing, help="what to do about files that exist (default: refuse)")
@@ -194,7 +120,7 @@ def _deblur_arguments(parser: _Parser) -> None:
     add("--device", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
 
 
-def _adapt_video_arguments(parser: _Parser) -> None:
+def _adapt_video_arguments(parser: Parser) -> None:
     parser.description = (
         "Fine-tune a trained network on blurry clips, one or several together, by Reblur2Deblur's self-supervised loss "
         "beside labelled data, and write the deblurred frames."
@@ -210,8 +136,13 @@ def _adapt_video_arguments(parser: _Parser) -> None:
     add("--split", default=defaults.split, help="their split; '' where the root is not divided (default: %(default)s)")
     add("--unsupervised", action="store_true", help="without labelled data, against the paper's advice")
     add("--exposure", type=float, help="half-length of the exposure in frame intervals")
-    add("--shutter", type=_fraction, metavar="SECONDS", help="or how long the shutter is open, as 1/50, with --fps")
-    add("--fps", type=_fraction, help="frames per second, as 25 or 30000/1001")
+    add(
+        "--shutter",
+        type=parsing.fraction,
+        metavar="SECONDS",
+        help="or how long the shutter is open, as 1/50, with --fps",
+    )
+    add("--fps", type=parsing.fraction, help="frames per second, as 25 or 30000/1001")
     add("--window", type=int, help="or, for averaged frames, how many were averaged, with --stride")
     add("--stride", type=int, help="sharp frames from one averaged frame to the next")
     add("--steps", type=int, default=defaults.steps, help="(default: %(default)s, the paper's)")
@@ -227,12 +158,14 @@ def _adapt_video_arguments(parser: _Parser) -> None:
         default=defaults.batch_size,
         help="crops in a step, of either kind (default: %(default)s)",
     )
-    add("--tile", type=_tile, metavar="N", help="side of the tiles for large frames; auto: the largest that fits")
+    add(
+        "--tile", type=parsing.tile, metavar="N", help="side of the tiles for large frames; auto: the largest that fits"
+    )
     patch = ("TOP", "LEFT", "HEIGHT", "WIDTH")
     add("--saliency", type=int, nargs=4, metavar=patch, help="draw what a patch of the first clip's middle frame needs")
     add("--video", action="store_true", help="write a video beside the frames of each video file, with its sound")
     add("--workers", type=int, default=defaults.workers, help="processes that read (default: %(default)s)")
-    add("--seed", type=_seed, default=defaults.seed, help="(default: %(default)s)")
+    add("--seed", type=parsing.seed, default=defaults.seed, help="(default: %(default)s)")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -402,7 +335,7 @@ def _completion(options: argparse.Namespace) -> None:
 
 
 def _long_options(name: str) -> list[str]:
-    parser = _Parser()
+    parser = Parser()
     _COMMANDS[name].add_arguments(parser)
     return [option for option in parser._option_string_actions if option.startswith("--")]
 
@@ -411,7 +344,7 @@ class _Command(NamedTuple):
     """A command: its line in the list of commands, its arguments, and what it does, which gives the exit status."""
 
     summary: str
-    add_arguments: Callable[[_Parser], None]
+    add_arguments: Callable[[Parser], None]
     run: Callable[[argparse.Namespace], int | None]
 
 
