@@ -59,7 +59,7 @@ def _demo_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--output", metavar="DIR", help="run folder, new or empty (default: runs/demo, runs/demo-2, ...)")
     add("--steps", type=int, metavar="N", help="steps of each fine-tuning (default: 200; 12 with --quick)")
-    add("--quick", action="store_true", help="few steps, one minute in all")
+    add("--quick", action="store_true", help="few steps, one to two minutes in all")
     add("--seed", type=parsing.seed, default=0, help="seed of weights, data order and blur (default: 0)")
 
 

@@ -102,7 +102,7 @@ def run_demo(output: str | None = None, *, steps: int | None = None, quick: bool
     Args:
         output: Run folder, new or empty; default the first free of ``runs/demo``, ``runs/demo-2``, ...
         steps: Steps of each fine-tuning; the default takes three minutes in all on two CPU cores.
-        quick: Fewer steps, one minute in all.
+        quick: Fewer steps, one to two minutes in all.
         seed: Seed of data order and blur.
 
     Returns:
