@@ -22,6 +22,7 @@ import re
 import time
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -36,26 +37,41 @@ from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DeblurTask, SyntheticBlurDataModule
 
-#: M_R and what it must preserve; None: L1 alone. "folded, learned" goes on from the M_R in the box, "n = 2, learned"
-#: from that of `--reblur`, the others learn anew.
+class Variant(NamedTuple):
+    """A form of the reblurring loss."""
+
+    reblur_net: dict[str, int]
+    """Arguments of ReblurNet."""
+    sharpness: str = "pseudo"
+    """What M_R must preserve."""
+    every: int = 1
+    """Steps of which the first one reblurs."""
+    learned: bool = False
+    """Folded, M_R goes on from that of the box, else from that of `--reblur`; or it learns anew."""
+
+
+PAPERS, FOLDED = {"blocks": 2}, {"blocks": 2, "width": 48, "fold": 2}
 VARIANTS = {
     "L1": None,
-    "n = 1": ({"blocks": 1}, "pseudo"),
-    "n = 2": ({"blocks": 2}, "pseudo"),
-    "n = 2, real S": ({"blocks": 2}, "real"),
-    "n = 2, learned": ({"blocks": 2}, "pseudo"),
-    "folded": ({"blocks": 2, "width": 48, "fold": 2}, "pseudo"),
-    "folded, learned": ({"blocks": 2, "width": 48, "fold": 2}, "pseudo"),
+    "n = 1": Variant({"blocks": 1}),
+    "n = 2": Variant(PAPERS),
+    "n = 2, real S": Variant(PAPERS, "real"),
+    "n = 2, every 7th": Variant(PAPERS, every=7),
+    "folded": Variant(FOLDED),
+    "folded, every 2nd": Variant(FOLDED, every=2),
+    "n = 2, learned": Variant(PAPERS, learned=True),
+    "n = 2, learned, every 7th": Variant(PAPERS, every=7, learned=True),
+    "folded, learned": Variant(FOLDED, learned=True),
+    "folded, learned, every 2nd": Variant(FOLDED, every=2, learned=True),
     "L1, as long": None,
 }
 BASE, PAPER, LONG = "L1", "n = 2", "L1, as long"
-LEARNED, PAPER_LEARNED = "folded, learned", "n = 2, learned"
 TRAINED = (BASE, "+ L_Reblur")  # networks that were trained elsewhere
 SIZES = {
     "full": {"steps": 3000, "batch_size": 48, "crop": 192, "average": 0.999},
     "small": {"steps": 120, "batch_size": 4, "crop": 128, "average": 0.98},
 }
-SMALL = (BASE, LEARNED, PAPER_LEARNED)  # the variants that two cores get through
+SMALL = (BASE, *(name for name in VARIANTS if "learned" in name))  # what two cores get through
 LR, WARMUP = 1e-4, 0.2  # share of the steps in which M_R learns alone
 PLAN = f"""Hypothesis: with L_Reblur, NIQE falls and gradients become stronger, and PSNR loses at most 0.3 dB.
 Statistic: a photo's change from {BASE!r}, averaged over the blurs {", ".join(BLURS)};
@@ -82,6 +98,16 @@ def trained(checkpoint, arguments):
     network = start(arguments)
     load_weights(network, checkpoint, network="network")
     return network
+
+
+def reblurring_network(variant, arguments):
+    """The M_R of a variant, as it starts."""
+    if variant.learned and variant.reblur_net == FOLDED:
+        return load_pretrained().reblur_net.train()
+    reblur_net = ReblurNet(**variant.reblur_net)
+    if variant.learned:
+        load_weights(reblur_net, arguments.reblur)
+    return reblur_net
 
 
 class Clock(L.Callback):
@@ -125,14 +151,10 @@ def train(name, steps, size, arguments, until):
     checkpoint = checkpoint_of(name, arguments)
     L.seed_everything(0)
     options = {"optimizer": partial(torch.optim.Adam, lr=LR), "scheduler": _constant}
-    if VARIANTS[name] is not None:
-        shape, sharpness = VARIANTS[name]
-        learned = name in {LEARNED, PAPER_LEARNED}
-        reblur_net = load_pretrained().reblur_net.train() if name == LEARNED else ReblurNet(**shape)
-        if name == PAPER_LEARNED:
-            load_weights(reblur_net, arguments.reblur)
-        options |= {"reblur_net": reblur_net, "reblur_sharpness": sharpness}
-        options["reblur_warmup"] = 0 if learned else round(WARMUP * steps)
+    if (variant := VARIANTS[name]) is not None:
+        options |= {"reblur_net": reblurring_network(variant, arguments), "reblur_sharpness": variant.sharpness}
+        options["reblur_every"] = variant.every
+        options["reblur_warmup"] = 0 if variant.learned else round(WARMUP * steps / variant.every)
     task = DeblurTask(start(arguments), **options)
     data = SyntheticBlurDataModule(
         arguments.photos,
@@ -222,7 +244,7 @@ def main():
     parser.add_argument("--reblur", help="weights of the paper's M_R, two blocks")
     parser.add_argument("--run", type=Path, default=Path("runs/reblur_loss"))
     parser.add_argument("--minutes", type=float, default=8, help="train so long in this call (default: 8)")
-    parser.add_argument("--small", action="store_true", help=f"few steps of {' and '.join(SMALL)}")
+    parser.add_argument("--small", action="store_true", help="few steps, from an M_R that has learned")
     parser.add_argument("--measure", action="store_true", help="measure what has been trained to the end")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (default: 0)")
     parser.add_argument("--trained", nargs=2, metavar=("L1_FILE", "REBLUR_FILE"), help="weights of two U-Nets")
@@ -240,7 +262,7 @@ def main():
         size = SIZES["small" if arguments.small else "full"]
         names = SMALL if arguments.small else tuple(VARIANTS)
         if arguments.reblur is None:
-            names = tuple(name for name in names if name != PAPER_LEARNED)
+            names = tuple(name for name in names if not name.startswith("n = 2, learned"))
         if (kept := settings_of(size, arguments)) != size | {"network": arguments.network}:
             parser.error(
                 f"{arguments.run} holds a training with {kept}: go on with these settings, or take another --run"

@@ -36,7 +36,7 @@ class Module(ReblurLossMixin, AdversarialLossMixin, L.LightningModule):
         super().__init__()
         self.processes = processes
         self.network = PlainNet()
-        self.configure_reblur(ReblurNet(width=4), warmup=2)
+        self.configure_reblur(ReblurNet(width=4), warmup=2, every=2)
         self.configure_adversarial(PatchGAN(width=4, layers=1), adversarial="hinge", weight=0.1)
         self.double()
 

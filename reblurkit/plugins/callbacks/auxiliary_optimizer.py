@@ -35,18 +35,22 @@ class _Auxiliary:
     make_optimizer: OptimizerFactory
     make_scheduler: SchedulerFactory | None
     outside: bool
+    every: int
     optimizer: Optimizer | None = None
     scheduler: LRScheduler | None = None
     leader: Optimizer | None = None
     options: Options | None = None
     schedule_options: Options | None = None
     steps: int = 0
+    turns: int = 0
+    """Steps of the user's optimizer, with or without one of this network."""
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "steps": self.steps,
+            "turns": self.turns,
             "options": self.options,
             "schedule_options": self.schedule_options,
         }
@@ -87,6 +91,7 @@ class AuxiliaryOptimizer(L.Callback):
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         outside: bool = False,
+        every: int = 1,
     ) -> None:
         """Register an auxiliary network.
 
@@ -98,13 +103,15 @@ class AuxiliaryOptimizer(L.Callback):
             scheduler: Called with the optimizer when ``fit`` starts; steps with it.
             outside: The network is no part of the LightningModule, so that DDP does not average its gradients over the
                 processes; they are averaged here.
+            every: The network has its turn in the first of so many steps of the user's optimizer; its gradients of the
+                others are dropped.
 
         Raises:
             PluginError: If the name is taken.
         """
         if name in self._networks:
             raise PluginError(f"an auxiliary network named {name!r} is registered already")
-        self._networks[name] = _Auxiliary(module, beside, optimizer, scheduler, outside)
+        self._networks[name] = _Auxiliary(module, beside, optimizer, scheduler, outside, every)
 
     def __contains__(self, name: str) -> bool:
         return name in self._networks
@@ -117,6 +124,10 @@ class AuxiliaryOptimizer(L.Callback):
     def steps(self, name: str) -> int:
         """Optimizer steps that the network has taken, over all resumed runs."""
         return self._networks[name].steps
+
+    def has_turn(self, name: str) -> bool:
+        """Whether the network steps with the next step of the user's optimizer."""
+        return self._networks[name].turns % self._networks[name].every == 0
 
     def stepping_with(self, optimizer: Optimizer) -> list[tuple[str, nn.Parameter]]:
         """Names and parameters of the networks that step right before an optimizer of the user's."""
@@ -163,7 +174,7 @@ class AuxiliaryOptimizer(L.Callback):
             auxiliary.options = optimizer_options(auxiliary.optimizer)
             if auxiliary.scheduler is not None:
                 auxiliary.schedule_options = schedule_options(auxiliary.scheduler)
-            auxiliary.steps = 0
+            auxiliary.steps = auxiliary.turns = 0
             state = self._restored.pop(name, None)
             if state is not None and state["optimizer"] is not None:
                 resumed, news = resumed_optimizer(state["optimizer"], auxiliary.optimizer, state.get("options"))
@@ -175,6 +186,7 @@ class AuxiliaryOptimizer(L.Callback):
                     auxiliary.scheduler.load_state_dict(resumed)
                     self.changes += news
                 auxiliary.steps = state["steps"]
+                auxiliary.turns = state.get("turns", state["steps"])  # once every step was a turn
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop gradients that were left from before ``fit``."""
@@ -197,9 +209,13 @@ class AuxiliaryOptimizer(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Step every auxiliary network whose user's network is about to step."""
-        for auxiliary in self._networks.values():
+        for name, auxiliary in self._networks.items():
             if auxiliary.leader is optimizer:
-                self._step(auxiliary, trainer, pl_module)
+                if self.has_turn(name):
+                    self._step(auxiliary, trainer, pl_module)
+                else:
+                    auxiliary.module.zero_grad()
+                auxiliary.turns += 1
 
     def _step(self, auxiliary: _Auxiliary, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         own = auxiliary.optimizer

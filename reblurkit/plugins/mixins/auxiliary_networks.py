@@ -62,6 +62,7 @@ class AuxiliaryNetworks(OwnNames):
         network: str,
         optimizer: OptimizerFactory | None,
         scheduler: SchedulerFactory | None,
+        every: int = 1,
     ) -> None:
         """Register ``module`` as ``self.<attribute>``, to be trained beside the network at the dotted path."""
         beside = find_network(self, network)
@@ -77,6 +78,7 @@ class AuxiliaryNetworks(OwnNames):
             beside=beside,
             optimizer=optimizer or partial(torch.optim.Adam, lr=1e-4),
             scheduler=scheduler,
+            every=every,
         )
 
     def _is_fitting(self) -> bool:

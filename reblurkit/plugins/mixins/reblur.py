@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from reblurkit.core.calls import check_two_networks, find_network, preserved_rng
 from reblurkit.core.checks import FirstBatchCheck
+from reblurkit.core.numbers import check_whole
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, routed_reblur_loss
 from reblurkit.models.reblur_net import ReblurNet
@@ -27,6 +28,7 @@ class _Options:
     weight: float
     sharpness: Sharpness
     warmup: int
+    every: int
     check_range: FirstBatchCheck = field(default_factory=FirstBatchCheck)
 
 
@@ -67,6 +69,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
         weight: float = 1.0,
         sharpness: Sharpness = "pseudo",
         warmup: int = 0,
+        every: int = 1,
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
@@ -80,7 +83,9 @@ class ReblurLossMixin(AuxiliaryNetworks):
             network: Dotted path of the deblurring network in this module.
             weight: lambda of equation 6. With 0, M_R trains along and the deblurring network trains as without it.
             sharpness: What M_R must preserve (equation 3): ``"pseudo"``, ``"real"`` or ``None`` (Table 4).
-            warmup: Optimizer steps at the start of ``fit`` during which M_R trains and the weight is 0.
+            warmup: Optimizer steps of M_R at the start of ``fit`` during which the weight is 0.
+            every: Reblur in the first of so many steps alone, with so many times the weight: nearly the same training
+                for a fraction of the time (not from the paper). M_R takes as many steps fewer.
             optimizer: Called with M_R's parameters when ``fit`` starts; default Adam with learning rate 1e-4.
             scheduler: Called with that optimizer when ``fit`` starts; steps with it. Default none.
 
@@ -94,20 +99,21 @@ class ReblurLossMixin(AuxiliaryNetworks):
         check_reblur_options(weight, sharpness)
         if warmup < 0:
             raise ArgumentError(f"`warmup` must be at least 0 steps, but is {warmup}")
+        check_whole(every=every, unit=" of steps")
         deblur_net = find_network(self, network)
         if reblur_net is None:
             with preserved_rng(torch.get_default_device()):
                 reblur_net = ReblurNet(blocks=1)
         check_two_networks(deblur_net, reblur_net, "reblurring")
-        self._reblur_options = _Options(network, weight, sharpness, warmup)
-        self._add_auxiliary("reblur", reblur_net, network, optimizer, scheduler)
+        self._reblur_options = _Options(network, weight, sharpness, warmup, every)
+        self._add_auxiliary("reblur", reblur_net, network, optimizer, scheduler, every)
 
     def reblur_loss(self, deblurred: Tensor, sharp: Tensor, blurry: Tensor) -> Tensor:
         """The term to add to the training loss; call it in every training step.
 
         In ``fit`` it logs ``train/loss_reblur`` (equation 5), ``train/loss_blur`` (equation 2) and
-        ``train/loss_sharp`` (equation 3), without weights. Without a Trainer nothing is logged, ``warmup`` does not
-        count, and the reblurring network is the caller's to step.
+        ``train/loss_sharp`` (equation 3), without weights. Without a Trainer nothing is logged, ``warmup`` and
+        ``every`` do not count, and the reblurring network is the caller's to step.
 
         Args:
             deblurred: L = M_D(B), ``(B, 3, H, W)`` in [0, 1], with its graph; of a list the last, full-size image.
@@ -128,6 +134,10 @@ class ReblurLossMixin(AuxiliaryNetworks):
         options.check_range(sharp=sharp, blurry=blurry)
 
         fitting = self._is_fitting()
+        if fitting and not self._auxiliary.has_turn("reblur"):
+            # DDP waits for a gradient of every parameter; this one is 0, and dropped.
+            nothing: Tensor = 0 * sum(parameter.sum() for parameter in self.reblur.parameters())
+            return nothing
         warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup
         with explained_by_crop(sharp, self.reblur):
             terms = routed_reblur_loss(
@@ -136,7 +146,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
                 deblurred,
                 sharp,
                 blurry,
-                weight=0.0 if warming_up else options.weight,
+                weight=0.0 if warming_up else options.weight * (options.every if fitting else 1),
                 sharpness=options.sharpness,
             )
         if fitting:

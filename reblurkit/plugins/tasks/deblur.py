@@ -74,7 +74,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
             of a multi-scale network, any other loss the full-size image.
         reblur_weight: Weight of the reblurring loss; with 0 the reblurring network trains along without a say.
         reblur_sharpness: What the reblurring network must preserve: ``pseudo``, ``real`` or ``null``.
-        reblur_warmup: Steps at the start during which the weight is 0.
+        reblur_warmup: Steps of the reblurring network at the start during which the weight is 0.
+        reblur_every: Reblur in the first of so many steps alone, with so many times the weight; saves most of the time.
         extra_losses: Further losses and their weights by name, for instance ``vgg`` with weight 0.3 (Tables 5, S5).
         discriminator: A discriminator, for instance ``reblurkit.models.PatchGAN``; ``null`` trains without an
             adversarial loss (Tables 5, S6).
@@ -102,6 +103,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         reblur_weight: float = 1.0,
         reblur_sharpness: Sharpness = "pseudo",
         reblur_warmup: int = 0,
+        reblur_every: int = 1,
         extra_losses: dict[str, WeightedLoss] | None = None,
         discriminator: nn.Module | None = None,
         adversarial: AdversarialLoss | AdversarialKind = "vanilla",
@@ -125,9 +127,14 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         self._extra_weights = {name: extra.weight for name, extra in extra_losses.items()}
         recipe: dict[str, Any] = {"optimizer": self._make_optimizer, "scheduler": self._halving}
         if reblur_net is not None:
-            with named_as(sharpness="reblur_sharpness", warmup="reblur_warmup"):
+            with named_as(sharpness="reblur_sharpness", warmup="reblur_warmup", every="reblur_every"):
                 self.configure_reblur(
-                    reblur_net, weight=reblur_weight, sharpness=reblur_sharpness, warmup=reblur_warmup, **recipe
+                    reblur_net,
+                    weight=reblur_weight,
+                    sharpness=reblur_sharpness,
+                    warmup=reblur_warmup,
+                    every=reblur_every,
+                    **recipe,
                 )
         if discriminator is not None:
             self.configure_adversarial(

@@ -78,7 +78,7 @@ def one_cycle(optimizer):
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=20)
 
 
-def two_optimizer_loop(network, reblur_net, *, steps, accumulate, clip, scheduler):
+def two_optimizer_loop(network, reblur_net, *, steps, accumulate, clip, scheduler, every=1):
     """Nah et al.'s alternating optimisation as one would write it without this package."""
     d_optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     r_optimizer = torch.optim.Adam(reblur_net.parameters(), 1e-4)
@@ -87,18 +87,22 @@ def two_optimizer_loop(network, reblur_net, *, steps, accumulate, clip, schedule
     for index, batch in enumerate(batches):
         blurry, sharp = batch["blurry"], batch["sharp"]
         deblurred = network(blurry)
-        reblur_net.requires_grad_(False)
-        with torch.no_grad():
-            target = reblur_net(sharp)
-        d_loss = F.l1_loss(deblurred, sharp) + F.l1_loss(reblur_net(deblurred), target)
+        if reblurs := index // accumulate % every == 0:
+            reblur_net.requires_grad_(False)
+            with torch.no_grad():
+                target = reblur_net(sharp)
+            d_loss = F.l1_loss(deblurred, sharp) + every * F.l1_loss(reblur_net(deblurred), target)
+        else:
+            d_loss = F.l1_loss(deblurred, sharp)
         (d_loss / accumulate).backward()
-        reblur_net.requires_grad_(True)
-        with torch.no_grad():
-            pseudo_sharp = network(sharp)
-        r_loss = F.l1_loss(reblur_net(deblurred.detach()), blurry) + F.l1_loss(reblur_net(pseudo_sharp), pseudo_sharp)
-        (r_loss / accumulate).backward()
+        if reblurs:
+            reblur_net.requires_grad_(True)
+            with torch.no_grad():
+                pseudo = network(sharp)
+            r_loss = F.l1_loss(reblur_net(deblurred.detach()), blurry) + F.l1_loss(reblur_net(pseudo), pseudo)
+            (r_loss / accumulate).backward()
         if (index + 1) % accumulate == 0:
-            clip_and_step(clip, (reblur_net, r_optimizer), (network, d_optimizer))
+            clip_and_step(clip, *[(reblur_net, r_optimizer)] * reblurs, (network, d_optimizer))
             if d_scheduler:
                 d_scheduler.step()
 
@@ -120,12 +124,13 @@ def assert_bit_equal(one, other):
 
 @pytest.mark.parametrize("scheduler", [None, one_cycle])
 @pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (2, None), (1, 0.05), (2, 0.05)])
-def test_twenty_steps_equal_a_hand_written_loop_bit_for_bit(tmp_path, accumulate, clip, scheduler):
+@pytest.mark.parametrize("every", [1, 3])
+def test_twenty_steps_equal_a_hand_written_loop_bit_for_bit(tmp_path, accumulate, clip, scheduler, every):
     network, reblur_net = PlainNet(), ReblurNet(blocks=1, width=6)
     expected = copy.deepcopy((network, reblur_net))
-    two_optimizer_loop(*expected, steps=20, accumulate=accumulate, clip=clip, scheduler=scheduler)
+    two_optimizer_loop(*expected, steps=20, accumulate=accumulate, clip=clip, scheduler=scheduler, every=every)
 
-    module = Reblurred(network, reblur_net)
+    module = Reblurred(network, reblur_net, every=every)
     module.scheduler = scheduler
     run = trainer(tmp_path, max_steps=20, max_epochs=-1, accumulate_grad_batches=accumulate, gradient_clip_val=clip)
     run.fit(module, loader())
@@ -167,6 +172,14 @@ def test_warmup_trains_the_reblurring_network_only(tmp_path):
     assert not torch.equal(module.network.body[0].weight, plain.network.body[0].weight)
 
 
+def test_reblurring_every_third_step_counts_and_logs_its_own_steps(tmp_path):
+    module = Reblurred(PlainNet(), ReblurNet(width=6), every=3)
+    run = trainer(tmp_path, max_steps=8)
+    run.fit(module, loader())
+    assert (run.global_step, module._auxiliary.steps("reblur")) == (8, 3)
+    assert {"train/loss_reblur", "train/loss_blur", "train/loss_sharp"} <= run.logged_metrics.keys()
+
+
 def test_the_step_counts_are_the_users(tmp_path):
     module = Reblurred(PlainNet(), ReblurNet(width=6))
     run = trainer(tmp_path, accumulate_grad_batches=2)
@@ -192,7 +205,8 @@ def test_losses_and_learning_rate_are_logged(tmp_path):
     assert logged["lr-reblur"] == pytest.approx(1e-4)
 
 
-def test_stopped_in_mid_epoch_and_resumed_is_bit_equal(tmp_path):
+@pytest.mark.parametrize("every", [1, 3])
+def test_stopped_in_mid_epoch_and_resumed_is_bit_equal(tmp_path, every):
     def run(module, ckpt_path=None, **flags):
         trainer(tmp_path, **flags).fit(module, CountingLoader(), ckpt_path=ckpt_path, weights_only=True)
 
@@ -203,7 +217,7 @@ def test_stopped_in_mid_epoch_and_resumed_is_bit_equal(tmp_path):
                 raise RuntimeError("the machine went down")
 
     network, reblur_net = PlainNet(), ReblurNet(width=6)
-    options = {"scheduler": step_halving, "warmup": 3}
+    options = {"scheduler": step_halving, "warmup": 3 // every, "every": every}
     whole = Reblurred(*copy.deepcopy((network, reblur_net)), **options)
     run(whole)
     with pytest.raises(RuntimeError, match="went down"):
@@ -211,7 +225,7 @@ def test_stopped_in_mid_epoch_and_resumed_is_bit_equal(tmp_path):
     resumed = Reblurred(network, reblur_net, **options)
     run(resumed, ckpt_path=tmp_path / "stopped.ckpt")
     assert_bit_equal(resumed, whole)
-    assert resumed._auxiliary.steps("reblur") == 16
+    assert resumed._auxiliary.steps("reblur") == {1: 16, 3: 6}[every]
 
 
 def step_halving(optimizer):
@@ -437,6 +451,7 @@ def test_fsdp_is_refused(tmp_path):
         ({"network": ""}, PluginError, "no submodule at ''"),
         ({"weight": -1}, ArgumentError, "at least 0"),
         ({"warmup": -1}, ArgumentError, "at least 0 steps"),
+        ({"every": 0}, ArgumentError, "`every` must be a whole number of steps"),
         ({"sharpness": "no"}, ArgumentError, "must be one of"),
         ({"reblur_net": 3}, ArgumentError, "must be an nn.Module, but is int"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, ArgumentError, "write optimizer=lambda parameters: ..."),

@@ -181,6 +181,7 @@ def run_step(network, batch):
         ({"reblur_weight": -1}, "`reblur_weight` must be at least 0 and finite, but is -1"),
         ({"reblur_sharpness": "fake"}, "`reblur_sharpness` must be one of"),
         ({"reblur_warmup": -1}, "`reblur_warmup` must be at least 0 steps"),
+        ({"reblur_every": 0}, "`reblur_every` must be a whole number of steps"),
         ({"adversarial_weight": -1}, "`adversarial_weight` must be at least 0"),
         ({"adversarial": "rgan"}, "`adversarial` must be one of vanilla, hinge, lsgan, wgan, but is 'rgan'"),
         ({"optimizer": 3}, "`optimizer` must be a function that builds one, but is a int object"),
