@@ -46,6 +46,8 @@ class Variant(NamedTuple):
     """What M_R must preserve."""
     every: int = 1
     """Steps of which the first one reblurs."""
+    weight: float = 1.0
+    """lambda of equation 6."""
     learned: bool = False
     """Folded, M_R goes on from that of the box, else from that of `--reblur`; or it learns anew."""
 
@@ -63,6 +65,8 @@ VARIANTS = {
     "n = 2, learned, every 7th": Variant(PAPERS, every=7, learned=True),
     "folded, learned": Variant(FOLDED, learned=True),
     "folded, learned, every 2nd": Variant(FOLDED, every=2, learned=True),
+    "folded, learned, every 2nd, weight 1.5": Variant(FOLDED, every=2, weight=1.5, learned=True),
+    "folded, learned, every 2nd, weight 2": Variant(FOLDED, every=2, weight=2, learned=True),
     "L1, as long": None,
 }
 BASE, PAPER, LONG = "L1", "n = 2", "L1, as long"
@@ -153,7 +157,7 @@ def train(name, steps, size, arguments, until):
     options = {"optimizer": partial(torch.optim.Adam, lr=LR), "scheduler": _constant}
     if (variant := VARIANTS[name]) is not None:
         options |= {"reblur_net": reblurring_network(variant, arguments), "reblur_sharpness": variant.sharpness}
-        options["reblur_every"] = variant.every
+        options |= {"reblur_every": variant.every, "reblur_weight": variant.weight}
         options["reblur_warmup"] = 0 if variant.learned else round(WARMUP * steps / variant.every)
     task = DeblurTask(start(arguments), **options)
     data = SyntheticBlurDataModule(
