@@ -37,8 +37,8 @@ def check_motion(image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: 
         reblurkit.errors.ShapeError: `flow_next` must be (1, 2, 4, 4), channels u and v, as `image` is (1, 3, 4, 4), but is (1, 3, 4, 4)
     """  # noqa: E501
     check_image(image)
-    for name, flow in (("flow_next", flow_next), ("flow_prev", flow_prev)):
-        _check_flow(name, flow, "image", image)
+    _check_flow("flow_next", flow_next, "image", image)
+    _check_flow("flow_prev", flow_prev, "image", image)
     check_exposure(exposure)
 
 
@@ -129,7 +129,10 @@ def computing_type(*tensors: Tensor) -> torch.dtype:
         >>> computing_type(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1))
         torch.float32
     """
-    return torch.float64 if torch.float64 in [tensor.dtype for tensor in tensors] else torch.float32
+    for tensor in tensors:
+        if tensor.dtype == torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 def _check_flow(name: str, flow: Tensor, like_name: str, like: Tensor) -> None:

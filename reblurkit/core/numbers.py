@@ -50,7 +50,8 @@ def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
         reblurkit.errors.ArgumentError: `gamma` must be a finite number greater than 0, but is '2.2'
     """
     for name, value in numbers.items():
-        if not is_number(value) or not 0 < without_numpy(value) <= sys.float_info.max:
+        plain = without_numpy(value)
+        if not is_number(plain) or not 0 < plain <= sys.float_info.max:
             raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
 
 
@@ -123,7 +124,7 @@ def without_numpy(value: Any) -> Any:
         return {key: without_numpy(each) for key, each in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(without_numpy, value))
-    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value  # NumPy registers its own
+    return value.item() if hasattr(value, "item") and isinstance(value, Real) else value  # NumPy registers its own
 
 
 def shown(value: Any) -> str:

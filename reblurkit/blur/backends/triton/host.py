@@ -10,7 +10,6 @@ captured in a CUDA graph.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import struct
 from typing import Any
@@ -35,44 +34,46 @@ def forward(image: Tensor, flows: Flows, jacobian: bool) -> tuple[Tensor, Tensor
     flow_next, flow_prev, exposure, max_flow = flows
     dtype = computing_type(image, flow_next, flow_prev)
     _, channels, height, width = image.shape
-    with _on(image.device):
-        rows = _rows_of_four(image, dtype)
-        blurred = _like(image)
-        arguments: tuple[Any, ...] = (rows, flow_next.contiguous(), flow_prev.contiguous(), blurred)
-        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), height, width, channels)
-        launch(forward_kernel, (_tiles(image), 1, 1), arguments, (max_flow or 0, _wide(image)))
+    tiles, wide = _division(image.shape)
+    rows = _rows_of_four(image, dtype)
+    blurred = _like(image)
+    tensors = (rows, flow_next.contiguous(), flow_prev.contiguous(), blurred, *_table(max_flow, dtype, image.device))
+    numbers = (_bits(exposure), height, width, channels)
+    launch(forward_kernel, (tiles, 1, 1), tensors, numbers, (max_flow or 0, wide))
     return blurred, rows if jacobian else image.new_empty(0, dtype=dtype)
 
 
 def backward(grad: Tensor, image: Tensor, flows: Flows, saved: Tensor, need_image: bool, need_flow: bool) -> Gradients:
     """Gradients of the image and both flows; see :mod:`reblurkit.blur.backends`."""
     flow_next, flow_prev, exposure, max_flow = flows
-    dtype = computing_type(image, flow_next, flow_prev)
-    batch, channels, height, width = image.shape
+    dtype = saved.dtype
+    _, channels, height, width = image.shape
+    tiles, wide = _division(image.shape)
+    row = groups_of(channels) * LANES
     fixed = need_image and torch.are_deterministic_algorithms_enabled()
     # Both gradients at once share the reading of the table. For the line, and in whole numbers, that would only take
     # more registers: programs of their own, in the same launch.
     split = need_image and need_flow and (max_flow is None or fixed)
     total = rows = unit = d_image = d_next = d_prev = None
-    with _on(image.device):
-        if fixed:
-            unit = _unit(grad, flows)
-        if need_image:
-            shape = (batch, height, width, groups_of(channels) * LANES)
-            total = image.new_zeros(shape, dtype=torch.int64 if fixed else dtype)
-        if need_flow:
-            rows = saved.contiguous() if saved.numel() else _rows_of_four(image, dtype)
-            d_next, d_prev = _like(flow_next), _like(flow_prev)
-        both = flow_next.contiguous(), flow_prev.contiguous()
-        arguments: tuple[Any, ...] = (grad.contiguous(), rows, *both, total, d_next, d_prev)
-        arguments += (*_table(max_flow, dtype, image.device), _bits(exposure), unit, height, width, channels)
-        constants = (max_flow or 0, need_image, need_flow, split, fixed, _wide(image))
-        launch(backward_kernel, (_tiles(image), 1 + split, 1), arguments, constants)
-        if total is not None:
-            row = total.shape[-1]
-            planes = total if unit is None else total / unit
-            planes = planes.as_strided(image.shape, (height * width * row, 1, width * row, row))
-            d_image = planes.contiguous() if planes.dtype == image.dtype else _like(image).copy_(planes)
+    if fixed:
+        unit = _unit(grad, flows)
+    if need_image:
+        total = image.new_zeros(image.numel() // channels * row, dtype=torch.int64 if fixed else dtype)
+    if need_flow:
+        rows = saved.contiguous() if saved.numel() else _rows_of_four(image, dtype)
+        d_next, d_prev = _like(flow_next), _like(flow_prev)
+    both = flow_next.contiguous(), flow_prev.contiguous()
+    tensors = (grad.contiguous(), rows, *both, total, d_next, d_prev, *_table(max_flow, dtype, image.device), unit)
+    numbers = (_bits(exposure), height, width, channels)
+    constants = (max_flow or 0, need_image, need_flow, split, fixed, wide)
+    launch(backward_kernel, (tiles, 1 + split, 1), tensors, numbers, constants)
+    if total is not None:
+        strides = (height * width * row, 1, width * row, row)
+        if total.dtype == image.dtype:
+            d_image = torch.as_strided_copy(total, image.shape, strides)
+        else:
+            total = total if unit is None else total / unit
+            d_image = _like(image).copy_(total.as_strided(image.shape, strides))
     return d_image, d_next, d_prev
 
 
@@ -87,7 +88,7 @@ def _rows_of_four(image: Tensor, dtype: torch.dtype) -> Tensor:
     rows = image.new_empty((1, batch, height, width, groups_of(channels) * LANES), dtype=dtype)
     size = height * width
     grid = (batch * -(-size // TILE.value), 1, 1)
-    launch(layout_kernel, grid, (image, rows, size, width, channels, *image.stride()), ())
+    launch(layout_kernel, grid, (image, rows), (size, width, channels, *image.stride()), ())
     return rows
 
 
@@ -104,16 +105,12 @@ def _unit(grad: Tensor, flows: Flows) -> Tensor:
     return 2.0**61 / (grad[0, 0].numel() * largest.clamp(min=torch.finfo(torch.float64).tiny ** 0.5))
 
 
-def _tiles(image: Tensor) -> int:
-    batch, _, height, width = image.shape
-    tiles: int = batch * -(-height // TILE_HEIGHT.value) * -(-width // TILE_WIDTH.value)
-    return tiles
-
-
-def _wide(image: Tensor) -> Any:
-    """Type of offsets inside one image; those of an image in the batch are always 64 bits wide."""
-    _, channels, height, width = image.shape
-    return tl.int64 if height * width * groups_of(channels) * LANES >= 2**31 else tl.int32
+@functools.lru_cache(maxsize=32)
+def _division(shape: torch.Size) -> tuple[int, Any]:
+    """Tiles of all images, and the type of offsets inside one; those of an image in the batch are 64 bits wide."""
+    batch, channels, height, width = shape
+    tiles = batch * -(-height // TILE_HEIGHT.value) * -(-width // TILE_WIDTH.value)
+    return tiles, tl.int64 if height * width * groups_of(channels) * LANES >= 2**31 else tl.int32
 
 
 @functools.lru_cache(maxsize=32)
@@ -133,9 +130,3 @@ def _bits(exposure: float) -> int:
     """A double as a whole number: as a float it would reach the kernel in single precision."""
     bits: int = struct.unpack("<q", struct.pack("<d", exposure))[0]
     return bits
-
-
-def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the tensors'."""
-    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
-    return torch.cuda.device(device) if elsewhere else contextlib.nullcontext()

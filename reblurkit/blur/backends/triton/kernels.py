@@ -96,7 +96,7 @@ def forward_kernel(
 
 @triton.jit
 def _gradients(
-    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, unit, scale,
     height, width, channels,
     MAX_FLOW: tl.constexpr, NEED_IMAGE: tl.constexpr, NEED_FLOW: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -164,7 +164,7 @@ def _gradients(
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=OTHERS)
 def backward_kernel(
-    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale: tl.int64, unit,
+    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, unit, scale: tl.int64,
     height: tl.int32, width: tl.int32, channels: tl.int32,
     MAX_FLOW: tl.constexpr, NEED_IMAGE: tl.constexpr, NEED_FLOW: tl.constexpr, SPLIT: tl.constexpr,
     FIXED: tl.constexpr, WIDE: tl.constexpr,
@@ -176,16 +176,16 @@ def backward_kernel(
     if SPLIT:
         if tl.program_id(1) == 0:
             _gradients(
-                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, unit, scale,
                 height, width, channels, MAX_FLOW, True, False, FIXED, WIDE,
             )  # fmt: skip
         else:
             _gradients(
-                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, unit, scale,
                 height, width, channels, MAX_FLOW, False, True, FIXED, WIDE,
             )  # fmt: skip
     else:
         _gradients(
-            grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+            grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, unit, scale,
             height, width, channels, MAX_FLOW, NEED_IMAGE, NEED_FLOW, FIXED, WIDE,
         )  # fmt: skip
