@@ -129,10 +129,7 @@ def computing_type(*tensors: Tensor) -> torch.dtype:
         >>> computing_type(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1))
         torch.float32
     """
-    for tensor in tensors:
-        if tensor.dtype == torch.float64:
-            return torch.float64
-    return torch.float32
+    return torch.float64 if torch.float64 in [tensor.dtype for tensor in tensors] else torch.float32
 
 
 def _check_flow(name: str, flow: Tensor, like_name: str, like: Tensor) -> None:

@@ -59,8 +59,6 @@ def check_images(**images: Tensor) -> None:
             raise ArgumentError(
                 f"`{name}` must hold floating point values in [0, 1], but is {image.dtype}; divide 8-bit images by 255"
             )
-        if image is first:
-            continue
         if image.shape != first.shape:
             raise ShapeError(
                 f"`{first_name}` and `{name}` must have the same shape, but are {tuple(first.shape)} and "

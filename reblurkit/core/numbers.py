@@ -50,8 +50,7 @@ def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
         reblurkit.errors.ArgumentError: `gamma` must be a finite number greater than 0, but is '2.2'
     """
     for name, value in numbers.items():
-        plain = without_numpy(value)
-        if not is_number(plain) or not 0 < plain <= sys.float_info.max:
+        if not is_number(value) or not 0 < without_numpy(value) <= sys.float_info.max:
             raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
 
 
