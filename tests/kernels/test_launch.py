@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from typing import ClassVar
@@ -90,3 +91,35 @@ def test_types_sizes_and_needs_have_kernels_of_their_own(model, recorder):
             if "height" in known:
                 assert known["height"] == size[0]
                 assert grid[0] == -(-size[0] // 8)  # rows of tiles; one column
+
+
+def test_every_launch_happens_on_the_device_of_its_tensors(monkeypatch):
+    from reblurkit.blur.backends.triton import launch
+
+    current, seen = [0], []
+
+    @contextlib.contextmanager
+    def device(index):
+        current.append(index)
+        yield
+        current.pop()
+
+    class Kernel:
+        """A kernel that compiles to itself."""
+
+        def __getitem__(self, grid):
+            def run(*arguments, **options):
+                seen.append((current[-1], grid, arguments))
+                return self
+
+            return run
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(launch, "_compiled", {})
+    for index in (0, 1):
+        launcher = launch.Launcher(Kernel(), torch.device("cuda", index), (5, 1, 1), (7,), (True,))
+        for number in range(3):
+            launcher(number)
+    assert seen == [(index, (5, 1, 1), (number, 7, True)) for index in (0, 1) for number in range(3)]
+    assert current == [0]
