@@ -1,11 +1,12 @@
 """The GPU backend: launches the Triton kernels.
 
-At training sizes a call costs as long as the host takes to launch it: few launches, few arguments, few tensors. The
-forward pass keeps the image's rows of four where the backward pass will read them; the flows' gradient is computed
-anew, which costs a GPU no more than reading it back. The image gradient is added up by atomics, whose order varies from
-run to run. With ``torch.use_deterministic_algorithms(True)`` it is added up in whole 64-bit numbers, where order does
-not matter. Nothing waits for the device, and no tensor is made on the host once table and device have met: calls can be
-captured in a CUDA graph.
+At training sizes a call costs as long as the host takes to launch it: few launches, few arguments, few tensors,
+and what sizes and types decide is worked out once and kept as a plan. The forward pass keeps the image's rows of four
+where the backward pass will read them; the flows' gradient is computed anew, which costs a GPU no more than reading it
+back. The image gradient is added up by atomics, whose order varies from run to run. With
+``torch.use_deterministic_algorithms(True)`` it is added up in whole 64-bit numbers, where order does not matter.
+Nothing waits for the device, and no tensor is made on the host once table and device have met: calls can be captured in
+a CUDA graph.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class _Backward(NamedTuple):
     gradients: Launcher
 
 
-# Looked up in every call: all that a call would otherwise work out anew. `types` are those of tensors of the user's.
+# `types` are those of the tensors that the user makes, `dtype` is the one computed in. They tell launchers apart.
 @functools.lru_cache(maxsize=64)
 def _forward_plan(
     shape: torch.Size, device: torch.device, dtype: torch.dtype, types: tuple[torch.dtype, ...], max_flow: int | None
