@@ -1,9 +1,9 @@
 """The GPU backend: launches the Triton kernels.
 
-At training sizes a call costs as long as the host takes to launch it: few launches, few arguments, few tensors,
-and what sizes and types decide is worked out once and kept as a plan. The forward pass keeps the image's rows of four
-where the backward pass will read them; the flows' gradient is computed anew, which costs a GPU no more than reading it
-back. The image gradient is added up by atomics, whose order varies from run to run. With
+At training sizes a call costs as long as the host takes to launch it: few launches, few arguments, few tensors, and
+what sizes and types decide is worked out once and kept as a plan. The forward pass keeps the image's rows of four where
+the backward pass will read them; the flows' gradient is computed anew, which costs a GPU no more than reading it back.
+The image gradient is added up by atomics, whose order varies from run to run. With
 ``torch.use_deterministic_algorithms(True)`` it is added up in whole 64-bit numbers, where order does not matter.
 Nothing waits for the device, and no tensor is made on the host once table and device have met: calls can be captured in
 a CUDA graph.
