@@ -37,8 +37,8 @@ def check_motion(image: Tensor, flow_next: Tensor, flow_prev: Tensor, exposure: 
         reblurkit.errors.ShapeError: `flow_next` must be (1, 2, 4, 4), channels u and v, as `image` is (1, 3, 4, 4), but is (1, 3, 4, 4)
     """  # noqa: E501
     check_image(image)
-    for name, flow in (("flow_next", flow_next), ("flow_prev", flow_prev)):
-        _check_flow(name, flow, "image", image)
+    _check_flow("flow_next", flow_next, "image", image)
+    _check_flow("flow_prev", flow_prev, "image", image)
     check_exposure(exposure)
 
 

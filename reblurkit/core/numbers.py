@@ -123,7 +123,8 @@ def without_numpy(value: Any) -> Any:
         return {key: without_numpy(each) for key, each in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(without_numpy, value))
-    return value.item() if isinstance(value, Real) and hasattr(value, "item") else value  # NumPy registers its own
+    item = getattr(value, "item", None)
+    return item() if item is not None and isinstance(value, Real) else value  # NumPy registers its own
 
 
 def shown(value: Any) -> str:

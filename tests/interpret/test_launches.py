@@ -38,18 +38,19 @@ class Operators(TorchDispatchMode):
 @pytest.mark.parametrize("deterministic", [False, True], ids=["atomic", "deterministic"])
 def test_no_tensor_comes_from_the_host_and_none_is_waited_for(model, deterministic, monkeypatch):
     from reblurkit.blur.backends.triton import host
+    from reblurkit.blur.backends.triton.launch import Launcher
 
     launches = []
 
-    def launch(kernel, *_):
-        launches.append(kernel.fn.__name__)
+    def launch(launcher, *_):
+        launches.append(launcher.kernel.fn.__name__)
 
     inputs, grad = problem(1, 3, 6, 7, 3.0, dtype=torch.float32)
     image, flow_next, flow_prev = (value.detach() for value in inputs)
     max_flow = 16 if model == "table" else None
     host._table(max_flow, torch.float32, image.device)  # once for a device
     flows = Flows(flow_next, flow_prev, 0.7, max_flow)
-    monkeypatch.setattr(host, "launch", launch)
+    monkeypatch.setattr(Launcher, "__call__", launch)
     torch.use_deterministic_algorithms(deterministic)
     try:
         with Operators() as forward:

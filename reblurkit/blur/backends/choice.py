@@ -41,7 +41,7 @@ class Backend(Protocol):
         keeps_jacobian: Whether it keeps the output's derivative by the flows for their gradient,
             ``(2, B, H, W, C, 2)`` for (next, prev) and (u, v); else it keeps the image in rows of four channels.
         forward: ``(image, flows, jacobian) -> (blurred, saved)``: ``saved`` is what it keeps, if ``jacobian`` announces
-            a gradient of the flows, else empty.
+            a gradient of the flows, else empty; its type is the one computed in.
         backward: ``(grad, image, flows, saved, need_image, need_flow) -> (grad_image, grad_next, grad_prev)``.
     """
 

@@ -35,8 +35,9 @@ OTHERS = ["image", "flow_next", "flow_prev", "blurred", "grad", "d_next", "d_pre
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=OTHERS)
 def layout_kernel(
-    image, rows, size: tl.int64, width: tl.int32, channels: tl.int32,
+    image, rows,
     batch_stride: tl.int64, channel_stride: tl.int64, row_stride: tl.int64, column_stride: tl.int64,
+    size: tl.int64, width: tl.int32, channels: tl.int32,
 ):  # fmt: skip
     """Images ``(B, C, H, W)`` of ``size`` pixels, of any strides, as rows of four channels; missing channels are 0."""
     groups = tl.cdiv(channels, 4)
@@ -56,7 +57,7 @@ def layout_kernel(
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=OTHERS)
 def forward_kernel(
-    rows, flow_next, flow_prev, blurred, cells, coefficients, scale: tl.int64,
+    rows, flow_next, flow_prev, blurred, scale: tl.int64, cells, coefficients,
     height: tl.int32, width: tl.int32, channels: tl.int32,
     MAX_FLOW: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -96,7 +97,7 @@ def forward_kernel(
 
 @triton.jit
 def _gradients(
-    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, unit, scale, cells, coefficients,
     height, width, channels,
     MAX_FLOW: tl.constexpr, NEED_IMAGE: tl.constexpr, NEED_FLOW: tl.constexpr, FIXED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -164,7 +165,7 @@ def _gradients(
 
 @triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=OTHERS)
 def backward_kernel(
-    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale: tl.int64, unit,
+    grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, unit, scale: tl.int64, cells, coefficients,
     height: tl.int32, width: tl.int32, channels: tl.int32,
     MAX_FLOW: tl.constexpr, NEED_IMAGE: tl.constexpr, NEED_FLOW: tl.constexpr, SPLIT: tl.constexpr,
     FIXED: tl.constexpr, WIDE: tl.constexpr,
@@ -176,16 +177,16 @@ def backward_kernel(
     if SPLIT:
         if tl.program_id(1) == 0:
             _gradients(
-                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, unit, scale, cells, coefficients,
                 height, width, channels, MAX_FLOW, True, False, FIXED, WIDE,
             )  # fmt: skip
         else:
             _gradients(
-                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+                grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, unit, scale, cells, coefficients,
                 height, width, channels, MAX_FLOW, False, True, FIXED, WIDE,
             )  # fmt: skip
     else:
         _gradients(
-            grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, cells, coefficients, scale, unit,
+            grad, rows, flow_next, flow_prev, d_image, d_next, d_prev, unit, scale, cells, coefficients,
             height, width, channels, MAX_FLOW, NEED_IMAGE, NEED_FLOW, FIXED, WIDE,
         )  # fmt: skip
