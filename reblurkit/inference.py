@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reblurkit.adaptation.batch import adapt_call, chosen_parameters
 from reblurkit.adaptation.options import AdaptOptions
+from reblurkit.adaptation.own_blur import adapt_to_blur
 from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.core.memory import free_memory, is_out_of_memory, peak_memory
@@ -39,6 +40,21 @@ class AdaptationChange(NamedTuple):
     deblurred: float
 
 
+class BlurAdaptationChange(NamedTuple):
+    """What adaptation to its own blur did to an image.
+
+    The mean distance of the reblurred image from the photo ``before`` the first step and ``after`` the last, in [0, 1];
+    the mean ``change`` of the image's values in grey levels of 255; the ``agreement`` of the photo's quarters on its
+    blur, in [0, 1]; and whether it was enough, so that the network ``adapted``.
+    """
+
+    before: float
+    after: float
+    change: float
+    agreement: float
+    adapted: bool
+
+
 class Deblurrer:
     """A trained deblurring network, with what reblurring can do for it when it is used.
 
@@ -51,6 +67,8 @@ class Deblurrer:
             (2021), see :func:`reblurkit.adaptation.adapt`; behind a translator, ``network`` adapts to the translated
             image.
         lr: Learning rate of the adaptation.
+        to_blur: Adapt to each photo's own blur instead, by :func:`reblurkit.adaptation.adapt_to_blur`, which needs no
+            reblurring network; ``steps`` and ``lr`` are its.
         tile: Side of the tiles in which images are processed, and gradients taken, see
             :class:`reblurkit.models.FullSize`; None: whole; ``"auto"``: whole, or the largest tiles that memory holds.
         device: Where to compute; default a GPU where there is one.
@@ -78,6 +96,7 @@ class Deblurrer:
         reblur_net: nn.Module | None = None,
         steps: int = 0,
         lr: float = AdaptOptions.lr,
+        to_blur: bool = False,
         tile: int | Literal["auto"] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -88,8 +107,9 @@ class Deblurrer:
         self.network = network
         self.frames = stack_length(network)
         self.not_adapted = 0
-        self.changes: list[AdaptationChange] = []
-        if steps and reblur_net is None:
+        self.changes: list[AdaptationChange | BlurAdaptationChange] = []
+        self._to_blur = to_blur
+        if steps and reblur_net is None and not to_blur:
             raise ArgumentError("adaptation needs the reblurring network that was trained with the network")
         if steps and self.frames > 1:
             raise ArgumentError(
@@ -132,13 +152,15 @@ class Deblurrer:
             )
         self._check_range(blurry=blurry)
 
-    def _deblurred(self, blurry: Tensor) -> Tensor:
+    def _deblurred(self, blurry: Tensor, adapts: bool = True) -> Tensor:
+        adapts = adapts and self.options.steps > 0
         with torch.inference_mode():
             image = blurry.to(self.device)
             if self._translator is not None:
                 image = self._translator(image.flatten(0, -4)).clamp(0, 1).view_as(image)
-            plain: Tensor | None = None if self.options.steps else self._deblur(image)
-        deblurred = self._adapt(image) if plain is None else plain
+            plain: Tensor | None = None if adapts else self._deblur(image)
+        adapt = self._adapt_to_blur if self._to_blur else self._adapt
+        deblurred = adapt(image) if plain is None else plain
         expected = (len(image), 3, *image.shape[-2:])
         if deblurred.shape != expected:
             raise ShapeError(f"the network must make images of shape {expected}, but made {tuple(deblurred.shape)}")
@@ -159,6 +181,14 @@ class Deblurrer:
         rows = zip(*(column.tolist() for column in columns), strict=True)
         self.changes += [AdaptationChange(*row) for row in rows]
         return adapted
+
+    def _adapt_to_blur(self, image: Tensor) -> Tensor:
+        steps, lr, tile = self.options.steps, self.options.lr, self.options.tile
+        adapted = adapt_to_blur(self.network, image, steps=steps, lr=lr, tile=tile)
+        levels = 255 * _distances(adapted.image, adapted.plain)
+        columns = (*adapted.losses.T, levels, adapted.agreement, adapted.adapted)
+        self.changes += [BlurAdaptationChange(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+        return adapted.image
 
     def _in_largest_tiles(self, blurry: Tensor) -> Tensor:
         for tile in self._tiles(blurry):
@@ -200,7 +230,7 @@ class Deblurrer:
         self._use_tile(None)
         try:
             with peak_memory(self.device) as peak:
-                self._deblurred(probe)
+                self._deblurred(probe, adapts=not self._to_blur)  # to a blur it takes crops, whatever the tiles
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

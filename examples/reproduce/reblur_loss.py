@@ -37,6 +37,7 @@ from reblurkit.models.weights import read_lightning_checkpoint
 from reblurkit.pictures import comparison_grid
 from reblurkit.plugins import DeblurTask, SyntheticBlurDataModule
 
+
 class Variant(NamedTuple):
     """A form of the reblurring loss."""
 

@@ -4,10 +4,12 @@ from reblurkit.blur.averaging import average_frames
 from reblurkit.blur.defocus import DefocusBlur
 from reblurkit.blur.exposure import exposure_from
 from reblurkit.blur.kernel_blur import FlowKernelBlur, flow_kernel_blur
+from reblurkit.blur.kernel_estimate import estimate_blur_kernel, kernel_similarity
 from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
 from reblurkit.blur.mask import flow_kernel_mask
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.noise import CameraNoise
+from reblurkit.blur.photo_blur import PhotoBlur
 from reblurkit.blur.random_blur import DrawnBlur, RandomBlur
 from reblurkit.blur.realistic import RealisticBlur
 from reblurkit.blur.shake import ShakeBlur
@@ -25,15 +27,18 @@ __all__ = [
     "FlowLineBlur",
     "FlowWarpBlur",
     "MotionBlur",
+    "PhotoBlur",
     "RandomBlur",
     "RealisticBlur",
     "ShakeBlur",
     "ShuffledDegradation",
     "average_frames",
+    "estimate_blur_kernel",
     "exposure_from",
     "flow_kernel_blur",
     "flow_kernel_mask",
     "flow_line_blur",
     "flow_warp_blur",
+    "kernel_similarity",
     "kernel_table",
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Steps and learning rate: the paper's, and what docs/results/adaptation_unet.md chose for at most 1 dB of PSNR.
 _PURPOSES = {"fidelity": (5, 3e-6), "sharpness": (3, 3e-5)}
+_TO_BLUR = (20, 1e-4)  # what adapt_to_blur does by itself
 _NETWORK = ("checkpoint", "config", "model", "network", "network_args", "weights")
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
 
@@ -108,6 +109,7 @@ def _deblur_arguments(parser: Parser) -> None:
     add("--adapt-lr", type=parsing.rate, metavar="RATE", help="(default: 3e-6, the paper's)")
     purposes = "; ".join(f"{name}: {steps} steps of {rate:g}" for name, (steps, rate) in _PURPOSES.items())
     add("--adapt-for", choices=_PURPOSES, help=f"or steps and rate for a purpose ({purposes})")
+    add("--adapt-to-blur", action="store_true", help="adapt to each photo's own blur (20 steps of 1e-4)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
     add(
         "--tile", type=parsing.tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits"
@@ -183,20 +185,22 @@ def _deblur(options: argparse.Namespace) -> int:
     from reblurkit.plugins.trained_network import load_translator
 
     network, reblur_net = _load_networks(options)
-    if steps > 0 and reblur_net is None:
+    needs_reblurring = steps > 0 and not options.adapt_to_blur
+    if needs_reblurring and reblur_net is None:
         raise ArgumentError(
             "--adapt needs a --checkpoint that holds a reblurring network too: of DeblurTask with a reblur_net, or of "
             "ReblurTask, which trains one beside a network that is trained already; or --network and as --weights the "
             "checkpoint of a module with ReblurLossMixin and a ReblurNet"
         )
-    if steps > 0:
+    if needs_reblurring:
         _tell_of_reblurring(options.checkpoint or options.weights)
     deblurrer = Deblurrer(
         network,
         translator=None if options.translator is None else load_translator(options.translator),
-        reblur_net=reblur_net if steps else None,
+        reblur_net=reblur_net if needs_reblurring else None,
         steps=steps,
         lr=rate,
+        to_blur=options.adapt_to_blur,
         tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,
     )
@@ -227,7 +231,7 @@ def _deblur(options: argparse.Namespace) -> int:
 
 def _tell_of_reblurring(file: str | None) -> None:
     """Say what a checkpoint knows of its reblurring network."""
-    from reblurkit.cli.deblur import reblurring_line
+    from reblurkit.cli.adaptation_lines import reblurring_line
     from reblurkit.plugins.trained_network import checkpoint_metrics
 
     with contextlib.suppress(WeightsError):  # weights alone, which know nothing
@@ -237,8 +241,12 @@ def _tell_of_reblurring(file: str | None) -> None:
 
 def _adaptation(options: argparse.Namespace) -> tuple[int, float]:
     """Steps and learning rate."""
+    if options.adapt_for is not None and options.adapt_to_blur:
+        raise ArgumentError("--adapt-for is a way to adapt, and --adapt-to-blur another: leave one of them out")
     if options.adapt_for is None:
-        return options.adapt or 0, _PURPOSES["fidelity"][1] if options.adapt_lr is None else options.adapt_lr
+        usual_steps, usual_rate = _TO_BLUR if options.adapt_to_blur else (0, _PURPOSES["fidelity"][1])
+        steps = usual_steps if options.adapt is None else options.adapt
+        return steps, usual_rate if options.adapt_lr is None else options.adapt_lr
     if options.adapt is not None or options.adapt_lr is not None:
         raise ArgumentError(
             "--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr, or --adapt-for"

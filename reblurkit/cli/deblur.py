@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
-from reblurkit.cli.metric_names import short_number
+from reblurkit.cli.adaptation_lines import adaptation_line
 from reblurkit.core.file_locks import claimed
 from reblurkit.core.memory import is_out_of_memory
 from reblurkit.core.special_files import special_kind
@@ -28,17 +27,11 @@ from reblurkit.data.unread import unread_files, unread_line
 from reblurkit.data.video_reading import VIDEO_SUFFIXES, VideoFile
 from reblurkit.data.video_writing import video_suffix, write_video
 from reblurkit.errors import ArgumentError, DatasetNotFoundError, ImageFileError, ReblurkitError
-from reblurkit.inference import AdaptationChange, Deblurrer
+from reblurkit.inference import Deblurrer
 from reblurkit.pictures.files import save_picture
 from reblurkit.pictures.grid import comparison_grid
 
 Existing = Literal["refuse", "skip", "overwrite"]
-# A reblurring network that was trained brings back a part of the blur that the network has removed. Seen were
-# self-reblur losses of up to 0.026, and 0.95 times what the network changes; of one after 200 steps 0.07, and 4 times.
-_POOR, _POOR_HERE, _POOR_SHARE = 0.1, 0.03, 2.0
-_SPOILS = 25.0  # dB of preserved_psnr: sharp images are not left as they are; trained networks have 30 to 40
-_RISEN = 10.0  # a step may raise it and still help, but not so much
-_UNSEEN = 0.1  # mean change in grey levels of 255; rounding to 8 bits alone changes as much
 
 
 class Outcome(NamedTuple):
@@ -171,52 +164,6 @@ def _write_comparison(blurry: Tensor, deblurred: Tensor, target: Path) -> None:
 def _frame_name(source: _Source, index: int) -> str:
     name = " ".join(str(source.origin).split())
     return name if len(source.targets) == 1 else f"{name}, {source.targets[index].stem}"
-
-
-def adaptation_line(change: AdaptationChange) -> str:
-    """What adaptation did to an image, and what is wrong with it."""
-    line = (
-        f"self-reblur loss {change.before:.5f} before, {change.after:.5f} after adaptation; "
-        f"mean change {change.change:.2f} grey levels"
-    )
-    if not math.isfinite(change.after):
-        return f"{line}; the image is not adapted: steps of a smaller --adapt-lr may be (default: 3e-6)"
-    if change.before > _POOR or change.before > max(_POOR_HERE, _POOR_SHARE * change.deblurred):
-        return f"{line}; the reblurring network makes another image of it, as one does that has learned too little"
-    if change.after > _RISEN * change.before:
-        return f"{line}; the loss rose instead of falling: take a smaller --adapt-lr (default: 3e-6)"
-    if change.change < _UNSEEN:
-        return f"{line}, which nobody sees: more steps or a larger rate change more"
-    return line
-
-
-def reblurring_line(metrics: Mapping[str, float]) -> str | None:
-    """What is known of a reblurring network from the validation in its training; None if nothing is.
-
-    Args:
-        metrics: Of its checkpoint, see :func:`reblurkit.plugins.checkpoint_metrics`.
-
-    Example:
-        >>> reblurring_line({"reblur_psnr": 33.4, "reblur_psnr_deblurred": 29.37, "preserved_psnr": 39.2})
-        'the reblurring network in its validation: reblur_psnr 33.40 dB (29.37 without it), preserved_psnr 39.20 dB'
-        >>> reblurring_line({"preserved_psnr": 18.3})
-        '...: preserved_psnr 18.30 dB; it is poor, as it changes sharp images: adapted images may be worse than others'
-    """
-    reblurred, without = metrics.get("reblur_psnr"), metrics.get("reblur_psnr_deblurred")
-    preserved = metrics.get("preserved_psnr")
-    found, poor = [], []
-    if reblurred is not None and without is not None:
-        found.append(f"reblur_psnr {short_number(reblurred)} dB ({short_number(without)} without it)")
-        if reblurred <= without:
-            poor.append("brings back no blur")
-    if preserved is not None:
-        found.append(f"preserved_psnr {short_number(preserved)} dB")
-        if preserved < _SPOILS:
-            poor.append("changes sharp images")
-    if not found:
-        return None
-    warning = f"; it is poor, as it {' and '.join(poor)}: adapted images may be worse than others" if poor else ""
-    return f"the reblurring network in its validation: {', '.join(found)}{warning}"
 
 
 class _Failure(NamedTuple):

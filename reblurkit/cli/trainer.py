@@ -17,8 +17,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from reblurkit.blur import BlurTransfer
+from reblurkit.cli.adaptation_lines import reblurring_line
 from reblurkit.cli.class_help import class_help
-from reblurkit.cli.deblur import reblurring_line
 from reblurkit.cli.ending import interrupts_of_lightning, leave_sigterm_to_lightning
 from reblurkit.cli.log_interval import LogInterval
 from reblurkit.cli.messages import hide_advice, say

@@ -21,7 +21,8 @@ import reblurkit.inference
 from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import adapt
 from reblurkit.cli import main
-from reblurkit.cli.deblur import adaptation_line, deblur_files
+from reblurkit.cli.adaptation_lines import adaptation_line
+from reblurkit.cli.deblur import deblur_files
 from reblurkit.core.file_locks import claimed
 from reblurkit.data import read_image, write_image
 from reblurkit.data.images import ImageKind, image_kind

@@ -136,8 +136,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
         fitting = self._is_fitting()
         if fitting and not self._auxiliary.has_turn("reblur"):
             # DDP waits for a gradient of every parameter; this one is 0, and dropped.
-            nothing: Tensor = 0 * sum(parameter.sum() for parameter in self.reblur.parameters())
-            return nothing
+            return 0 * torch.stack([parameter.sum() for parameter in self.reblur.parameters()]).sum()
         warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup
         with explained_by_crop(sharp, self.reblur):
             terms = routed_reblur_loss(

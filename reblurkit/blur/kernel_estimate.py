@@ -1,0 +1,224 @@
+"""The blur kernel of a photo, from the photo and what a deblurring network makes of it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from kornia.filters import bilateral_blur
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from reblurkit.blur.light import to_light
+from reblurkit.core.checks import check_images
+from reblurkit.errors import ArgumentError, ShapeError
+
+_SHOCKS = (2, 2, 1, 1)  # steps of the shock filter, in each iteration
+_EDGES, _MORE_EDGES = 0.1, 0.9  # share of the pixels that are edges at first; divided by the second in every iteration
+_RIDGE = 1e-3  # beta of the kernel, in units of the edges' energy
+_SMOOTHNESS = 0.1  # alpha of the image
+_LEAST = 1 / 20  # of the kernel's largest value
+_ISLAND = 0.1  # of the largest connected part's mass
+_TAPER = 16  # pixels over which differences fade out at the border
+
+
+def estimate_blur_kernel(blurry: Tensor, deblurred: Tensor, size: int = 31) -> Tensor:
+    """The kernel of a photo's blur, without the sharp photo.
+
+    Cho and Lee, *Fast Motion Deblurring* (SIGGRAPH Asia 2009): predict the sharp image's edges, by a bilateral filter,
+    a shock filter and a threshold on differences; find the kernel that makes them into those of the
+    blurry photo, the k that minimises (equation 9)::
+
+        sum over d of |k * edges_d - d(B)|^2 + beta |k|^2
+
+    deconvolve the photo with it, with a Gaussian prior on differences; and again. The network's image is
+    still blurry, and the kernel between it and the photo says little; its predicted edges are sharp.
+
+    Different from them: a network's image is the start instead of a pyramid of scales; in linear light, where light
+    adds up; the kernel's minimum in closed form; parts of it that hang together with nothing are removed by their
+    mass, and its centre of mass is moved to its middle, so that deblurring does not move the photo.
+
+    Args:
+        blurry: Photos B, ``(B, 3, H, W)``, sRGB in [0, 1]; both sides at least four times ``size``.
+        deblurred: What a network made of them, the same shape.
+        size: Side of the kernel in pixels, odd, at least 3. Larger than the blur does not harm.
+
+    Returns:
+        float64, nonnegative, of sum 1: ``(B, size, size)``, for a correlation as in :class:`ShakeBlur`. NaN where there
+        are no edges.
+
+    Raises:
+        ArgumentError: If ``size`` is not odd and at least 3, or the images are no floating point images.
+        ShapeError: If the images differ in shape, have not three channels, or are too small.
+
+    Example:
+        >>> blurry = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> estimate_blur_kernel(blurry, blurry, size=9).shape
+        torch.Size([1, 9, 9])
+    """
+    check_images(blurry=blurry, deblurred=deblurred)
+    if size < 3 or size % 2 == 0:
+        raise ArgumentError(f"`size` of a kernel must be an odd number of pixels, at least 3, but is {size}")
+    if blurry.shape[1] != 3 or min(blurry.shape[-2:]) < 4 * size:
+        raise ShapeError(
+            f"a kernel of {size} pixels needs RGB images of at least {4 * size} pixels a side, but came "
+            f"{tuple(blurry.shape)}; choose a smaller `size`"
+        )
+    light, latent = (to_light(image.detach().clamp(0, 1)).double().mean(1) for image in (blurry, deblurred))
+    return torch.stack([_estimate(light[[i], None], latent[[i], None], size) for i in range(len(light))])
+
+
+def kernel_similarity(one: Tensor, other: Tensor) -> Tensor:
+    """How alike two kernels are, wherever they lie: the largest value of their normalised correlation.
+
+    1 for the same kernel, also shifted. Hu and Yang, *Good Regions to Deblur* (ECCV 2012).
+
+    Args:
+        one: ``(..., H, W)``.
+        other: The same shape.
+
+    Returns:
+        ``(...)`` in [0, 1] for nonnegative kernels.
+
+    Raises:
+        ShapeError: If the sizes differ.
+
+    Example:
+        >>> dot = torch.zeros(5, 5)
+        >>> dot[1, 2] = 1
+        >>> float(kernel_similarity(dot, dot.roll(2, 0)))
+        1.0
+    """
+    if one.shape[-2:] != other.shape[-2:] or one.ndim < 2:
+        raise ShapeError(f"kernels must have the same size, but came {tuple(one.shape)} and {tuple(other.shape)}")
+    size = tuple(2 * side for side in one.shape[-2:])
+    spectrum = torch.fft.rfft2(one, s=size).conj() * torch.fft.rfft2(other, s=size)
+    norms = one.flatten(-2).norm(dim=-1) * other.flatten(-2).norm(dim=-1)
+    similarity: Tensor = torch.fft.irfft2(spectrum, s=size).amax((-2, -1)) / norms
+    return similarity.clamp(max=1)
+
+
+def _estimate(blurry: Tensor, deblurred: Tensor, size: int) -> Tensor:
+    """The kernel of one image, both ``(1, 1, H, W)`` light."""
+    fading = _fading(blurry, _TAPER)
+    wanted = _differences(blurry) * fading
+    latent, share = deblurred, _EDGES
+    kernel = torch.empty(0)
+    for shocks in _SHOCKS:
+        kernel = _centred(_cleaned(_solved(_edges(latent, share, shocks) * fading, wanted, size)))
+        latent = _deconvolved(blurry, kernel)
+        share = share / _MORE_EDGES
+    return kernel.flip(0, 1)  # a correlation
+
+
+def _differences(image: Tensor) -> Tensor:
+    """To the right and lower neighbour, ``(2, H, W)``; the image goes on at the other side."""
+    image = image[0, 0]
+    return torch.stack([image.roll(-1, -1) - image, image.roll(-1, -2) - image])
+
+
+def _fading(image: Tensor, border: int) -> Tensor:
+    """1, fading to 0 at an image's border, ``(H, W)``."""
+
+    def one(length: int) -> Tensor:
+        distance = torch.arange(length, dtype=torch.float64) + 0.5
+        ramp = 0.5 - 0.5 * torch.cos(math.pi * (distance / border).clamp(max=1))
+        return ramp * ramp.flip(0)
+
+    height, width = image.shape[-2:]
+    return (one(height)[:, None] * one(width)).to(image)
+
+
+def _edges(image: Tensor, share: float, shocks: int) -> Tensor:
+    """Differences of the image with its edges made sharp, the largest in each of four directions alone."""
+    image = bilateral_blur(image, (5, 5), 0.1, (2.0, 2.0))
+    for _ in range(shocks):
+        image = _shocked(image)
+    found = _differences(image)
+    length = found.norm(dim=0)
+    direction = (torch.atan2(found[1], found[0]) % math.pi / (math.pi / 4)).long().clamp(max=3)
+    kept = torch.zeros_like(length, dtype=torch.bool)
+    for one in range(4):
+        here = torch.where(direction == one, length, 0)
+        least = here.flatten().topk(max(int(min(share, 0.5) * length.numel() / 4), 1)).values[-1]
+        kept |= (here >= least) & (here > 0)
+    return found * kept
+
+
+def _shocked(image: Tensor) -> Tensor:
+    """A step of Osher and Rudin's shock filter: every pixel moves away from the middle of its edge."""
+    around = F.pad(image, (1, 1, 1, 1), mode="replicate")
+
+    def at(down: int, right: int) -> Tensor:
+        height, width = image.shape[-2:]
+        return around[..., 1 + down : 1 + down + height, 1 + right : 1 + right + width]
+
+    across, along = (at(0, 1) - at(0, -1)) / 2, (at(1, 0) - at(-1, 0)) / 2
+    bend = across**2 * (at(0, 1) - 2 * image + at(0, -1)) + along**2 * (at(1, 0) - 2 * image + at(-1, 0))
+    bend = bend + across * along * (at(1, 1) + at(-1, -1) - at(1, -1) - at(-1, 1)) / 2
+    return image - 0.5 * bend.sign() * (across**2 + along**2).sqrt()
+
+
+def _solved(edges: Tensor, wanted: Tensor, size: int) -> Tensor:
+    """The kernel by its normal equations, whose entries are correlations of the edges."""
+    shape = edges.shape[-2:]
+    spectrum = torch.fft.rfft2(edges)
+    own = torch.fft.irfft2((spectrum.conj() * spectrum).sum(0), s=shape)
+    cross = torch.fft.irfft2((spectrum.conj() * torch.fft.rfft2(wanted)).sum(0), s=shape)
+    places = torch.arange(size, device=edges.device) - size // 2
+    down, right = (place.flatten() for place in torch.meshgrid(places, places, indexing="ij"))
+    normal = own[(down[:, None] - down) % shape[0], (right[:, None] - right) % shape[1]]
+    ridge = _RIDGE * normal[0, 0]
+    # Without edges all is 0: with ones on the diagonal there is a solution, 0, and its share of its sum is NaN.
+    normal = normal + torch.eye(size**2).to(normal) * torch.where(ridge > 0, ridge, 1)
+    kernel: Tensor = torch.linalg.solve(normal, cross[down % shape[0], right % shape[1]])
+    return kernel.view(size, size)
+
+
+def _cleaned(kernel: Tensor) -> Tensor:
+    """Without small values, negative ones among them, and without small parts; of sum 1."""
+    kernel = torch.where(kernel < _LEAST * kernel.max(), 0, kernel)
+    parts, count = ndimage.label(kernel.cpu().numpy() > 0, structure=[[1] * 3] * 3)
+    labels = torch.from_numpy(parts).to(kernel.device)
+    masses = [kernel[labels == part].sum() for part in range(1, count + 1)]
+    for part, mass in enumerate(masses, 1):
+        if mass < _ISLAND * max(masses):
+            kernel = torch.where(labels == part, 0, kernel)
+    return kernel / kernel.sum()
+
+
+def _centred(kernel: Tensor) -> Tensor:
+    """Moved by a fraction of a pixel, so that the centre of mass is the middle."""
+    size = len(kernel)
+    places = torch.arange(size).to(kernel) - size // 2
+    down, right = ((kernel.sum(axis) * places).sum() for axis in (1, 0))
+    turn = torch.eye(2, 3).to(kernel)
+    turn[:, 2] = torch.stack([right, down]) * 2 / (size - 1)
+    grid = F.affine_grid(turn[None], [1, 1, size, size], align_corners=True)
+    moved: Tensor = F.grid_sample(kernel[None, None], grid, align_corners=True)[0, 0]
+    return moved / moved.sum()
+
+
+def _deconvolved(blurry: Tensor, kernel: Tensor) -> Tensor:
+    """The image that the kernel makes into the blurry one, with small differences; ``(1, 1, H, W)``."""
+    reach = len(kernel) // 2
+    border = 2 * reach
+    padded = F.pad(blurry, (border,) * 4, mode="replicate")
+    shape = padded.shape[-2:]
+
+    def spectrum(filter_: Tensor) -> Tensor:
+        full: Tensor = F.pad(filter_, (0, shape[1] - filter_.shape[1], 0, shape[0] - filter_.shape[0]))
+        found: Tensor = torch.fft.rfft2(full.roll([-(side // 2) for side in filter_.shape], (0, 1)))
+        return found
+
+    blur = spectrum(kernel)
+    smooth = torch.fft.irfft2(torch.fft.rfft2(padded) * blur, s=shape)
+    inside = _fading(padded, border)
+    tapered = padded * inside + smooth * (1 - inside)  # else its ends would ring
+    step = torch.tensor([[-1.0, 1.0]]).to(kernel)
+    energy = spectrum(step).abs().square() + spectrum(step.T).abs().square()
+    weight = 1 + energy  # differences count as much as values
+    numerator = blur.conj() * weight * torch.fft.rfft2(tapered)
+    latent: Tensor = torch.fft.irfft2(numerator / (blur.abs().square() * weight + _SMOOTHNESS * energy + 1e-6), s=shape)
+    return latent[..., border:-border, border:-border]
