@@ -86,8 +86,8 @@ def table(rows):
         found = {metric: interval(changes(rows, metric, blurs)) for metric in metrics}
         cells = [f"{one['mean']:+.3f} ± {one.get('interval', math.nan):.3f}" for one in found.values()]
         cells.append(f"{sum(change > 0 for change in changes(rows, 'psnr', blurs))} of {len(rows)}")
-        niqe = f"{sum(change < 0 for change in changes(rows, 'niqe', blurs))} of {len(rows)}"
-        cells.append(niqe if "niqe" in metrics else "")
+        lower = sum(change < 0 for change in changes(rows, "niqe", blurs)) if "niqe" in metrics else "-"
+        cells.append(f"{lower} of {len(rows)}")
         count = sum(adapted_to(photo[blur]) for photo in rows.values() for blur in blurs)
         cells.append(f"{count} of {len(rows) * len(blurs)}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -99,10 +99,10 @@ def draw(network, arguments, photos=3):
     """Draw some photos, evenly spaced, under one of the blurs."""
     pairs, rows = SyntheticPairs(PhotoFolder(arguments.test), [BLURS[DRAWN]], CameraNoise(shot=0.01), seed=1), []
     for item in (pairs[index] for index in spaced(range(len(pairs)), photos)):
-        blurry, sharp = (middle(item[key])[..., 96:416, 96:416] for key in ("blurry", "sharp"))
-        adapted = adapt_to_blur(network, middle(item["blurry"]))
-        plain, image = (one[..., 96:416, 96:416][0] for one in (adapted.plain, adapted.image))
-        rows.append({"blurry": blurry[0], "network": plain, "adapted": image, "sharp": sharp[0]})
+        blurry, sharp = (middle(item[key]) for key in ("blurry", "sharp"))
+        adapted = adapt_to_blur(network, blurry)
+        versions = {"blurry": blurry, "network": adapted.plain, "adapted": adapted.image, "sharp": sharp}
+        rows.append({version: middle(image[0], 320)[0] for version, image in versions.items()})
     comparison_grid(rows, width=260, detail=96).save(arguments.output / "own_blur.png")
 
 

@@ -19,7 +19,7 @@ from tifffile import imwrite
 import reblurkit.cli.deblur
 import reblurkit.inference
 from reblurkit import Blur2BlurTranslator, ReblurLossMixin
-from reblurkit.adaptation import adapt
+from reblurkit.adaptation import adapt, adapt_to_blur
 from reblurkit.cli import main
 from reblurkit.cli.adaptation_lines import adaptation_line
 from reblurkit.cli.deblur import deblur_files
@@ -29,6 +29,7 @@ from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.inference import AdaptationChange, Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
 from reblurkit.plugins import DeblurTask, load_networks
+from tests.blur.test_kernel_estimate import blurred, kernel_of, scene
 from tests.data.test_video import encoded
 
 SMALL = {"blocks": 1, "widths": [4, 4, 4]}
@@ -357,6 +358,31 @@ def test_a_purpose_sets_steps_and_learning_rate(work, capsys):
     torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
     line = fails(capsys, "--adapt-for", "fidelity", "--adapt", "2", by=("--checkpoint", path), output="out2")
     assert "--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr" in line
+
+
+def test_a_photo_is_adapted_to_by_its_own_blur_without_a_reblurring_network(work, capsys):
+    blurry = blurred(scene(seed=2, side=256, shapes=300), kernel_of(15, 2), noise=0.004)
+    write_image(blurry[0], "shaken.png")
+    assert deblur("--adapt-to-blur", "--adapt", "3", inputs=["shaken.png"], by=()) == 0
+    shown = capsys.readouterr().err
+    assert "shaken.png: reblurred, " in shown
+    assert "grey levels from the photo before and" in shown
+    expected = adapt_to_blur(load_pretrained().network, read_image("shaken.png")[None], steps=3)
+    torch.testing.assert_close(read_image("out/shaken.png"), levels(expected.image[0]), rtol=0, atol=1.1 / 255)
+
+
+def test_a_photo_whose_parts_do_not_agree_on_a_blur_is_left_to_the_network(work, capsys):
+    write_image(torch.full((3, 96, 96), 0.5), "flat.png")
+    assert deblur("--adapt-to-blur", inputs=["flat.png", "photos/a.png"], by=UNET) == 1
+    shown = capsys.readouterr().err
+    assert "flat.png: its quarters agree on one blur by 0.00 of 1" in shown
+    assert "photos/a.png: adaptation to a blur of" in shown
+    assert "pixels a side" in shown
+
+
+def test_one_way_to_adapt_at_a_time(work, capsys):
+    line = fails(capsys, "--adapt-to-blur", "--adapt-for", "fidelity", by=())
+    assert "--adapt-for is a way to adapt, and --adapt-to-blur another: leave one of them out" in line
 
 
 def test_without_a_network_it_is_the_one_in_the_box(work, capsys):

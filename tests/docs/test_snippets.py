@@ -9,6 +9,7 @@ import torch
 import reblurkit
 from reblurkit import models
 from reblurkit.cli import main
+from tests.blur.test_kernel_estimate import scene
 from tests.docs.pages import DOCS, ROOT, blocks, commands
 
 QUICKSTART = DOCS / "start/quickstart.md"
@@ -43,6 +44,7 @@ def givens():
         "data": data,
         "labelled_data": data,
         "photo": blurry,
+        "photos": [scene(side=256)],
         "blurry": blurry,
         "sharp": sharp,
         "known_blurry": blurry,

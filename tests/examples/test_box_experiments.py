@@ -39,7 +39,7 @@ def script(name, monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("name", ["sharpening_camera", "trained_adaptation", "pan_finetune"])
+@pytest.mark.parametrize("name", ["sharpening_camera", "trained_adaptation", "pan_finetune", "own_blur"])
 def test_the_plan_is_told_without_photos(name, photos, monkeypatch, capsys):
     script(name, monkeypatch).main(["--plan"])
     assert capsys.readouterr().out.startswith("Hypothesis: ")
@@ -96,6 +96,26 @@ def test_adaptation_of_trained_networks(photos, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     module.main(words)  # all that was measured is read
     assert "coffee: " not in capsys.readouterr().out
+
+
+def test_adaptation_to_photos_own_blurs(photos, tmp_path, monkeypatch, capsys):
+    module = script("own_blur", monkeypatch)
+    adapt = module.adapt_to_blur
+    monkeypatch.setattr(module, "adapt_to_blur", lambda *x: adapt(*x, steps=1, kernel_size=9, least_agreement=0.0))
+    words = ["--test", str(photos), "--output", str(tmp_path / "run")]
+    module.main([*words, "--minutes", "0"])
+    assert "call again" in capsys.readouterr().out
+    module.main(words)
+    record = json.loads((tmp_path / "run" / "own_blur.json").read_text())
+    by_hand = [
+        sum(row["image"]["psnr"] - row["plain"]["psnr"] for row in blurs.values()) / 4
+        for blurs in record["photos"].values()
+    ]
+    assert record["changes"]["all"]["psnr"]["mean"] == pytest.approx(sum(by_hand) / 2)
+    assert "| all | " in capsys.readouterr().out
+    assert (tmp_path / "run" / "own_blur.png").is_file()
+    module.main(words)  # nothing is measured again
+    assert " -> " not in capsys.readouterr().out
 
 
 def test_the_plain_loop_is_adapt(photos, monkeypatch):
