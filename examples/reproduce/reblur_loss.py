@@ -10,7 +10,7 @@ with the forms of M_R below. "L1, as long" takes as many steps as fit into the t
 for so many minutes, variant by variant, and the next call goes on; `--small` is for two CPU cores. TRAIN and TEST are
 folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box, and
 `--reblur FILE` has the paper's M_R (Table S3, n = 2) start learned, too. `--trained` measures two U-Nets that were
-trained elsewhere: nothing is trained.
+trained elsewhere: nothing is trained. A run measures on one TEST, and keeps what it has measured.
 """
 
 from __future__ import annotations
@@ -208,22 +208,29 @@ def wanted_steps(name, size, found):
 
 def measure(networks, arguments):
     """Every network on every photo under every blur: rows of metrics by name and photo, averaged over blurs."""
-    photos, rows = PhotoFolder(arguments.test), {}
+    measured = {}
     for name, network in networks.items():
-        network.eval()
-        for blur in BLURS.values():
-            pairs = SyntheticPairs(photos, [blur], CameraNoise(shot=0.01), seed=1)
-            for item in pairs:
-                blurry, sharp = (middle(item[key]) for key in ("blurry", "sharp"))
-                row = measure_photo(network, blurry, sharp, arguments.niqe)
-                rows.setdefault(name, {}).setdefault(item["name"], []).append(row)
+        kept = checkpoint_of(name, arguments).with_name("measured.json")
+        if not kept.is_file():
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps(measure_network(network.eval(), arguments)))
+        measured[name] = json.loads(kept.read_text())
         print(f"{name} measured", flush=True)
+    return measured
+
+
+def measure_network(network, arguments):
+    """Rows of one network, by photo."""
+    photos, rows = PhotoFolder(arguments.test), {}
+    for blur in BLURS.values():
+        pairs = SyntheticPairs(photos, [blur], CameraNoise(shot=0.01), seed=1)
+        for item in pairs:
+            blurry, sharp = (middle(item[key]) for key in ("blurry", "sharp"))
+            row = measure_photo(network, blurry, sharp, arguments.niqe)
+            rows.setdefault(item["name"], []).append(row)
     return {
-        name: {
-            photo: {metric: sum(row[metric] for row in each) / len(each) for metric in each[0]}
-            for photo, each in photos.items()
-        }
-        for name, photos in rows.items()
+        photo: {metric: sum(row[metric] for row in each) / len(each) for metric in each[0]}
+        for photo, each in rows.items()
     }
 
 

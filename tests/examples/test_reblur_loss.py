@@ -55,14 +55,22 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     words = ["--reblur", str(tmp_path / "reblur.pth")]
     experiment("--minutes", "5", *words)
     told = capsys.readouterr().out
-    assert "L1: 3 of 3 steps\nfolded, learned: 3 of 3 steps\nn = 2, learned: 3 of 3 steps" in told
+    assert "L1: 3 of 3 steps\nn = 2, learned: 3 of 3 steps\nn = 2, learned, every 7th: 3 of 3 steps" in told
     experiment("--measure", *words)
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
-    assert record["steps"] == {"L1": 3, "folded, learned": 3, "n = 2, learned": 3}
+    assert record["steps"]["folded, learned, every 2nd"] == 3
+    assert set(record["steps"].values()) == {3}
     assert record["change from L1"]["folded, learned"]["psnr"]["photos"] == 2
     assert record["seconds a step"]["L1"] > 0
     assert record["origin"]["hardware"]
     assert "| folded, learned | " in (tmp_path / "run" / "reblur_loss.md").read_text()
+    kept = tmp_path / "run" / "L1" / "measured.json"
+    rows = json.loads(kept.read_text())
+    rows["coffee"]["psnr"] = 12.0
+    kept.write_text(json.dumps(rows))
+    experiment("--measure", *words)  # nothing is measured again
+    record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
+    assert record["photos"]["L1"]["coffee"]["psnr"] == 12.0
 
 
 def test_networks_that_were_trained_elsewhere(experiment, tmp_path):
