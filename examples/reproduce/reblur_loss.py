@@ -49,6 +49,8 @@ class Variant(NamedTuple):
     """Steps of which the first one reblurs."""
     weight: float = 1.0
     """lambda of equation 6."""
+    frozen: bool = False
+    """M_R judges and does not learn."""
     learned: bool = False
     """Folded, M_R goes on from that of the box, else from that of `--reblur`; or it learns anew."""
 
@@ -67,7 +69,7 @@ VARIANTS = {
     "folded, learned": Variant(FOLDED, learned=True),
     "folded, learned, every 2nd": Variant(FOLDED, every=2, learned=True),
     "folded, learned, every 2nd, weight 1.5": Variant(FOLDED, every=2, weight=1.5, learned=True),
-    "folded, learned, every 2nd, weight 2": Variant(FOLDED, every=2, weight=2, learned=True),
+    "folded, learned, frozen, weight 1.5": Variant(FOLDED, weight=1.5, frozen=True, learned=True),
     "L1, as long": None,
 }
 BASE, PAPER, LONG = "L1", "n = 2", "L1, as long"
@@ -108,11 +110,12 @@ def trained(checkpoint, arguments):
 def reblurring_network(variant, arguments):
     """The M_R of a variant, as it starts."""
     if variant.learned and variant.reblur_net == FOLDED:
-        return load_pretrained().reblur_net.train()
-    reblur_net = ReblurNet(**variant.reblur_net)
-    if variant.learned:
-        load_weights(reblur_net, arguments.reblur)
-    return reblur_net
+        reblur_net = load_pretrained().reblur_net
+    else:
+        reblur_net = ReblurNet(**variant.reblur_net)
+        if variant.learned:
+            load_weights(reblur_net, arguments.reblur)
+    return reblur_net.train().requires_grad_(not variant.frozen)
 
 
 class Clock(L.Callback):

@@ -153,13 +153,18 @@ def routed_reblur_loss(
 ) -> ReblurTerms:
     """Evaluate equations 2 to 5 so that one backward pass trains both networks; see :class:`ReblurLoss`.
 
-    With gradients disabled (a validation step) only L_Reblur is evaluated: M_R's own terms are training terms.
+    With gradients disabled (a validation step), or with an M_R whose weights are frozen, only L_Reblur is evaluated:
+    M_R's own terms are training terms.
     """
     deblurred = finest_scale(deblurred)
     check_images(deblurred=deblurred, sharp=sharp, blurry=blurry)
     if weight:
         check_attached(network, deblurred, "reblurring loss")
     if not torch.is_grad_enabled():
+        reblur = reblur_loss(reblur_net, deblurred, sharp)
+        return ReblurTerms(weight * reblur, reblur, None, None)
+
+    if not any(parameter.requires_grad for parameter in reblur_net.parameters()):
         reblur = reblur_loss(reblur_net, deblurred, sharp)
         return ReblurTerms(weight * reblur, reblur, None, None)
 
@@ -186,6 +191,8 @@ class ReblurLoss(nn.Module):
     ``weight * dL_Reblur`` and those of ``reblur_net`` exactly ``dL_R`` (equation 4), as two separate optimisations
     would give. Step one optimizer for each. Scale with ``weight``, not by multiplying the result, which would scale
     L_R too.
+
+    A reblurring network whose weights are frozen (``requires_grad_(False)``) judges only, and costs a fraction.
 
     What differs from the paper: M_R learns from the L of the same forward pass instead of a second one (the paper
     leaves open which it uses), which saves a pass of M_D.

@@ -248,7 +248,8 @@ class AuxiliaryOptimizer(L.Callback):
         """Say once if a network has never been trained."""
         if trainer.current_epoch == 0 and trainer.global_step:
             for name, auxiliary in self._networks.items():
-                if auxiliary.steps == 0:
+                learns = any(parameter.requires_grad for parameter in auxiliary.module.parameters())
+                if auxiliary.steps == 0 and learns:
                     rank_zero_warn(
                         f"the auxiliary network {name!r} got no gradient in the first epoch; is its loss part of what "
                         "`training_step` returns?"

@@ -79,7 +79,8 @@ class ReblurLossMixin(AuxiliaryNetworks):
             reblur_net: M_R; default ``ReblurNet(blocks=1)``, initialised from, but without advancing, the global
                 random state. A network of your own should have neither dropout, which draws from the global random
                 state and differs between M_R(L) and M_R(S), nor reentrant activation checkpointing, which computes
-                anew with weights that are not held fixed.
+                anew with weights that are not held fixed. With frozen weights (``requires_grad_(False)``) it judges
+                and does not learn, for a fraction of the time; let it have learned before.
             network: Dotted path of the deblurring network in this module.
             weight: lambda of equation 6. With 0, M_R trains along and the deblurring network trains as without it.
             sharpness: What M_R must preserve (equation 3): ``"pseudo"``, ``"real"`` or ``None`` (Table 4).

@@ -172,6 +172,27 @@ def test_warmup_trains_the_reblurring_network_only(tmp_path):
     assert not torch.equal(module.network.body[0].weight, plain.network.body[0].weight)
 
 
+def test_a_frozen_reblurring_network_judges_and_does_not_learn(tmp_path, recwarn):
+    network, reblur_net = PlainNet(), ReblurNet(width=6).requires_grad_(False)
+    expected, judge = copy.deepcopy((network, reblur_net))
+    optimizer = torch.optim.Adam(expected.parameters(), 1e-2)
+    for batch in [batch for _ in range(2) for batch in loader()]:
+        deblurred = expected(batch["blurry"])
+        loss = F.l1_loss(deblurred, batch["sharp"]) + 0.5 * F.l1_loss(judge(deblurred), judge(batch["sharp"]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    module = Reblurred(network, reblur_net, weight=0.5)
+    run = trainer(tmp_path, max_epochs=2)
+    run.fit(module, loader())
+    assert_bit_equal(module.network, expected)
+    assert_bit_equal(module.reblur, judge)
+    assert "train/loss_reblur" in run.logged_metrics
+    assert "train/loss_blur" not in run.logged_metrics
+    assert not [warning for warning in recwarn if "got no gradient" in str(warning.message)]
+
+
 def test_reblurring_every_third_step_counts_and_logs_its_own_steps(tmp_path):
     module = Reblurred(PlainNet(), ReblurNet(width=6), every=3)
     run = trainer(tmp_path, max_steps=8)
