@@ -108,6 +108,9 @@ def figures():
     for other, title in {"in the box": "the network", "control": "the same training without the clip"}.items():
         psnr = cited("pan_finetune", "gains", f"fine-tuned - {other}")
         yield "fine-tuning the network in the box on a clip", f"{gain(psnr['mean'], psnr['interval'])} dB over {title}"
+    for blur, title in {"all": "dB over the network", "shake 9": "dB"}.items():
+        psnr = cited("own_blur", "changes", blur, "psnr")
+        yield "adaptation to a photo's own blur", f"{gain(psnr['mean'], psnr['interval'])} {title}"
     times = cited("flow_step_cpu", "steps", "unet")
     ratio = times["line, numba"]["median"] / times["L1 alone"]["median"]
     yield "fine-tuning a small network on real video", f"{ratio:.1f} times an L1 step"
