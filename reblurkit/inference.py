@@ -95,9 +95,9 @@ class Deblurrer:
             )
         if steps and reblur_net is not None:
             check_two_networks(network, reblur_net, "reblurring")
+        self._deblur = self._ready(FullSize(network, tile=tile))
         if steps:
             chosen_parameters(network, self.options.parameters)
-        self._deblur = self._ready(FullSize(network, tile=tile))
         self._translator = None if translator is None else self._ready(FullSize(translator, tile=tile))
         self._reblur_net = None if reblur_net is None else self._ready(FullSize(reblur_net))
         self._networks = [self._deblur, *([] if self._translator is None else [self._translator])]

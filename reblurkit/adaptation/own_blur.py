@@ -164,7 +164,7 @@ def _adapt(
     kernel_size: int,
     least_agreement: float,
     tile: int | None,
-    seed: int,
+    seed: int | None,
 ) -> AdaptedToBlur:
     """Adapt to one photo ``(1, 3, H, W)``."""
     network = _copied(network, blurry)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from reblurkit.core.numbers import is_number
+from reblurkit.core.numbers import is_number, without_numpy
 from reblurkit.errors import ArgumentError, PluginError
 
 
@@ -167,7 +167,7 @@ def needs_of(network: nn.Module) -> Needs:
         Needs(multiple=8, smallest=1, frames=5)
     """
     said = {name: getattr(network, name, None) for name in Needs._fields}
-    return Needs(**{name: int(value) for name, value in said.items() if is_number(value, int)})
+    return Needs(**{name: without_numpy(value) for name, value in said.items() if is_number(value, int)})
 
 
 def stack_length(network: nn.Module) -> int:
