@@ -146,7 +146,8 @@ class Deblurrer:
         if not deblurred.is_floating_point():
             raise ArgumentError(f"the network must make floating point values in [0, 1], but made {deblurred.dtype}")
         if not deblurred.isfinite().all():
-            advice = "; adaptation may have led there: take a smaller learning rate" if self.options.steps else ""
+            advice = "; adaptation may have led there: take a smaller learning rate"
+            advice = advice if self.options.steps and not self._to_blur else ""
             raise ArgumentError(f"the networks made NaN or infinite values of it{advice}")
         return deblurred.float().clamp(0, 1).cpu()
 
