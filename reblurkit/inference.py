@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from reblurkit.adaptation.batch import adapt_call, chosen_parameters
+from reblurkit.adaptation.changes import AdaptationChange, BlurAdaptationChange, blur_changes_of, changes_of
 from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.adaptation.own_blur import adapt_to_blur
 from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
@@ -24,35 +25,8 @@ from reblurkit.models.full_size import FullSize
 _CHUNK = 8  # frames of a video that are read together
 _PROBE = 256  # side of the image that shows what a pixel takes
 _IMAGES = 60  # bytes that a pixel takes outside tiles: of the image, its result, and sums of tiles
+_TO_BLUR = (20, 1e-4)  # steps and learning rate that adapt_to_blur takes by itself
 _SHARE = 0.7  # of free memory that is used: what is measured is no promise
-
-
-class AdaptationChange(NamedTuple):
-    """What adaptation did to an image.
-
-    The self-reblur loss (equation 7) ``before`` the first step and ``after`` the last, the mean ``change`` of the
-    image's values in grey levels of 255, and ``deblurred``, the mean of what the network itself changes, in [0, 1].
-    """
-
-    before: float
-    after: float
-    change: float
-    deblurred: float
-
-
-class BlurAdaptationChange(NamedTuple):
-    """What adaptation to its own blur did to an image.
-
-    The mean distance of the reblurred image from the photo ``before`` the first step and ``after`` the last, in [0, 1];
-    the mean ``change`` of the image's values in grey levels of 255; the ``agreement`` of the photo's quarters on its
-    blur, in [0, 1]; and whether it was enough, so that the network ``adapted``.
-    """
-
-    before: float
-    after: float
-    change: float
-    agreement: float
-    adapted: bool
 
 
 class Deblurrer:
@@ -65,10 +39,10 @@ class Deblurrer:
         reblur_net: The reblurring network M_R that was trained with ``network``, for ``steps``.
         steps: Steps of adaptation to each image by Algorithm 1 of Nah et al., *Clean Images are Hard to Reblur*
             (2021), see :func:`reblurkit.adaptation.adapt`; behind a translator, ``network`` adapts to the translated
-            image.
-        lr: Learning rate of the adaptation.
+            image. None: 0, with ``to_blur`` 20.
+        lr: Learning rate of the adaptation. None: 3e-6, with ``to_blur`` 1e-4.
         to_blur: Adapt to each photo's own blur instead, by :func:`reblurkit.adaptation.adapt_to_blur`, which needs no
-            reblurring network; ``steps`` and ``lr`` are its.
+            reblurring network.
         tile: Side of the tiles in which images are processed, and gradients taken, see
             :class:`reblurkit.models.FullSize`; None: whole; ``"auto"``: whole, or the largest tiles that memory holds.
         device: Where to compute; default a GPU where there is one.
@@ -94,14 +68,16 @@ class Deblurrer:
         *,
         translator: nn.Module | None = None,
         reblur_net: nn.Module | None = None,
-        steps: int = 0,
-        lr: float = AdaptOptions.lr,
+        steps: int | None = None,
+        lr: float | None = None,
         to_blur: bool = False,
         tile: int | Literal["auto"] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
         self._finds_tile = tile == "auto"
         tile = None if tile == "auto" else tile
+        usual_steps, usual_lr = _TO_BLUR if to_blur else (0, AdaptOptions.lr)
+        steps, lr = usual_steps if steps is None else steps, usual_lr if lr is None else lr
         self.options = AdaptOptions(steps=steps, lr=lr, tile=tile)
         self.device = _device(device)
         self.network = network
@@ -109,6 +85,8 @@ class Deblurrer:
         self.not_adapted = 0
         self.changes: list[AdaptationChange | BlurAdaptationChange] = []
         self._to_blur = to_blur
+        if to_blur and not steps:
+            raise ArgumentError("adaptation to a photo's blur takes at least 1 of `steps`, but is asked for 0")
         if steps and reblur_net is None and not to_blur:
             raise ArgumentError("adaptation needs the reblurring network that was trained with the network")
         if steps and self.frames > 1:
@@ -117,8 +95,9 @@ class Deblurrer:
             )
         if steps and reblur_net is not None:
             check_two_networks(network, reblur_net, "reblurring")
-            chosen_parameters(network, self.options.parameters)
         self._deblur = self._ready(FullSize(network, tile=tile))
+        if steps:
+            chosen_parameters(network, self.options.parameters)
         self._translator = None if translator is None else self._ready(FullSize(translator, tile=tile))
         self._reblur_net = None if reblur_net is None else self._ready(FullSize(reblur_net))
         self._networks = [self._deblur, *([] if self._translator is None else [self._translator])]
@@ -167,7 +146,8 @@ class Deblurrer:
         if not deblurred.is_floating_point():
             raise ArgumentError(f"the network must make floating point values in [0, 1], but made {deblurred.dtype}")
         if not deblurred.isfinite().all():
-            advice = "; adaptation may have led there: take a smaller learning rate" if self.options.steps else ""
+            advice = "; adaptation may have led there: take a smaller learning rate"
+            advice = advice if self.options.steps and not self._to_blur else ""
             raise ArgumentError(f"the networks made NaN or infinite values of it{advice}")
         return deblurred.float().clamp(0, 1).cpu()
 
@@ -175,19 +155,14 @@ class Deblurrer:
         assert self._reblur_net is not None
         call = adapt_call(self._deblur, self._reblur_net, (image,), {}, self.options)
         self.not_adapted += int((~call.losses.isfinite().all(1)).sum())
-        adapted = finest_scale(call.output)
-        levels = 255 * _distances(adapted, call.plain)
-        columns = (call.losses[:, 0], call.losses[:, -1], levels, _distances(call.plain, image))
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        self.changes += [AdaptationChange(*row) for row in rows]
-        return adapted
+        self.changes += changes_of(call, image)
+        return finest_scale(call.output)
 
     def _adapt_to_blur(self, image: Tensor) -> Tensor:
         steps, lr, tile = self.options.steps, self.options.lr, self.options.tile
         adapted = adapt_to_blur(self.network, image, steps=steps, lr=lr, tile=tile)
-        levels = 255 * _distances(adapted.image, adapted.plain)
-        columns = (*adapted.losses.T, levels, adapted.agreement, adapted.adapted)
-        self.changes += [BlurAdaptationChange(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+        self.not_adapted += int((~adapted.losses.isfinite().all(1)).sum())
+        self.changes += blur_changes_of(adapted)
         return adapted.image
 
     def _in_largest_tiles(self, blurry: Tensor) -> Tensor:
@@ -279,11 +254,6 @@ class Deblurrer:
 
     def _ready(self, network: FullSize) -> FullSize:
         return network.to(self.device).eval()
-
-
-def _distances(images: Tensor, others: Tensor) -> Tensor:
-    """The mean distance of each two images in [0, 1]."""
-    return (images.clamp(0, 1) - others.clamp(0, 1)).abs().flatten(1).mean(1)
 
 
 def frame_stacks(network: nn.Module, video: Frames, indices: Sequence[int]) -> list[Tensor]:

@@ -24,6 +24,9 @@ SWAPPING = threading.RLock()
 """Held while functional_call has other tensors in a module, and by whoever reads a module's tensors meanwhile."""
 
 
+_OTHER = " or the reblurring network"
+
+
 class ImageAdaptation:
     """One image, and copies of the network's weights that adapt to it.
 
@@ -81,7 +84,7 @@ class ImageAdaptation:
         for weight in self.weights:
             weight.grad = None
         for inputs in tiles:
-            with torch.set_grad_enabled(gradients), _explained(self.network, inputs):
+            with torch.set_grad_enabled(gradients), explained(self.network, inputs, _OTHER):
                 output = self._call(inputs)
                 finest = finest_scale(output)
                 # Not the output itself: the graphs of coarser scales would live through the backward pass.
@@ -107,7 +110,7 @@ class ImageAdaptation:
         return self._checkpointed(run)
 
     def _detached(self, inputs: Any) -> Any:
-        with torch.no_grad(), _explained(self.network, inputs):
+        with torch.no_grad(), explained(self.network, inputs, _OTHER):
             return self._call(inputs)
 
     def _loss(self, deblurred: Tensor) -> Tensor:
@@ -146,9 +149,16 @@ def _normal(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _explained(network: nn.Module, inputs: Any) -> Iterator[None]:
-    """Say what to do about errors that come from torch."""
-    name = type(network).__name__
+def explained(network: nn.Module, inputs: Any, other: str = "") -> Iterator[None]:
+    """Say what to do about errors that come from torch.
+
+    Args:
+        network: The network that is called.
+        inputs: What it is called with.
+        other: For the message, what else may have raised them.
+    """
+    padded = isinstance(network, FullSize)  # to what it says that it needs, which may be too little
+    name = f"{type(network.network if padded else network).__name__}{other}"
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -159,29 +169,28 @@ def _explained(network: nn.Module, inputs: Any) -> Iterator[None]:
             raise
         if "nference tensor" in str(error):
             raise PluginError(
-                f"{name} or the reblurring network keeps a tensor that it made in inference mode, in an earlier call, "
+                f"{name} keeps a tensor that it made in inference mode, in an earlier call, "
                 "and that cannot take part in a backward pass; run all calls under torch.no_grad() instead, in "
                 "Lightning by Trainer(inference_mode=False)"
             ) from error
         if "channels" in str(error):
             raise ShapeError(
-                f"{name} or the reblurring network cannot process images of {first_image(inputs).shape[-3]} channels: "
-                f"{error}; colour images have 3, grey ones are repeated to as many"
+                f"{name} cannot process images of {first_image(inputs).shape[-3]} channels: {error}; colour images "
+                "have 3, grey ones are repeated to as many"
             ) from error
         if "should be the same" in str(error) and "type" in str(error):
             raise ArgumentError(
-                f"{name} or the reblurring network cannot process images of {first_image(inputs).dtype}: {error}; "
-                "convert the images to the networks' type"
+                f"{name} cannot process images of {first_image(inputs).dtype}: {error}; convert the images to the "
+                "networks' type"
             ) from error
         if re.search("size|shape", str(error), re.IGNORECASE):
-            padded = isinstance(network, FullSize)  # to what it says that it needs, which may be too little
             pad = (
                 "set `multiple` in its class"
                 if padded
                 else "call it as reblurkit.models.FullSize(network), which pads and crops"
             )
             raise ShapeError(
-                f"{name} or the reblurring network cannot process an input of {tuple(first_image(inputs).shape)}: "
-                f"{error}; {pad}, or choose other tiles"
+                f"{name} cannot process an input of {tuple(first_image(inputs).shape)}: {error}; {pad}, or choose "
+                "other tiles"
             ) from error
         raise

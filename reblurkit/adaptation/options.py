@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reblurkit.adaptation.histogram import check_bins
-from reblurkit.core.numbers import check_not_negative, check_positive
+from reblurkit.core.numbers import check_not_negative, check_positive, is_number, shown
 from reblurkit.errors import ArgumentError
 
 OptimizerFactory = Callable[[list[Tensor]], Optimizer]
@@ -55,12 +54,14 @@ class AdaptOptions:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        if not _is_number(self.steps) or self.steps % 1 != 0 or self.steps < 0:
-            raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {self.steps!r}")
+        if not is_number(self.steps, int) or self.steps < 0:
+            raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {shown(self.steps)}")
         check_positive(lr=self.lr)
         check_not_negative(anchor=self.anchor)
-        if self.tile is not None and (not _is_number(self.tile) or self.tile % 1 != 0 or self.tile < 1):
-            raise ArgumentError(f"`tile` must be a number of pixels, at least 1, or None, but is {self.tile!r}")
+        if self.tile is not None and (not is_number(self.tile, int) or self.tile < 1):
+            raise ArgumentError(
+                f"`tile` must be a number of pixels, at least 1 (int), or None, but is {shown(self.tile)}"
+            )
         if not isinstance(self.parameters, Iterable) or not all(isinstance(name, str) for name in self.parameters):
             raise ArgumentError(f"`parameters` must be a word or a list of name patterns, but is {self.parameters!r}")
         if isinstance(self.parameters, str) and self.parameters not in _SUBSETS:
@@ -85,7 +86,3 @@ class AdaptOptions:
                 f"{type(optimizer).__name__}"
             )
         return optimizer
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

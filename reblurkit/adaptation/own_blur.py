@@ -1,17 +1,24 @@
-"""Adaptation to a photo by its own blur: reblur what is sharp as the photo is blurred, and learn to undo it."""
+"""Adaptation to a photo by its own blur: reblur what is sharp as the photo is blurred, and learn to undo it.
+
+Not from a paper; the kernels are estimated as in Cho and Lee, *Fast Motion Deblurring* (2009).
+"""
 
 from __future__ import annotations
 
-import copy
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reblurkit.adaptation.batch import chosen_parameters
+from reblurkit.adaptation.image import SWAPPING, explained
+from reblurkit.blur.arguments import own_generator
+from reblurkit.blur.kernel_estimate import check_kernel_size
 from reblurkit.blur.photo_blur import PhotoBlur
-from reblurkit.core.calls import finest_scale, preserved_rng
-from reblurkit.core.checks import check_images, check_range
+from reblurkit.core.calls import copied, finest_scale, preserved_rng, stack_length
+from reblurkit.core.checks import check_finite, check_images, check_range, named_as
 from reblurkit.core.numbers import check_positive, check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.models.full_size import FullSize
@@ -28,6 +35,7 @@ class AdaptedToBlur(NamedTuple):
     ``plain`` is what the network gives without adaptation. ``losses`` holds the mean distance of the photo from the
     deblurred image reblurred with the photo's own kernel, before and after. ``agreement`` ``(B,)`` is that of
     :class:`reblurkit.blur.PhotoBlur`; where it is too small, ``adapted`` ``(B,)`` is False and the image the plain one.
+    So it is where the adapted image became NaN or infinite, and with it the distance after.
     """
 
     image: Tensor
@@ -46,7 +54,7 @@ def adapt_to_blur(
     kernel_size: int | None = None,
     least_agreement: float = 0.8,
     tile: int | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> AdaptedToBlur:
     """Deblur each photo by weights adapted to its own blur, without ground truth and without a reblurring network.
 
@@ -58,27 +66,30 @@ def adapt_to_blur(
     It needs a blur that is nearly the same all over the photo, camera shake for instance, and edges. Where the four
     quarters of the photo do not agree on the kernel, the plain image is kept.
 
-    The network is not changed; a copy in evaluation mode adapts. The random state stays as it was.
+    The network is not changed; a copy in evaluation mode adapts, frozen parameters included. The random state stays as
+    it was. Computed in the network's precision, at least single, whatever autocast says.
 
     Args:
-        network: The trained deblurring network; may return a list, coarse to fine, of which the last counts.
+        network: The trained deblurring network of single images; may return a list, coarse to fine, of which the last
+            counts.
         blurry: Photos ``(B, 3, H, W)``, sRGB in [0, 1], of any size from 80 pixels a side; of 248 and more for
             kernels of 31.
         steps: Steps of adaptation. Each costs as much as training on four crops of 128 pixels, whatever the size of
             the photo.
         lr: Learning rate of the first step.
-        kernel_size: Side of the kernels in pixels, odd, at least 3: an upper bound of the blur. None: 31, or of small
-            photos an eighth of the shorter side.
+        kernel_size: Side of the kernels in pixels, odd, from 3 to 127, at most an eighth of the photo's shorter side:
+            an upper bound of the blur. None: 31, or of small photos that eighth.
         least_agreement: Least agreement of the photo's quarters on its blur, in [0, 1].
         tile: Deblur whole photos in tiles of this side, see :class:`reblurkit.models.FullSize`.
-        seed: Of crops and noise.
+        seed: Of crops and noise; None: the global random state.
 
     Returns:
         The adapted images, the plain ones, reblurring distances, and the agreement.
 
     Raises:
-        ArgumentError: If an argument or an image is out of range.
-        ShapeError: If ``blurry`` is no batch of RGB images, or too small.
+        ArgumentError: If an argument or an image is out of range or not finite, or the network cannot adapt: it takes
+            several frames, has no parameters, gives no gradients, cannot be copied, or is on another device.
+        ShapeError: If ``blurry`` is no batch of RGB images, or too small, or the network does not keep its shape.
 
     Example:
         >>> from reblurkit.models import UNet
@@ -88,23 +99,64 @@ def adapt_to_blur(
     """
     check_images(blurry=blurry)
     check_range(blurry=blurry)
+    check_finite(blurry=blurry)
+    _check_network(network, blurry.device)
     check_whole(steps=steps)
     check_positive(lr=lr)
     if not is_number(least_agreement) or not 0 <= least_agreement <= 1:
         raise ArgumentError(f"`least_agreement` must be in [0, 1], but is {shown(least_agreement)}")
+    own_generator(seed)
     shortest = min(blurry.shape[-2:])
     if kernel_size is None:
-        kernel_size = min(_KERNEL, shortest // 8 - (shortest // 8 + 1) % 2)
-    if blurry.shape[1] != 3 or shortest < max(8 * kernel_size, _LEAST_SIDE):
+        kernel_size = min(_KERNEL, (max(shortest, _LEAST_SIDE) // 8 - 1) | 1)  # odd
+    with named_as(size="kernel_size"):
+        check_kernel_size(kernel_size)
+    if blurry.shape[1] != 3 or shortest < max(8 * kernel_size, _LEAST_SIDE) or not len(blurry):
         raise ShapeError(
-            f"adaptation to a blur of {kernel_size} pixels needs RGB photos of at least "
+            f"adaptation to a blur of {kernel_size} pixels needs RGB photos, one or more, of at least "
             f"{max(8 * kernel_size, _LEAST_SIDE)} pixels a side, but came {tuple(blurry.shape)}"
         )
     options = (steps, lr, kernel_size, least_agreement, tile, seed)
-    with torch.inference_mode(False), preserved_rng(blurry.device):
+    device, computing = blurry.device, _computing_type(network)
+    # Autocast would keep the weights of the first step, and blur in half precision.
+    uses_autocast = torch.is_autocast_enabled(device.type)
+    precision = torch.autocast(device.type, enabled=False) if uses_autocast else nullcontext()
+    with torch.inference_mode(False), precision, preserved_rng(device):
         # Tensors made in inference mode can take no part in a backward pass; their copies made here can.
-        rows = [_adapt(network, blurry[[index]].detach(), *options) for index in range(len(blurry))]
-    return AdaptedToBlur(*(torch.cat(column) for column in zip(*rows, strict=True)))
+        rows = [_adapt(network, blurry[[i]].detach().to(computing), *options) for i in range(len(blurry))]
+        image, plain, *more = (torch.cat(column) for column in zip(*rows, strict=True))
+        return AdaptedToBlur(image.to(blurry.dtype), plain.to(blurry.dtype), *more)
+
+
+def _check_network(network: nn.Module, device: torch.device) -> None:
+    """Raise ArgumentError for what cannot adapt."""
+    if not isinstance(network, nn.Module):
+        raise ArgumentError(f"the deblurring network must be an nn.Module, but is {network!r}")
+    if (frames := stack_length(network)) > 1:
+        raise ArgumentError(
+            f"adaptation is for networks of single images, but {type(network).__name__} takes {frames} frames"
+        )
+    chosen_parameters(network, "all")
+    places = {parameter.device for parameter in network.parameters()}
+    if device not in places:
+        raise ArgumentError(f"the network and the photos must be on one device, but are on {places.pop()} and {device}")
+
+
+def _computing_type(network: nn.Module) -> torch.dtype:
+    """The type of the network's parameters, at least single precision: small steps vanish in half."""
+    types = {parameter.dtype for parameter in network.parameters() if parameter.is_floating_point()}
+    return torch.float64 if types == {torch.float64} else torch.float32
+
+
+def _copied(network: nn.Module, photo: Tensor) -> nn.Module:
+    """A copy of the network that can adapt to a photo."""
+    with SWAPPING:
+        network = copied(network).eval()
+    if any(tensor.dtype.itemsize < 4 and tensor.is_floating_point() for tensor in network.parameters()):
+        network = network.to(photo.dtype)
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return network
 
 
 def _adapt(
@@ -115,44 +167,64 @@ def _adapt(
     kernel_size: int,
     least_agreement: float,
     tile: int | None,
-    seed: int,
+    seed: int | None,
 ) -> AdaptedToBlur:
     """Adapt to one photo ``(1, 3, H, W)``."""
-    network = copy.deepcopy(network).eval().requires_grad_(True)
+    network = _copied(network, blurry)
     whole, on_crops = FullSize(network, tile=tile), FullSize(network)
     plain = _deblurred(whole, blurry)
+    if not plain.isfinite().all():
+        return AdaptedToBlur(plain, plain, blurry.new_full((1, 2), torch.nan), torch.zeros(1), torch.tensor([False]))
     blur = PhotoBlur.of(blurry, plain, kernel_size)
     before = _reblurred_distance(blur, plain, blurry)
     agreement = torch.full((1,), blur.agreement)
     if blur.agreement < least_agreement:
         return AdaptedToBlur(plain, plain, torch.stack([before, before], 1), agreement, torch.tensor([False]))
-    generator = torch.Generator().manual_seed(seed)
+    generator = own_generator(seed)
     sharp = F.interpolate(plain, scale_factor=0.5, mode="area")
     noise = min(_noise_level(blurry), _NOISE)
-    optimizer = torch.optim.Adam(network.parameters(), lr)
+    optimizer = torch.optim.Adam([weight for weight in network.parameters() if weight.requires_grad], lr)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):
         crops = _crops(sharp, blur.border, generator)
         reblurred = blur.blur(crops, blur.draw(len(crops), generator))
-        grain = torch.randn(reblurred.shape, generator=generator).to(reblurred)
+        grain = torch.randn(reblurred.shape, generator=generator, device="cpu").to(reblurred)
         reblurred = _inner((reblurred + noise * grain).clamp(0, 1), blur.border)
-        with torch.enable_grad():
-            loss = F.l1_loss(finest_scale(on_crops(reblurred)), _inner(crops, blur.border))
+        with torch.enable_grad(), explained(on_crops, (reblurred,)):
+            loss = F.l1_loss(_called(on_crops, reblurred), _inner(crops, blur.border))
+            if not loss.requires_grad:
+                raise ArgumentError(
+                    f"no parameter takes part in the output of {type(network).__name__}; see that its forward does not "
+                    "switch gradients off"
+                )
             optimizer.zero_grad()
             torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     adapted = _deblurred(whole, blurry)
-    if not adapted.isfinite().all():
-        adapted = plain  # of a learning rate that is too large
     losses = torch.stack([before, _reblurred_distance(blur, adapted, blurry)], 1)
+    if not adapted.isfinite().all():  # of a learning rate that is too large
+        losses[:, 1] = torch.nan
+        return AdaptedToBlur(plain, plain, losses, agreement, torch.tensor([False]))
     return AdaptedToBlur(adapted, plain, losses, agreement, torch.tensor([True]))
 
 
 def _deblurred(network: FullSize, blurry: Tensor) -> Tensor:
-    with torch.no_grad():
-        deblurred: Tensor = finest_scale(network(blurry))
-    return deblurred.clamp(0, 1)
+    """The image in [0, 1], or as it is where it holds NaN or infinity."""
+    with torch.no_grad(), explained(network, (blurry,)):
+        deblurred = _called(network, blurry)
+    return deblurred.clamp(0, 1) if deblurred.isfinite().all() else deblurred
+
+
+def _called(network: FullSize, image: Tensor) -> Tensor:
+    """The network's image, of the type of its input."""
+    output = finest_scale(network(image.clone()))  # some write into their input
+    name = type(network.network).__name__
+    if output.shape != image.shape:
+        raise ShapeError(f"{name} must make images of shape {tuple(image.shape)}, but made {tuple(output.shape)}")
+    if not output.is_floating_point():
+        raise ArgumentError(f"{name} must make floating point values in [0, 1], but made {output.dtype}")
+    return output.to(image.dtype)
 
 
 def _reblurred_distance(blur: PhotoBlur, deblurred: Tensor, blurry: Tensor) -> Tensor:
@@ -170,15 +242,15 @@ def _noise_level(image: Tensor) -> float:
     return float((one - two - three + four).abs().median()) / 2 / 0.6745 * 3**0.5
 
 
-def _crops(image: Tensor, border: int, generator: torch.Generator) -> Tensor:
+def _crops(image: Tensor, border: int, generator: torch.Generator | None) -> Tensor:
     """Random crops, turned and mirrored, with a border for what blurs into them."""
     side = min(_SIDE, (min(image.shape[-2:]) - 2 * border) // _SMALLEST * _SMALLEST) + 2 * border
     return torch.cat([_crop(image, side, generator) for _ in range(_CROPS)])
 
 
-def _crop(image: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def _crop(image: Tensor, side: int, generator: torch.Generator | None) -> Tensor:
     def whole(bound: int) -> int:
-        return int(torch.randint(bound, (), generator=generator))
+        return int(torch.randint(bound, (), generator=generator, device="cpu"))
 
     top, left = (whole(length - side + 1) for length in image.shape[-2:])
     crop = image[..., top : top + side, left : left + side].rot90(whole(4), (-2, -1))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from reblurkit.adaptation.changes import AdaptationChange, BlurAdaptationChange
 from reblurkit.cli.metric_names import short_number
-from reblurkit.inference import AdaptationChange, BlurAdaptationChange
 
 # A reblurring network that was trained brings back a part of the blur that the network has removed. Seen were
 # self-reblur losses of up to 0.026, and 0.95 times what the network changes; of one after 200 steps 0.07, and 4 times.
 _POOR, _POOR_HERE, _POOR_SHARE = 0.1, 0.03, 2.0
 _SPOILS = 25.0  # dB of preserved_psnr: sharp images are not left as they are; trained networks have 30 to 40
 _RISEN = 10.0  # a step may raise it and still help, but not so much
+_RISEN_DISTANCE = 1.5  # of the reblurred image from the photo, which adaptation to its blur is to lower
 _UNSEEN = 0.1  # mean change in grey levels of 255; rounding to 8 bits alone changes as much
 
 
@@ -66,12 +67,19 @@ def reblurring_line(metrics: Mapping[str, float]) -> str | None:
 
 def _blur_line(change: BlurAdaptationChange) -> str:
     """What adaptation to its own blur did to an image."""
+    distances = (
+        f"reblurred, {255 * change.before:.2f} grey levels from the photo before and {255 * change.after:.2f} after"
+    )
+    line = f"{distances} adaptation to its blur; mean change {change.change:.2f} grey levels"
+    if not math.isfinite(change.after):
+        return f"{line}; the image is not adapted: steps of a smaller --adapt-lr may be (default: 1e-4)"
     if not change.adapted:
         return (
             f"its quarters agree on one blur by {change.agreement:.2f} of 1, which is too little to adapt to; left as "
             "the network makes it"
         )
-    return (
-        f"reblurred, {255 * change.before:.2f} grey levels from the photo before and {255 * change.after:.2f} after "
-        f"adaptation to its blur; mean change {change.change:.2f} grey levels"
-    )
+    if change.after > _RISEN_DISTANCE * change.before:
+        return f"{line}; the distance rose instead of falling: take a smaller --adapt-lr (default: 1e-4)"
+    if change.change < _UNSEEN:
+        return f"{line}, which nobody sees: more steps or a larger rate change more"
+    return line

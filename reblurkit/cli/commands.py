@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # Steps and learning rate: the paper's, and what docs/results/adaptation_unet.md chose for at most 1 dB of PSNR.
 _PURPOSES = {"fidelity": (5, 3e-6), "sharpness": (3, 3e-5)}
-_TO_BLUR = (20, 1e-4)  # what adapt_to_blur does by itself
 _NETWORK = ("checkpoint", "config", "model", "network", "network_args", "weights")
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
 
@@ -185,7 +184,7 @@ def _deblur(options: argparse.Namespace) -> int:
     from reblurkit.plugins.trained_network import load_translator
 
     network, reblur_net = _load_networks(options)
-    needs_reblurring = steps > 0 and not options.adapt_to_blur
+    needs_reblurring = bool(steps) and not options.adapt_to_blur
     if needs_reblurring and reblur_net is None:
         raise ArgumentError(
             "--adapt needs a --checkpoint that holds a reblurring network too: of DeblurTask with a reblur_net, or of "
@@ -239,14 +238,14 @@ def _tell_of_reblurring(file: str | None) -> None:
             tell(line)
 
 
-def _adaptation(options: argparse.Namespace) -> tuple[int, float]:
-    """Steps and learning rate."""
+def _adaptation(options: argparse.Namespace) -> tuple[int | None, float | None]:
+    """Steps and learning rate, None for the usual ones."""
     if options.adapt_for is not None and options.adapt_to_blur:
         raise ArgumentError("--adapt-for is a way to adapt, and --adapt-to-blur another: leave one of them out")
+    if options.adapt_to_blur and options.adapt == 0:
+        raise ArgumentError("--adapt-to-blur takes at least one step, but --adapt is 0: leave one of them out")
     if options.adapt_for is None:
-        usual_steps, usual_rate = _TO_BLUR if options.adapt_to_blur else (0, _PURPOSES["fidelity"][1])
-        steps = usual_steps if options.adapt is None else options.adapt
-        return steps, usual_rate if options.adapt_lr is None else options.adapt_lr
+        return options.adapt, options.adapt_lr
     if options.adapt is not None or options.adapt_lr is not None:
         raise ArgumentError(
             "--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr, or --adapt-for"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
+from reblurkit.core.numbers import is_number, without_numpy
 from reblurkit.errors import ArgumentError, PluginError
 
 
@@ -92,6 +93,21 @@ def preserved_rng(device: torch.device) -> Iterator[None]:
             yield
 
 
+def copied(network: nn.Module) -> nn.Module:
+    """A copy of a network for itself, also where its modules hold tensors with a graph, as the older ``weight_norm``.
+
+    Raises:
+        ArgumentError: If the network holds something else that cannot be copied, such as a lock.
+    """
+    held = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    try:
+        return copy.deepcopy(network, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+    except (TypeError, RuntimeError) as error:  # of what cannot be pickled, and of tensors deeper inside
+        raise ArgumentError(
+            f"{type(network).__name__} must be a network that can be copied (copy.deepcopy), but: {error}"
+        ) from error
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and each of its modules back into its own when the block ends."""
@@ -151,7 +167,7 @@ def needs_of(network: nn.Module) -> Needs:
         Needs(multiple=8, smallest=1, frames=5)
     """
     said = {name: getattr(network, name, None) for name in Needs._fields}
-    return Needs(**{name: value for name, value in said.items() if isinstance(value, int)})
+    return Needs(**{name: without_numpy(value) for name, value in said.items() if is_number(value, int)})
 
 
 def stack_length(network: nn.Module) -> int:
@@ -290,7 +306,7 @@ class Frozen:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._network = copy.deepcopy(network).requires_grad_(False).eval()
+        self._network = copied(network).requires_grad_(False).eval()
 
     def on(self, image: Tensor) -> nn.Module:
         """The network on the image's device and in its precision."""

@@ -76,16 +76,38 @@ def check_range(**images: Tensor) -> None:
     Reads the values, so it waits for a GPU: call it at the data's edge or on a first batch, never per step.
 
     Raises:
-        ArgumentError: If a value lies outside [-0.5, 1.5], which points to 8-bit or [-1, 1] images.
+        ArgumentError: If a value lies outside [-0.5, 1.5], which points to 8-bit or [-1, 1] images, or there are no
+            values, on the device ``meta``.
     """
     for name, image in images.items():
         if not image.numel():
             continue
+        if image.is_meta:
+            raise ArgumentError(f"`{name}` must hold values, but is on the device meta, which has none")
         low, high = (float(bound) for bound in image.detach().aminmax())
         if low < -0.5 or high > 1.5:
             raise ArgumentError(
                 f"`{name}` must lie in [0, 1], but its values span [{low:.4g}, {high:.4g}]; "
                 "divide 8-bit images by 255, map [-1, 1] images by (x + 1) / 2"
+            )
+
+
+def check_finite(**images: Tensor) -> None:
+    """Check that images hold neither NaN nor infinity; reads the values, as :func:`check_range`.
+
+    Raises:
+        ArgumentError: If one does.
+
+    Example:
+        >>> import torch
+        >>> check_finite(blurry=torch.tensor([0.5, float("nan")]))
+        Traceback (most recent call last):
+        reblurkit.errors.ArgumentError: `blurry` must hold finite values, but 1 of 2 are NaN or infinite
+    """
+    for name, image in images.items():
+        if broken := int((~image.isfinite()).sum()):
+            raise ArgumentError(
+                f"`{name}` must hold finite values, but {broken} of {image.numel()} are NaN or infinite"
             )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reblurkit.core.calls import finest_scale, needs_of
 from reblurkit.core.memory import is_out_of_memory
+from reblurkit.core.numbers import is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
 
@@ -53,17 +54,17 @@ class FullSize(nn.Module):
         self, network: nn.Module, multiple: int | None = None, tile: int | None = None, overlap: int = 32
     ) -> None:
         super().__init__()
-        if not callable(network):
+        if not isinstance(network, nn.Module):
             raise ArgumentError(f"`network` must be an nn.Module, but is {network!r}; create_model(name) builds one")
         self._knows_needs = multiple is not None or hasattr(network, "multiple")
         if multiple is None:
             multiple = needs_of(network).multiple
-        if not isinstance(multiple, int) or multiple < 1:
-            raise ArgumentError(f"`multiple` must be a whole number of at least 1, but is {multiple}")
-        if not isinstance(overlap, int) or overlap < 0:
-            raise ArgumentError(f"`overlap` must be at least 0 and a whole number, but is {overlap}")
-        if not isinstance(tile, int | None):
-            raise ArgumentError(f"`tile` must be a whole number of pixels or None, but is {tile!r}")
+        if not is_number(multiple, int) or multiple < 1:
+            raise ArgumentError(f"`multiple` must be a whole number of at least 1, but is {shown(multiple)}")
+        if not is_number(overlap, int) or overlap < 0:
+            raise ArgumentError(f"`overlap` must be at least 0 and a whole number, but is {shown(overlap)}")
+        if tile is not None and (not is_number(tile, int) or tile < 1):
+            raise ArgumentError(f"`tile` must be a whole number of pixels or None, but is {shown(tile)}")
         self.smallest = needs_of(network).smallest
         if tile is not None and (tile < multiple or tile % multiple):
             near = max(tile // multiple, 1) * multiple
@@ -136,6 +137,10 @@ class FullSize(nn.Module):
         try:
             output: Tensor | Sequence[Tensor] = self.network(*tiles)
         except RuntimeError as error:
+            if "should be the same" in str(error) and "type" in str(error):
+                raise ArgumentError(
+                    f"{name} cannot process images of {tiles[0].dtype}: {error}; convert the images to its type"
+                ) from error
             if self._knows_needs or is_out_of_memory(error):
                 raise
             raise ShapeError(f"{name} failed on {size[0]} x {size[1]} pixels: {error}{advice}") from error

@@ -57,7 +57,10 @@ def test_each_image_of_a_batch_has_its_kernel():
 def test_a_flat_photo_has_no_kernel():
     flat = torch.full((1, 3, 80, 80), 0.5)
     assert estimate_blur_kernel(flat, flat, 9).isnan().all()
-    assert PhotoBlur.of(flat, flat, 9).agreement == 0
+    blur = PhotoBlur.of(flat, flat, 9)
+    assert blur.agreement == 0
+    image = torch.rand(1, 3, 20, 20)
+    torch.testing.assert_close(blur(image), image, rtol=0, atol=1e-5)  # no blur, and no NaN
 
 
 @pytest.mark.parametrize(
@@ -66,12 +69,63 @@ def test_a_flat_photo_has_no_kernel():
         (8, (1, 3, 64, 64), ArgumentError, "odd number of pixels"),
         (21, (1, 3, 64, 64), ShapeError, "at least 84 pixels a side"),
         (9, (1, 1, 64, 64), ShapeError, "RGB images"),
+        (9, (0, 3, 64, 64), ShapeError, "one or more"),
+        ("9", (1, 3, 64, 64), ArgumentError, "odd number of pixels"),
+        (9.0, (1, 3, 64, 64), ArgumentError, "odd number of pixels"),
+        (float("nan"), (1, 3, 64, 64), ArgumentError, "odd number of pixels"),
+        (10**9 + 1, (1, 3, 64, 64), ArgumentError, "from 3 to 127"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused(size, shape, error, message):
     image = torch.rand(shape)
     with pytest.raises(error, match=message):
         estimate_blur_kernel(image, image, size)
+
+
+@pytest.mark.parametrize("name", ["blurry", "deblurred"])
+@pytest.mark.parametrize("function", [estimate_blur_kernel, PhotoBlur.of])
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda image: image * float("nan"), "must hold finite values"),
+        (lambda image: image * 255, r"must lie in \[0, 1\]"),
+        (lambda image: (255 * image).byte(), "floating point values"),
+        (lambda image: [image], "must be a tensor"),
+    ],
+)
+def test_images_that_are_none_are_refused(function, name, broken, message):
+    images = {"blurry": torch.rand(1, 3, 80, 80), "deblurred": torch.rand(1, 3, 80, 80)}
+    with pytest.raises(ArgumentError, match=f"`{name}` {message}" if "[" in message else message):
+        function(**(images | {name: broken(images[name])}), size=9)
+
+
+def test_a_device_without_values_is_told():
+    image = torch.rand(1, 3, 80, 80, device="meta")
+    with pytest.raises(ArgumentError, match="on the device meta"):
+        estimate_blur_kernel(image, image, 9)
+
+
+def test_half_precision_gives_nearly_the_same_kernel():
+    sharp, kernel = scene(), kernel_of(13, 0)
+    blurry = blurred(sharp, kernel)
+    found = estimate_blur_kernel(blurry.half(), sharp.half(), 17)
+    assert float(kernel_similarity(found, estimate_blur_kernel(blurry, sharp, 17))) > 0.99
+    assert float(kernel_similarity(kernel.half(), kernel.half())) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "error"),
+    [
+        (torch.rand(2, 3, 3), torch.rand(3, 3, 3), ShapeError),
+        (torch.rand(1, 3, 0), torch.rand(1, 3, 0), ShapeError),
+        (torch.ones(3, 3).long(), torch.ones(3, 3).long(), ArgumentError),
+        (torch.rand(3, 3), None, ArgumentError),
+        (torch.rand(3, 3, device="meta"), torch.rand(3, 3), ArgumentError),
+    ],
+)
+def test_what_is_no_pair_of_kernels_is_refused(one, other, error):
+    with pytest.raises(error, match="kernels must"):
+        kernel_similarity(one, other)
 
 
 def test_similarity_is_one_for_a_shifted_kernel_and_symmetric():
@@ -107,6 +161,29 @@ def test_draws_are_kernels_of_the_photo():
     drawn = PhotoBlur(kernels, seed=0).draw(40)
     assert drawn.shape == (40, 9, 9)
     assert {int((kernels == one).all((1, 2)).nonzero()) for one in drawn} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        None,
+        [[1.0]],
+        torch.ones(1, 3, 3),
+        -torch.ones(1, 1, 1),
+        torch.ones(1, 1, 1).long(),
+        torch.full((1, 1, 1), torch.nan),
+    ],
+)
+def test_what_is_no_kernel_is_refused(kernels):
+    with pytest.raises(ArgumentError, match="`kernels` must be"):
+        PhotoBlur(kernels)
+
+
+def test_kernels_are_copied():
+    kernels = torch.ones(1, 1, 1)
+    blur = PhotoBlur(kernels)
+    kernels.zero_()
+    assert blur.draw(1) == 1
 
 
 def test_kernels_of_another_shape_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import subprocess
@@ -26,10 +27,12 @@ from reblurkit.cli.deblur import deblur_files
 from reblurkit.core.file_locks import claimed
 from reblurkit.data import read_image, write_image
 from reblurkit.data.images import ImageKind, image_kind
-from reblurkit.inference import AdaptationChange, Deblurrer
+from reblurkit.errors import ArgumentError
+from reblurkit.inference import AdaptationChange, BlurAdaptationChange, Deblurrer
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
 from reblurkit.plugins import DeblurTask, load_networks
 from tests.blur.test_kernel_estimate import blurred, kernel_of, scene
+from tests.conftest import PlainNet
 from tests.data.test_video import encoded
 
 SMALL = {"blocks": 1, "widths": [4, 4, 4]}
@@ -380,7 +383,44 @@ def test_a_photo_whose_parts_do_not_agree_on_a_blur_is_left_to_the_network(work,
     assert "pixels a side" in shown
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (BlurAdaptationChange(0.02, 0.01, 2.0, 0.9, True), "mean change 2.00 grey levels"),
+        (
+            BlurAdaptationChange(0.02, math.nan, 0.0, 0.9, False),
+            "the image is not adapted: steps of a smaller --adapt-lr",
+        ),
+        (BlurAdaptationChange(0.02, 0.2, 90.0, 0.9, True), "the distance rose instead of falling: take a smaller"),
+        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.9, True), "which nobody sees"),
+        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.5, False), "agree on one blur by 0.50 of 1"),
+    ],
+)
+def test_what_adaptation_to_a_blur_did_is_said(change, said):
+    assert said in adaptation_line(change)
+    assert adaptation_line(change).endswith("grey levels") == (change.change == 2.0)
+
+
+def test_adaptation_to_a_blur_has_steps_and_a_rate_of_its_own_in_python():
+    options = Deblurrer(UNet(**SMALL), to_blur=True, device="cpu").options
+    assert (options.steps, options.lr) == (20, 1e-4)
+    usual = inspect.signature(adapt_to_blur).parameters
+    assert (usual["steps"].default, usual["lr"].default) == (options.steps, options.lr)
+    with pytest.raises(ArgumentError, match="at least 1 of `steps`"):
+        Deblurrer(UNet(**SMALL), to_blur=True, steps=0, device="cpu")
+
+
+def test_images_that_adaptation_to_a_blur_ruins_are_counted():
+    blurry = blurred(scene(side=96, shapes=60), kernel_of(7, 1))
+    deblur_ = Deblurrer(PlainNet(), to_blur=True, steps=3, lr=1e30, device="cpu")
+    plain = deblur_.network(blurry).detach().clamp(0, 1)
+    torch.testing.assert_close(deblur_(blurry), plain)
+    assert (deblur_.not_adapted, deblur_.changes[0].adapted) == (1, False)
+
+
 def test_one_way_to_adapt_at_a_time(work, capsys):
+    line = fails(capsys, "--adapt-to-blur", "--adapt", "0", by=())
+    assert "--adapt-to-blur takes at least one step, but --adapt is 0" in line
     line = fails(capsys, "--adapt-to-blur", "--adapt-for", "fidelity", by=())
     assert "--adapt-for is a way to adapt, and --adapt-to-blur another: leave one of them out" in line
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 
-from reblurkit.adaptation import match_histogram
+from reblurkit.adaptation import AdaptOptions, adapt_to_blur, match_histogram
+from reblurkit.blur import PhotoBlur, estimate_blur_kernel, kernel_similarity
 from reblurkit.data import DemoPhotos
 from reblurkit.errors import ArgumentError
 from reblurkit.losses import LayerFeatures
 from reblurkit.models import ReblurNet
-from reblurkit.plugins import WeightedLoss
+from reblurkit.plugins import DeblurTask, WeightedLoss
 
 IMAGE = torch.rand(1, 3, 8, 8)
 
@@ -32,6 +33,16 @@ IMAGE = torch.rand(1, 3, 8, 8)
         (lambda: DemoPhotos(crop=float("nan")), "`crop`"),
         (lambda: DemoPhotos(crops_per_photo=-1), "`crops_per_photo`"),
         (lambda: LayerFeatures("unet", ["down1"]), "`network`"),
+        (lambda: estimate_blur_kernel(IMAGE, IMAGE, size="9"), "`size`"),
+        (lambda: PhotoBlur.of(IMAGE, IMAGE, size=float("nan")), "`size`"),
+        (lambda: PhotoBlur(IMAGE[0]), "`kernels`"),
+        (lambda: kernel_similarity(IMAGE, None), "kernels"),
+        (lambda: adapt_to_blur(ReblurNet(width=4), IMAGE, lr="1"), "`lr`"),
+        (lambda: adapt_to_blur(ReblurNet(width=4), IMAGE, least_agreement=float("nan")), "`least_agreement`"),
+        (lambda: AdaptOptions(steps=2.0), "`steps`"),
+        (lambda: AdaptOptions(tile=True), "`tile`"),
+        (lambda: DeblurTask(ReblurNet(width=4), reblur_every=0), "`reblur_every`"),
+        (lambda: DeblurTask(ReblurNet(width=4), reblur_warmup=float("nan")), "`reblur_warmup`"),
     ],
 )
 def test_misuse_is_told(call, named):
@@ -59,7 +70,7 @@ def _is_checked(each):
 
 def numbers_of_classes():
     """Every class of the package's public modules with every argument that is a number or a pair of them."""
-    modules = ("blur", "data", "inference", "losses", "metrics", "models", "plugins")
+    modules = ("adaptation", "blur", "data", "inference", "losses", "metrics", "models", "plugins")
     found = {}
     for module in (importlib.import_module(f"reblurkit.{name}") for name in modules):
         names = getattr(module, "__all__", ["Deblurrer"])

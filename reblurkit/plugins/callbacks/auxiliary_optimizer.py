@@ -70,7 +70,7 @@ class AuxiliaryOptimizer(L.Callback):
 
     Raises:
         PluginError: At the start of ``fit`` with FSDP, DeepSpeed or ModelParallel, which split or replace the
-            parameters that this callback holds, or beside LBFGS.
+            parameters that this callback holds, beside LBFGS, or if a network has no parameters.
     """
 
     def __init__(self) -> None:
@@ -164,6 +164,10 @@ class AuxiliaryOptimizer(L.Callback):
             if isinstance(auxiliary.leader, torch.optim.LBFGS):
                 raise PluginError(
                     f"{name}: LBFGS evaluates the loss several times a step; nothing can be trained beside it"
+                )
+            if next(auxiliary.module.parameters(), None) is None:
+                raise PluginError(
+                    f"{name}: {type(auxiliary.module).__name__} has no parameters, so nothing can be trained"
                 )
             auxiliary.optimizer = auxiliary.make_optimizer(auxiliary.module.parameters())
             auxiliary.scheduler = auxiliary.make_scheduler(auxiliary.optimizer) if auxiliary.make_scheduler else None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from reblurkit.core.calls import check_two_networks, find_network, preserved_rng
 from reblurkit.core.checks import FirstBatchCheck
-from reblurkit.core.numbers import check_whole
+from reblurkit.core.numbers import check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, PluginError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, routed_reblur_loss
 from reblurkit.models.reblur_net import ReblurNet
@@ -98,9 +98,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
         if not isinstance(reblur_net, nn.Module | None):
             raise ArgumentError(f"`reblur_net` must be an nn.Module, but is {type(reblur_net).__name__}")
         check_reblur_options(weight, sharpness)
-        if warmup < 0:
-            raise ArgumentError(f"`warmup` must be at least 0 steps, but is {warmup}")
-        check_whole(every=every, unit=" of steps")
+        check_reblur_steps(warmup, every)
         deblur_net = find_network(self, network)
         if reblur_net is None:
             with preserved_rng(torch.get_default_device()):
@@ -137,7 +135,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
         fitting = self._is_fitting()
         if fitting and not self._auxiliary.has_turn("reblur"):
             # DDP waits for a gradient of every parameter; this one is 0, and dropped.
-            return 0 * torch.stack([parameter.sum() for parameter in self.reblur.parameters()]).sum()
+            return torch.stack([(0 * parameter).sum() for parameter in self.reblur.parameters()]).sum()
         warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup
         with explained_by_crop(sharp, self.reblur):
             terms = routed_reblur_loss(
@@ -153,6 +151,13 @@ class ReblurLossMixin(AuxiliaryNetworks):
             values = {"reblur": terms.reblur, "blur": terms.blur, "sharp": terms.sharp}
             self.log_dict({f"train/loss_{name}": value for name, value in values.items() if value is not None})
         return terms.loss
+
+
+def check_reblur_steps(warmup: int, every: int) -> None:
+    """Raise ArgumentError for what is no number of steps."""
+    if not is_number(warmup, int) or warmup < 0:
+        raise ArgumentError(f"`warmup` must be at least 0 steps and a whole number (int), but is {shown(warmup)}")
+    check_whole(every=every, unit=" of steps")
 
 
 def strip_reblur(

@@ -14,13 +14,13 @@ from reblurkit.core.checks import named_as
 from reblurkit.core.numbers import check_not_negative, is_number, shown
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
-from reblurkit.losses.reblur import Sharpness
+from reblurkit.losses.reblur import Sharpness, check_reblur_options
 from reblurkit.losses.reconstruction import MultiScaleLoss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
-from reblurkit.plugins.mixins.reblur import ReblurLossMixin
+from reblurkit.plugins.mixins.reblur import ReblurLossMixin, check_reblur_steps
 from reblurkit.plugins.tasks.paired import (
     Measure,
     PairedTask,
@@ -126,8 +126,10 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         self.extra_losses = nn.ModuleDict({name: extra.loss for name, extra in extra_losses.items()})
         self._extra_weights = {name: extra.weight for name, extra in extra_losses.items()}
         recipe: dict[str, Any] = {"optimizer": self._make_optimizer, "scheduler": self._halving}
-        if reblur_net is not None:
-            with named_as(sharpness="reblur_sharpness", warmup="reblur_warmup", every="reblur_every"):
+        with named_as(sharpness="reblur_sharpness", warmup="reblur_warmup", every="reblur_every"):
+            check_reblur_options(reblur_weight, reblur_sharpness)  # without a network, too: nobody else would say
+            check_reblur_steps(reblur_warmup, reblur_every)
+            if reblur_net is not None:
                 self.configure_reblur(
                     reblur_net,
                     weight=reblur_weight,

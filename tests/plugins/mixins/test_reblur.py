@@ -139,11 +139,12 @@ def test_twenty_steps_equal_a_hand_written_loop_bit_for_bit(tmp_path, accumulate
     assert_bit_equal(module.reblur, expected[1])
 
 
+@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("network_class", [PlainNet, BatchNormNet, DropoutNet])
-def test_weight_zero_trains_as_without_the_mixin(tmp_path, network_class):
+def test_weight_zero_trains_as_without_the_mixin(tmp_path, network_class, every):
     network = network_class()
     plain = Plain(copy.deepcopy(network))
-    reblurred = Reblurred(network, weight=0)
+    reblurred = Reblurred(network, weight=0, every=every)
     for module in (plain, reblurred):
         torch.manual_seed(1)  # dropout's stream
         trainer(tmp_path).fit(module, loader())
@@ -199,6 +200,45 @@ def test_reblurring_every_third_step_counts_and_logs_its_own_steps(tmp_path):
     run.fit(module, loader())
     assert (run.global_step, module._auxiliary.steps("reblur")) == (8, 3)
     assert {"train/loss_reblur", "train/loss_blur", "train/loss_sharp"} <= run.logged_metrics.keys()
+
+
+def test_a_checkpoint_from_before_turns_were_counted_is_resumed(tmp_path):
+    first = Reblurred(PlainNet(), ReblurNet(width=6))
+    run = trainer(tmp_path, max_steps=4)
+    run.fit(first, loader())
+    run.save_checkpoint(tmp_path / "now.ckpt")
+    checkpoint = torch.load(tmp_path / "now.ckpt", weights_only=True)
+    del checkpoint["callbacks"]["AuxiliaryOptimizer"]["reblur"]["turns"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    steps = {}
+    for name in ("now", "old"):
+        module = Reblurred(PlainNet(), ReblurNet(width=6), every=3)
+        trainer(tmp_path, max_steps=10).fit(module, loader(), ckpt_path=tmp_path / f"{name}.ckpt", weights_only=True)
+        steps[name] = module._auxiliary.steps("reblur")
+    assert steps == {"now": 6, "old": 6}  # 4, and then those of turns 6 and 9
+
+
+def test_large_weights_of_the_reblurring_network_leave_the_loss_of_other_steps_finite(tmp_path):
+    losses = []
+
+    class Noted(Reblurred):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 1:
+                with torch.no_grad():
+                    self.reblur.layers[0].weight.fill_(1e37)  # their sum is infinite
+            loss = super().training_step(batch, batch_idx)
+            losses.append(float(loss.detach()))
+            return loss
+
+    module = Noted(PlainNet(), ReblurNet(width=6), every=2)
+    trainer(tmp_path, max_steps=2).fit(module, loader())
+    assert torch.tensor(losses).isfinite().all()
+
+
+def test_a_reblurring_network_without_parameters_is_refused(tmp_path):
+    module = Reblurred(PlainNet(), torch.nn.Identity())
+    with pytest.raises(PluginError, match="reblur: Identity has no parameters"):
+        trainer(tmp_path).fit(module, loader())
 
 
 def test_the_step_counts_are_the_users(tmp_path):
@@ -472,7 +512,10 @@ def test_fsdp_is_refused(tmp_path):
         ({"network": ""}, PluginError, "no submodule at ''"),
         ({"weight": -1}, ArgumentError, "at least 0"),
         ({"warmup": -1}, ArgumentError, "at least 0 steps"),
+        ({"warmup": "3"}, ArgumentError, "at least 0 steps and a whole number"),
+        ({"warmup": float("nan")}, ArgumentError, "at least 0 steps and a whole number"),
         ({"every": 0}, ArgumentError, "`every` must be a whole number of steps"),
+        ({"every": 2.0}, ArgumentError, "`every` must be a whole number of steps"),
         ({"sharpness": "no"}, ArgumentError, "must be one of"),
         ({"reblur_net": 3}, ArgumentError, "must be an nn.Module, but is int"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, ArgumentError, "write optimizer=lambda parameters: ..."),
