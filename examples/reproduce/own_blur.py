@@ -33,7 +33,7 @@ Settings: the network in the box; adapt_to_blur as it comes: 20 steps of four cr
   photos under the same four kinds of blur.
 Statistic: change from the plain output, averaged over the blurs; mean over photos and its 95 % interval (Student's).
   By blur, too. Both directions are published."""
-DRAWN = "shake 15"
+DRAWN = "shake 9"
 
 
 def shown(image):
