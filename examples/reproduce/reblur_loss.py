@@ -66,6 +66,7 @@ VARIANTS = {
     "folded, every 2nd": Variant(FOLDED, every=2),
     "n = 2, learned": Variant(PAPERS, learned=True),
     "n = 2, learned, every 7th": Variant(PAPERS, every=7, learned=True),
+    "n = 2, learned, frozen, every 3rd": Variant(PAPERS, every=3, frozen=True, learned=True),
     "folded, learned": Variant(FOLDED, learned=True),
     "folded, learned, every 2nd": Variant(FOLDED, every=2, learned=True),
     "folded, learned, every 2nd, weight 1.5": Variant(FOLDED, every=2, weight=1.5, learned=True),
