@@ -40,6 +40,7 @@ FORMS = {
     "n = 2": Form(PAPERS),
     "n = 2, every 7th": Form(PAPERS, every=7),
     "n = 2, frozen": Form(PAPERS, frozen=True),
+    "n = 2, frozen, every 3rd": Form(PAPERS, every=3, frozen=True),
     "folded": Form(FOLDED),
     "folded, every 2nd": Form(FOLDED, every=2),
     "folded, frozen": Form(FOLDED, frozen=True),
