@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reblurkit.adaptation.batch import adapt_call, chosen_parameters
 from reblurkit.adaptation.changes import AdaptationChange, BlurAdaptationChange, blur_changes_of, changes_of
 from reblurkit.adaptation.options import AdaptOptions
-from reblurkit.adaptation.own_blur import adapt_to_blur
+from reblurkit.adaptation.own_blur import LR, STEPS, adapt_to_blur
 from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.core.memory import free_memory, is_out_of_memory, peak_memory
@@ -25,7 +25,6 @@ from reblurkit.models.full_size import FullSize
 _CHUNK = 8  # frames of a video that are read together
 _PROBE = 256  # side of the image that shows what a pixel takes
 _IMAGES = 60  # bytes that a pixel takes outside tiles: of the image, its result, and sums of tiles
-_TO_BLUR = (20, 1e-4)  # steps and learning rate that adapt_to_blur takes by itself
 _SHARE = 0.7  # of free memory that is used: what is measured is no promise
 
 
@@ -76,7 +75,7 @@ class Deblurrer:
     ) -> None:
         self._finds_tile = tile == "auto"
         tile = None if tile == "auto" else tile
-        usual_steps, usual_lr = _TO_BLUR if to_blur else (0, AdaptOptions.lr)
+        usual_steps, usual_lr = (STEPS, LR) if to_blur else (0, AdaptOptions.lr)
         steps, lr = usual_steps if steps is None else steps, usual_lr if lr is None else lr
         self.options = AdaptOptions(steps=steps, lr=lr, tile=tile)
         self.device = _device(device)

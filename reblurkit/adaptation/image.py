@@ -23,7 +23,6 @@ from reblurkit.models.full_size import FullSize
 SWAPPING = threading.RLock()
 """Held while functional_call has other tensors in a module, and by whoever reads a module's tensors meanwhile."""
 
-
 _OTHER = " or the reblurring network"
 
 

@@ -23,6 +23,9 @@ from reblurkit.core.numbers import check_positive, check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.models.full_size import FullSize
 
+STEPS, LR = 20, 1e-4
+"""What adaptation to a blur takes by itself."""
+
 _KERNEL = 31
 _CROPS, _SIDE, _SMALLEST = 4, 128, 32  # crops a step, their side, and the least that it may be
 _LEAST_SIDE = 80  # half of it has room for the smallest crop and its border
@@ -49,8 +52,8 @@ def adapt_to_blur(
     network: nn.Module,
     blurry: Tensor,
     *,
-    steps: int = 20,
-    lr: float = 1e-4,
+    steps: int = STEPS,
+    lr: float = LR,
     kernel_size: int | None = None,
     least_agreement: float = 0.8,
     tile: int | None = None,

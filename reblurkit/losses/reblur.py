@@ -160,11 +160,8 @@ def routed_reblur_loss(
     check_images(deblurred=deblurred, sharp=sharp, blurry=blurry)
     if weight:
         check_attached(network, deblurred, "reblurring loss")
-    if not torch.is_grad_enabled():
-        reblur = reblur_loss(reblur_net, deblurred, sharp)
-        return ReblurTerms(weight * reblur, reblur, None, None)
-
-    if not any(parameter.requires_grad for parameter in reblur_net.parameters()):
+    learns = any(parameter.requires_grad for parameter in reblur_net.parameters())
+    if not (learns and torch.is_grad_enabled()):
         reblur = reblur_loss(reblur_net, deblurred, sharp)
         return ReblurTerms(weight * reblur, reblur, None, None)
 

@@ -85,7 +85,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
             weight: lambda of equation 6. With 0, M_R trains along and the deblurring network trains as without it.
             sharpness: What M_R must preserve (equation 3): ``"pseudo"``, ``"real"`` or ``None`` (Table 4).
             warmup: Optimizer steps of M_R at the start of ``fit`` during which the weight is 0.
-            every: Reblur in the first of so many steps alone, with so many times the weight: nearly the same training
+            every: Reblur in the first of so many steps alone, with so many times the weight: the same loss on average,
                 for a fraction of the time (not from the paper). M_R takes as many steps fewer.
             optimizer: Called with M_R's parameters when ``fit`` starts; default Adam with learning rate 1e-4.
             scheduler: Called with that optimizer when ``fit`` starts; steps with it. Default none.
