@@ -7,21 +7,24 @@
 
 All variants go on from one network for as many steps, on the same crops in the same order: L1 alone, and L1 + L_Reblur
 with the forms of M_R below. "L1, as long" takes as many steps as fit into the time of the paper's M_R. A call trains
-for so many minutes, variant by variant, and the next call goes on; `--small` is for two CPU cores. TRAIN and TEST are
-folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box, and
-`--reblur FILE` has the paper's M_R (Table S3, n = 2) start learned, too. `--trained` measures two U-Nets that were
-trained elsewhere: nothing is trained. A run measures on one TEST, and keeps what it has measured.
+for so many minutes, variant by variant, and the next call goes on; `--small` is for two CPU cores, `--seeds 2` trains
+twice, `--variants` chooses some. TRAIN and TEST are folders of sharp photos. `--network FILE` starts from another U-Net
+(Table S1) than the network in the box, and `--reblur FILE` has the paper's M_R (Table S3, n = 2) start learned, too.
+`--trained` measures two U-Nets that were trained elsewhere: nothing is trained. A run measures on one TEST, and keeps
+what it has measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import re
 import time
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import lightning as L
@@ -67,6 +70,7 @@ VARIANTS = {
     "n = 2, learned": Variant(PAPERS, learned=True),
     "n = 2, learned, every 7th": Variant(PAPERS, every=7, learned=True),
     "n = 2, learned, frozen, every 3rd": Variant(PAPERS, every=3, frozen=True, learned=True),
+    "n = 2, learned, frozen, every 3rd, weight 1.25": Variant(PAPERS, every=3, weight=1.25, frozen=True, learned=True),
     "folded, learned": Variant(FOLDED, learned=True),
     "folded, learned, every 2nd": Variant(FOLDED, every=2, learned=True),
     "folded, learned, every 2nd, weight 1.5": Variant(FOLDED, every=2, weight=1.5, learned=True),
@@ -84,7 +88,8 @@ LR, WARMUP = 1e-4, 0.2  # share of the steps in which M_R learns alone
 PLAN = f"""Hypothesis: with L_Reblur, NIQE falls and gradients become stronger, and PSNR loses at most 0.3 dB.
 Statistic: a photo's change from {BASE!r}, averaged over the blurs {", ".join(BLURS)};
   mean over photos with its 95 % interval (Student's), and seconds a step. Both directions are published.
-Settings: Adam {LR}, mean of weights, M_R alone in the first {WARMUP:.0%} of the steps where it learns anew; seed 0.
+  Of several trainings, which have the seeds 0, 1, ..., a photo's changes from that of the same seed are averaged.
+Settings: Adam {LR}, mean of weights, M_R alone in the first {WARMUP:.0%} of the steps where it learns anew.
   {SIZES}
 Photos: TRAIN trains, TEST measures; no setting is chosen on TEST."""
 
@@ -145,9 +150,9 @@ class Clock(L.Callback):
         self.seconds = state_dict["seconds"]
 
 
-def checkpoint_of(name, arguments):
+def checkpoint_of(name, seed, arguments):
     """Where a variant is kept."""
-    return arguments.run / re.sub(r"\W+", "_", name) / "last.ckpt"
+    return arguments.run / re.sub(r"\W+", "_", f"{name}, seed {seed}" if seed else name) / "last.ckpt"
 
 
 def steps_of(checkpoint):
@@ -155,10 +160,10 @@ def steps_of(checkpoint):
     return read_lightning_checkpoint(checkpoint)["global_step"] if checkpoint.is_file() else 0
 
 
-def train(name, steps, size, arguments, until):
+def train(name, seed, steps, size, arguments, until):
     """Train a variant, or go on with it."""
-    checkpoint = checkpoint_of(name, arguments)
-    L.seed_everything(0)
+    checkpoint = checkpoint_of(name, seed, arguments)
+    L.seed_everything(seed)
     options = {"optimizer": partial(torch.optim.Adam, lr=LR), "scheduler": _constant}
     if (variant := VARIANTS[name]) is not None:
         options |= {"reblur_net": reblurring_network(variant, arguments), "reblur_sharpness": variant.sharpness}
@@ -174,6 +179,7 @@ def train(name, steps, size, arguments, until):
         crop=size["crop"],
         cache=True,
         num_workers=arguments.workers,
+        seed=seed,
     )
     trainer = L.Trainer(
         max_steps=steps,
@@ -189,7 +195,7 @@ def train(name, steps, size, arguments, until):
         ],
     )
     trainer.fit(task, data, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
-    print(f"{name}: {trainer.global_step} of {steps} steps", flush=True)
+    print(f"{name}, seed {seed}: {trainer.global_step} of {steps} steps", flush=True)
 
 
 def _constant(optimizer):
@@ -203,23 +209,25 @@ def seconds_a_step(checkpoint):
     return clock["seconds"] / saved["global_step"]
 
 
-def wanted_steps(name, size, found):
-    """Steps of a variant; those of the last follow from the others' seconds."""
+def wanted_steps(name, seed, size, found):
+    """Steps of a variant; those of the last follow from the others' seconds, and are not known before."""
     if name != LONG:
         return size["steps"]
-    return round(size["steps"] * seconds_a_step(found[PAPER]) / seconds_a_step(found[BASE]))
+    if not {(PAPER, seed), (BASE, seed)} <= found.keys():
+        return math.inf
+    return round(size["steps"] * seconds_a_step(found[PAPER, seed]) / seconds_a_step(found[BASE, seed]))
 
 
 def measure(networks, arguments):
-    """Every network on every photo under every blur: rows of metrics by name and photo, averaged over blurs."""
+    """Every network on every photo under every blur: rows of metrics by name, seed and photo, averaged over blurs."""
     measured = {}
-    for name, network in networks.items():
-        kept = checkpoint_of(name, arguments).with_name("measured.json")
+    for (name, seed), network in networks.items():
+        kept = checkpoint_of(name, seed, arguments).with_name("measured.json")
         if not kept.is_file():
             kept.parent.mkdir(exist_ok=True)
             kept.write_text(json.dumps(measure_network(network.eval(), arguments)))
-        measured[name] = json.loads(kept.read_text())
-        print(f"{name} measured", flush=True)
+        measured.setdefault(name, {})[seed] = json.loads(kept.read_text())
+        print(f"{name}, seed {seed} measured", flush=True)
     return measured
 
 
@@ -244,7 +252,7 @@ def draw(networks, arguments, photos=3, blur="shake 9"):
     pairs, rows = SyntheticPairs(PhotoFolder(arguments.test), [BLURS[blur]], CameraNoise(shot=0.01), seed=1), []
     for item in (pairs[index] for index in spaced(range(len(pairs)), photos)):
         blurry, sharp = (middle(item[key], 320) for key in ("blurry", "sharp"))
-        outputs = {name: network(blurry)[0] for name, network in networks.items()}
+        outputs = {name: network(blurry)[0] for (name, seed), network in networks.items() if seed == 0}
         rows.append({"blurry": blurry[0], **outputs, "sharp": sharp[0]})
     comparison_grid(rows, width=260, detail=96).save(arguments.run / "reblur_loss.png")
 
@@ -261,6 +269,8 @@ def main():
     parser.add_argument("--run", type=Path, default=Path("runs/reblur_loss"))
     parser.add_argument("--minutes", type=float, default=8, help="train so long in this call (default: 8)")
     parser.add_argument("--small", action="store_true", help="few steps, from an M_R that has learned")
+    parser.add_argument("--seeds", type=int, default=1, help="train every variant so many times (default: once)")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help=f"train these, and {BASE}")
     parser.add_argument("--measure", action="store_true", help="measure what has been trained to the end")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (default: 0)")
     parser.add_argument("--trained", nargs=2, metavar=("L1_FILE", "REBLUR_FILE"), help="weights of two U-Nets")
@@ -272,13 +282,11 @@ def main():
         parser.error("--photos and --test are needed, or --test and --trained, or --plan")
     arguments.run.mkdir(parents=True, exist_ok=True)
     if arguments.trained is not None:
-        networks = {name: unet(file) for name, file in zip(TRAINED, arguments.trained, strict=True)}
+        networks = {(name, 0): unet(file) for name, file in zip(TRAINED, arguments.trained, strict=True)}
         record = {"networks": [Path(file).stem for file in arguments.trained]}
     else:
         size = SIZES["small" if arguments.small else "full"]
-        names = SMALL if arguments.small else tuple(VARIANTS)
-        if arguments.reblur is None:
-            names = tuple(name for name in names if not name.startswith("n = 2, learned"))
+        names = chosen_names(arguments, parser)
         if (kept := settings_of(size, arguments)) != size | {"network": arguments.network}:
             parser.error(
                 f"{arguments.run} holds a training with {kept}: go on with these settings, or take another --run"
@@ -286,17 +294,35 @@ def main():
         found = train_all(names, size, arguments)
         if not arguments.measure:
             return
-        if BASE not in found:
-            parser.error(f"{BASE!r} has not been trained to the end in {arguments.run}: call again without --measure")
-        networks = {name: trained(checkpoint, arguments) for name, checkpoint in found.items()}
+        if lacking := [seed for seed in range(arguments.seeds) if (BASE, seed) not in found]:
+            parser.error(
+                f"{BASE!r} has not been trained to the end in {arguments.run} with seed {lacking[0]}: call again "
+                "without --measure"
+            )
+        networks = {key: trained(checkpoint, arguments) for key, checkpoint in found.items()}
         record = {
             "size": size,
             "started from": arguments.network or "the network in the box",
-            "steps": {name: steps_of(checkpoint) for name, checkpoint in found.items()},
-            "seconds a step": {name: seconds_a_step(checkpoint) for name, checkpoint in found.items()},
+            "steps": {name: steps_of(checkpoint) for (name, _), checkpoint in found.items()},
+            "seconds a step": {
+                name: fmean(seconds_a_step(found[key]) for key in found if key[0] == name) for name, _ in found
+            },
         }
     write(record, measure(networks, arguments), arguments)
     draw(networks, arguments)
+
+
+def chosen_names(arguments, parser):
+    """The variants of a call, in order."""
+    names = SMALL if arguments.small else tuple(VARIANTS)
+    if arguments.variants is not None:
+        names = tuple(name for name in VARIANTS if name in (BASE, *arguments.variants))
+    if arguments.reblur is not None:
+        return names
+    starts = {name for name in names if (form := VARIANTS[name]) and form.learned and form.reblur_net == PAPERS}
+    if starts and arguments.variants is not None:
+        parser.error(f"{starts.pop()!r} starts from weights of the paper's M_R: name them by --reblur")
+    return tuple(name for name in names if name not in starts)
 
 
 def settings_of(size, arguments):
@@ -310,29 +336,36 @@ def settings_of(size, arguments):
 def train_all(names, size, arguments):
     """Train variants for the minutes of this call; the checkpoints of those that have reached their end."""
     found, until = {}, time.monotonic() + 60 * arguments.minutes
-    for name in names:
-        checkpoint, steps = checkpoint_of(name, arguments), wanted_steps(name, size, found)
-        if steps_of(checkpoint) < steps and not arguments.measure and time.monotonic() < until:
-            train(name, steps, size, arguments, until)
-        if steps_of(checkpoint) < steps:
-            break
-        found[name] = checkpoint
+    for seed, name in itertools.product(range(arguments.seeds), names):
+        checkpoint, steps = checkpoint_of(name, seed, arguments), wanted_steps(name, seed, size, found)
+        if steps_of(checkpoint) < steps < math.inf and not arguments.measure and time.monotonic() < until:
+            train(name, seed, steps, size, arguments, until)
+        if steps_of(checkpoint) >= steps:
+            found[name, seed] = checkpoint
     return found
+
+
+def changes_by_photo(metric, trainings, base):
+    """Of each photo, averaged over seeds."""
+    rows = [(photos, base[seed]) for seed, photos in trainings.items()]
+    return [fmean(photos[name][metric] - without[name][metric] for photos, without in rows) for name in rows[0][0]]
 
 
 def write(record, rows, arguments):
     """Write changes from L1 as a table, and everything as numbers."""
-    metrics = list(next(iter(rows[BASE].values())))
-    changes, lines = {}, [f"| {BASE} and | {' | '.join(metrics)} | NIQE lower on | gradients stronger on |"]
-    lines.append("|---|" + "---|" * (len(metrics) + 2))
-    for name, each in rows.items():
+    metrics = list(next(iter(rows[BASE][0].values())))
+    changes, heads = {}, [f"{BASE} and", "trainings", *metrics, "NIQE lower on", "gradients stronger on"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, trainings in rows.items():
         if name == BASE:
             continue
-        by_photo = {m: [row[m] - rows[BASE][photo][m] for photo, row in each.items()] for m in metrics}
+        by_photo = {metric: changes_by_photo(metric, trainings, rows[BASE]) for metric in metrics}
         changes[name] = {metric: interval(values) for metric, values in by_photo.items()}
-        cells = [f"{one['mean']:+.3f} ± {one.get('interval', math.nan):.3f}" for one in changes[name].values()]
-        cells.append(f"{sum(value < 0 for value in by_photo['niqe'])} of {len(each)}" if "niqe" in metrics else "")
-        cells.append(f"{sum(value > 0 for value in by_photo['gradient_ratio'])} of {len(each)}")
+        cells = [str(len(trainings))]
+        cells += [f"{one['mean']:+.3f} ± {one.get('interval', math.nan):.3f}" for one in changes[name].values()]
+        photos = len(by_photo["gradient_ratio"])
+        cells.append(f"{sum(value < 0 for value in by_photo['niqe'])} of {photos}" if "niqe" in metrics else "")
+        cells.append(f"{sum(value > 0 for value in by_photo['gradient_ratio'])} of {photos}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if "networks" in record:
         how = f"`--trained` networks: {', '.join(record['networks'])}."

@@ -44,7 +44,7 @@ def experiment(tmp_path, monkeypatch):
 
 def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     experiment("--minutes", "0.0001")
-    assert "L1: 1 of 3 steps" in capsys.readouterr().out
+    assert "L1, seed 0: 1 of 3 steps" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         experiment("--measure")
     assert "has not been trained to the end" in capsys.readouterr().err
@@ -55,7 +55,9 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     words = ["--reblur", str(tmp_path / "reblur.pth")]
     experiment("--minutes", "5", *words)
     told = capsys.readouterr().out
-    assert "L1: 3 of 3 steps\nn = 2, learned: 3 of 3 steps\nn = 2, learned, every 7th: 3 of 3 steps" in told
+    assert (
+        "L1, seed 0: 3 of 3 steps\nn = 2, learned, seed 0: 3 of 3 steps\nn = 2, learned, every 7th, seed 0: 3" in told
+    )
     experiment("--measure", *words)
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
     assert record["steps"]["folded, learned, every 2nd"] == 3
@@ -70,7 +72,26 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     kept.write_text(json.dumps(rows))
     experiment("--measure", *words)  # nothing is measured again
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
-    assert record["photos"]["L1"]["coffee"]["psnr"] == 12.0
+    assert record["photos"]["L1"]["0"]["coffee"]["psnr"] == 12.0
+
+
+def test_two_seeds_of_one_variant(experiment, tmp_path, capsys):
+    words = ["--variants", "folded, learned", "--seeds", "2"]
+    experiment("--minutes", "5", *words)
+    told = capsys.readouterr().out
+    assert "L1, seed 1: 3 of 3 steps\nfolded, learned, seed 1: 3 of 3 steps" in told
+    assert "every" not in told
+    for folder, psnr in {"L1": 10, "folded_learned": 11, "L1_seed_1": 20, "folded_learned_seed_1": 24}.items():
+        rows = {"coffee": {"psnr": psnr, "gradient_ratio": 0.5}, "rocket": {"psnr": psnr + 1, "gradient_ratio": 0.5}}
+        assert (tmp_path / "run" / folder / "last.ckpt").is_file()
+        (tmp_path / "run" / folder / "measured.json").write_text(json.dumps(rows))
+    experiment("--measure", *words)
+    record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
+    assert record["change from L1"]["folded, learned"]["psnr"]["mean"] == pytest.approx((1 + 4) / 2)
+    assert "| folded, learned | 2 | +2.500" in (tmp_path / "run" / "reblur_loss.md").read_text()
+    with pytest.raises(SystemExit):
+        experiment("--variants", "n = 2, learned")
+    assert "'n = 2, learned' starts from weights of the paper's M_R: name them by --reblur" in capsys.readouterr().err
 
 
 def test_networks_that_were_trained_elsewhere(experiment, tmp_path):
