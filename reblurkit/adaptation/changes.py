@@ -29,13 +29,15 @@ class BlurAdaptationChange(NamedTuple):
 
     The mean distance of the reblurred image from the photo ``before`` the first step and ``after`` the last, in [0, 1],
     NaN if the adapted image was not finite; the mean ``change`` of the image's values in grey levels of 255; the
-    ``agreement`` of the photo's quarters on its blur, in [0, 1]; and whether the image ``adapted``, which takes both.
+    ``agreement`` of the photo's quarters on its blur, in [0, 1]; the share of what the network removed that is
+    ``explained`` by it, in [0, 1]; and whether the image ``adapted``, which takes all.
     """
 
     before: float
     after: float
     change: float
     agreement: float
+    explained: float
     adapted: bool
 
 
@@ -49,7 +51,7 @@ def changes_of(call: AdaptedCall, blurry: Tensor) -> list[AdaptationChange]:
 def blur_changes_of(adapted: AdaptedToBlur) -> list[BlurAdaptationChange]:
     """What adaptation to its own blur did to each image of a batch."""
     levels = 255 * _distances(adapted.image, adapted.plain)
-    columns = (*adapted.losses.T, levels, adapted.agreement, adapted.adapted)
+    columns = (*adapted.losses.T, levels, adapted.agreement, adapted.explained, adapted.adapted)
     return [BlurAdaptationChange(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 

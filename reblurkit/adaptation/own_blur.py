@@ -25,6 +25,9 @@ from reblurkit.models.full_size import FullSize
 
 STEPS, LR = 20, 1e-4
 """What adaptation to a blur takes by itself."""
+LEAST_EXPLAINED = 0.2
+"""Share of what the network removes that the kernel must bring back. Of shaken photos it was 0.28 to 0.79; of kernels
+that were hardly more than a dot, with which the network would learn to do nothing, below 0.1."""
 
 _KERNEL = 31
 _CROPS, _SIDE, _SMALLEST = 4, 128, 32  # crops a step, their side, and the least that it may be
@@ -33,18 +36,20 @@ _NOISE = 0.02  # at most: what is more is texture
 
 
 class AdaptedToBlur(NamedTuple):
-    """Adapted images: ``image`` and ``plain`` ``(B, 3, H, W)``, ``losses`` ``(B, 2)``, ``agreement`` and ``adapted``.
+    """Adapted images: ``image`` and ``plain`` ``(B, 3, H, W)``, and ``losses`` ``(B, 2)``; the others ``(B,)``.
 
     ``plain`` is what the network gives without adaptation. ``losses`` holds the mean distance of the photo from the
-    deblurred image reblurred with the photo's own kernel, before and after. ``agreement`` ``(B,)`` is that of
-    :class:`reblurkit.blur.PhotoBlur`; where it is too small, ``adapted`` ``(B,)`` is False and the image the plain one.
-    So it is where the adapted image became NaN or infinite, and with it the distance after.
+    deblurred image reblurred with the photo's own kernel, before and after. ``agreement`` is that of
+    :class:`reblurkit.blur.PhotoBlur`, ``explained`` the share of what the network removed that its kernel brings back,
+    in [0, 1]; where one is too small, ``adapted`` is False and the image the plain one. So it is where the adapted
+    image became NaN or infinite, and with it the distance after.
     """
 
     image: Tensor
     plain: Tensor
     losses: Tensor
     agreement: Tensor
+    explained: Tensor
     adapted: Tensor
 
 
@@ -56,6 +61,7 @@ def adapt_to_blur(
     lr: float = LR,
     kernel_size: int | None = None,
     least_agreement: float = 0.8,
+    least_explained: float = LEAST_EXPLAINED,
     tile: int | None = None,
     seed: int | None = 0,
 ) -> AdaptedToBlur:
@@ -67,7 +73,8 @@ def adapt_to_blur(
     the learning rate falling to 0. The network learns one blur where it knew a thousand.
 
     It needs a blur that is nearly the same all over the photo, camera shake for instance, and edges. Where the four
-    quarters of the photo do not agree on the kernel, the plain image is kept.
+    quarters of the photo do not agree on the kernel, or it brings back less than a fifth of what the network removed,
+    the plain image is kept.
 
     The network is not changed; a copy in evaluation mode adapts, frozen parameters included. The random state stays as
     it was. Computed in the network's precision, at least single, whatever autocast says.
@@ -83,6 +90,7 @@ def adapt_to_blur(
         kernel_size: Side of the kernels in pixels, odd, from 3 to 127, at most an eighth of the photo's shorter side:
             an upper bound of the blur. None: 31, or of small photos that eighth.
         least_agreement: Least agreement of the photo's quarters on its blur, in [0, 1].
+        least_explained: Least share of what the network removed that the photo's kernel must bring back, in [0, 1].
         tile: Deblur whole photos in tiles of this side, see :class:`reblurkit.models.FullSize`.
         seed: Of crops and noise; None: the global random state.
 
@@ -106,8 +114,9 @@ def adapt_to_blur(
     _check_network(network, blurry.device)
     check_whole(steps=steps)
     check_positive(lr=lr)
-    if not is_number(least_agreement) or not 0 <= least_agreement <= 1:
-        raise ArgumentError(f"`least_agreement` must be in [0, 1], but is {shown(least_agreement)}")
+    for name, least in {"least_agreement": least_agreement, "least_explained": least_explained}.items():
+        if not is_number(least) or not 0 <= least <= 1:
+            raise ArgumentError(f"`{name}` must be in [0, 1], but is {shown(least)}")
     own_generator(seed)
     shortest = min(blurry.shape[-2:])
     if kernel_size is None:
@@ -119,7 +128,7 @@ def adapt_to_blur(
             f"adaptation to a blur of {kernel_size} pixels needs RGB photos, one or more, of at least "
             f"{max(8 * kernel_size, _LEAST_SIDE)} pixels a side, but came {tuple(blurry.shape)}"
         )
-    options = (steps, lr, kernel_size, least_agreement, tile, seed)
+    options = (steps, lr, kernel_size, least_agreement, least_explained, tile, seed)
     device, computing = blurry.device, _computing_type(network)
     # Autocast would keep the weights of the first step, and blur in half precision.
     uses_autocast = torch.is_autocast_enabled(device.type)
@@ -169,6 +178,7 @@ def _adapt(
     lr: float,
     kernel_size: int,
     least_agreement: float,
+    least_explained: float,
     tile: int | None,
     seed: int | None,
 ) -> AdaptedToBlur:
@@ -177,12 +187,15 @@ def _adapt(
     whole, on_crops = FullSize(network, tile=tile), FullSize(network)
     plain = _deblurred(whole, blurry)
     if not plain.isfinite().all():
-        return AdaptedToBlur(plain, plain, blurry.new_full((1, 2), torch.nan), torch.zeros(1), torch.tensor([False]))
+        nothing = torch.zeros(1), torch.zeros(1), torch.tensor([False])
+        return AdaptedToBlur(plain, plain, blurry.new_full((1, 2), torch.nan), *nothing)
     blur = PhotoBlur.of(blurry, plain, kernel_size)
     before = _reblurred_distance(blur, plain, blurry)
-    agreement = torch.full((1,), blur.agreement)
-    if blur.agreement < least_agreement:
-        return AdaptedToBlur(plain, plain, torch.stack([before, before], 1), agreement, torch.tensor([False]))
+    removed = _inner((plain - blurry).abs(), blur.border).mean((1, 2, 3))
+    agreement, explained_share = torch.full((1,), blur.agreement), (1 - before / removed).nan_to_num(0).clamp(0).cpu()
+    if blur.agreement < least_agreement or explained_share < least_explained:
+        kept = agreement, explained_share, torch.tensor([False])
+        return AdaptedToBlur(plain, plain, torch.stack([before, before], 1), *kept)
     generator = own_generator(seed)
     sharp = F.interpolate(plain, scale_factor=0.5, mode="area")
     noise = min(_noise_level(blurry), _NOISE)
@@ -208,8 +221,8 @@ def _adapt(
     losses = torch.stack([before, _reblurred_distance(blur, adapted, blurry)], 1)
     if not adapted.isfinite().all():  # of a learning rate that is too large
         losses[:, 1] = torch.nan
-        return AdaptedToBlur(plain, plain, losses, agreement, torch.tensor([False]))
-    return AdaptedToBlur(adapted, plain, losses, agreement, torch.tensor([True]))
+        return AdaptedToBlur(plain, plain, losses, agreement, explained_share, torch.tensor([False]))
+    return AdaptedToBlur(adapted, plain, losses, agreement, explained_share, torch.tensor([True]))
 
 
 def _deblurred(network: FullSize, blurry: Tensor) -> Tensor:

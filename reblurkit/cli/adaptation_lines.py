@@ -75,8 +75,8 @@ def _blur_line(change: BlurAdaptationChange) -> str:
         return f"{line}; the image is not adapted: steps of a smaller --adapt-lr may be (default: 1e-4)"
     if not change.adapted:
         return (
-            f"its quarters agree on one blur by {change.agreement:.2f} of 1, which is too little to adapt to; left as "
-            "the network makes it"
+            f"its blur was not found: its quarters agree on one by {change.agreement:.2f} of 1, and it brings back "
+            f"{change.explained:.0%} of what the network removed; left as the network makes it"
         )
     if change.after > _RISEN_DISTANCE * change.before:
         return f"{line}; the distance rose instead of falling: take a smaller --adapt-lr (default: 1e-4)"

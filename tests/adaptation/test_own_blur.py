@@ -56,7 +56,7 @@ def test_a_photo_without_one_blur_keeps_its_plain_image():
 
 def test_each_photo_of_a_batch_is_adapted_to_for_itself_also_in_inference_mode(photo):
     blurry = torch.cat([photo[0], photo[0].flip(-1)])
-    options = {"steps": 2, "kernel_size": 15, "least_agreement": 0.0}
+    options = {"steps": 2, "kernel_size": 15, "least_agreement": 0.0, "least_explained": 0.0}
     with torch.inference_mode():
         together = adapt_to_blur(PlainNet(), blurry.clone(), **options)
     assert together.image.shape == blurry.shape
@@ -69,19 +69,34 @@ def test_each_photo_of_a_batch_is_adapted_to_for_itself_also_in_inference_mode(p
         torch.testing.assert_close(batch.image[[index]], alone.image, rtol=0, atol=1e-6)
 
 
+def test_a_kernel_that_explains_nothing_of_what_the_network_does_is_not_adapted_to():
+    class Darkens(PlainNet):
+        def forward(self, image):
+            return 0.8 * image + 0 * super().forward(image)
+
+    sharp = scene(seed=2, side=256, shapes=300)  # its kernel is a dot, and all quarters agree on that
+    adapted = adapt_to_blur(Darkens(), sharp, steps=1, kernel_size=15)
+    assert adapted.agreement > 0.8
+    assert abs(float(adapted.explained)) < 0.2
+    assert not adapted.adapted
+    assert torch.equal(adapted.image, adapted.plain)
+
+
 def test_a_small_photo_gets_small_kernels():
-    adapted = adapt_to_blur(PlainNet(), scene(side=88, shapes=40), steps=1, least_agreement=0.0)
+    adapted = adapt_to_blur(PlainNet(), scene(side=88, shapes=40), steps=1, least_agreement=0.0, least_explained=0.0)
     assert adapted.image.shape == (1, 3, 88, 88)
 
 
 def test_a_rate_that_ruins_the_network_keeps_the_plain_image(photo):
-    adapted = adapt_to_blur(PlainNet(), photo[0], steps=3, lr=1e30, kernel_size=15, least_agreement=0.0)
+    adapted = adapt_to_blur(
+        PlainNet(), photo[0], steps=3, lr=1e30, kernel_size=15, least_agreement=0.0, least_explained=0.0
+    )
     assert torch.equal(adapted.image, adapted.plain)
     assert not adapted.adapted
     assert adapted.losses.isfinite().tolist() == [[True, False]]
 
 
-OPTIONS = {"steps": 1, "kernel_size": 9, "least_agreement": 0.0}
+OPTIONS = {"steps": 1, "kernel_size": 9, "least_agreement": 0.0, "least_explained": 0.0}
 
 
 @pytest.fixture(scope="module")

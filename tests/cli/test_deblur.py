@@ -32,7 +32,6 @@ from reblurkit.inference import AdaptationChange, BlurAdaptationChange, Deblurre
 from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
 from reblurkit.plugins import DeblurTask, load_networks
 from tests.blur.test_kernel_estimate import blurred, kernel_of, scene
-from tests.conftest import PlainNet
 from tests.data.test_video import encoded
 
 SMALL = {"blocks": 1, "widths": [4, 4, 4]}
@@ -378,7 +377,7 @@ def test_a_photo_whose_parts_do_not_agree_on_a_blur_is_left_to_the_network(work,
     write_image(torch.full((3, 96, 96), 0.5), "flat.png")
     assert deblur("--adapt-to-blur", inputs=["flat.png", "photos/a.png"], by=UNET) == 1
     shown = capsys.readouterr().err
-    assert "flat.png: its quarters agree on one blur by 0.00 of 1" in shown
+    assert "flat.png: its blur was not found: its quarters agree on one by 0.00 of 1" in shown
     assert "photos/a.png: adaptation to a blur of" in shown
     assert "pixels a side" in shown
 
@@ -386,14 +385,15 @@ def test_a_photo_whose_parts_do_not_agree_on_a_blur_is_left_to_the_network(work,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (BlurAdaptationChange(0.02, 0.01, 2.0, 0.9, True), "mean change 2.00 grey levels"),
+        (BlurAdaptationChange(0.02, 0.01, 2.0, 0.9, 0.5, True), "mean change 2.00 grey levels"),
         (
-            BlurAdaptationChange(0.02, math.nan, 0.0, 0.9, False),
+            BlurAdaptationChange(0.02, math.nan, 0.0, 0.9, 0.5, False),
             "the image is not adapted: steps of a smaller --adapt-lr",
         ),
-        (BlurAdaptationChange(0.02, 0.2, 90.0, 0.9, True), "the distance rose instead of falling: take a smaller"),
-        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.9, True), "which nobody sees"),
-        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.5, False), "agree on one blur by 0.50 of 1"),
+        (BlurAdaptationChange(0.02, 0.2, 90.0, 0.9, 0.5, True), "the distance rose instead of falling: take a smaller"),
+        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.9, 0.5, True), "which nobody sees"),
+        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.5, 0.5, False), "agree on one by 0.50 of 1"),
+        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.9, 0.09, False), "brings back 9% of what the network removed"),
     ],
 )
 def test_what_adaptation_to_a_blur_did_is_said(change, said):
@@ -411,9 +411,10 @@ def test_adaptation_to_a_blur_has_steps_and_a_rate_of_its_own_in_python():
 
 
 def test_images_that_adaptation_to_a_blur_ruins_are_counted():
-    blurry = blurred(scene(side=96, shapes=60), kernel_of(7, 1))
-    deblur_ = Deblurrer(PlainNet(), to_blur=True, steps=3, lr=1e30, device="cpu")
-    plain = deblur_.network(blurry).detach().clamp(0, 1)
+    blurry = blurred(scene(seed=2, side=256, shapes=300), kernel_of(15, 2), noise=0.004)
+    network = load_pretrained().network
+    plain = network(blurry).detach().clamp(0, 1)
+    deblur_ = Deblurrer(network, to_blur=True, steps=2, lr=1e30, device="cpu")
     torch.testing.assert_close(deblur_(blurry), plain)
     assert (deblur_.not_adapted, deblur_.changes[0].adapted) == (1, False)
 

@@ -101,7 +101,9 @@ def test_adaptation_of_trained_networks(photos, tmp_path, monkeypatch, capsys):
 def test_adaptation_to_photos_own_blurs(photos, tmp_path, monkeypatch, capsys):
     module = script("own_blur", monkeypatch)
     adapt = module.adapt_to_blur
-    monkeypatch.setattr(module, "adapt_to_blur", lambda *x: adapt(*x, steps=1, kernel_size=9, least_agreement=0.0))
+    monkeypatch.setattr(
+        module, "adapt_to_blur", lambda *x: adapt(*x, steps=1, kernel_size=9, least_agreement=0.0, least_explained=0.0)
+    )
     words = ["--test", str(photos), "--output", str(tmp_path / "run")]
     module.main([*words, "--minutes", "0"])
     assert "call again" in capsys.readouterr().out
