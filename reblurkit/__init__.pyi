@@ -9,6 +9,7 @@ from reblurkit import pictures as pictures
 from reblurkit import plugins as plugins
 from reblurkit.plugins.callbacks.adaptation import TestTimeAdaptCallback as TestTimeAdaptCallback
 from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback as FlowReblurFinetuneCallback
+from reblurkit.plugins.callbacks.own_blur import AdaptToBlurCallback as AdaptToBlurCallback
 from reblurkit.plugins.datamodules.folders import DemoDataModule as DemoDataModule
 from reblurkit.plugins.datamodules.folders import PairedDataModule as PairedDataModule
 from reblurkit.plugins.datamodules.folders import VideoDataModule as VideoDataModule

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reblurkit.adaptation.batch import adapt_call, chosen_parameters
 from reblurkit.adaptation.changes import AdaptationChange, BlurAdaptationChange, blur_changes_of, changes_of
 from reblurkit.adaptation.options import AdaptOptions
-from reblurkit.adaptation.own_blur import LR, STEPS, adapt_to_blur
+from reblurkit.adaptation.own_blur import AdaptToBlurOptions, adapt_to_blur
 from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.core.memory import free_memory, is_out_of_memory, peak_memory
@@ -75,7 +75,7 @@ class Deblurrer:
     ) -> None:
         self._finds_tile = tile == "auto"
         tile = None if tile == "auto" else tile
-        usual_steps, usual_lr = (STEPS, LR) if to_blur else (0, AdaptOptions.lr)
+        usual_steps, usual_lr = (AdaptToBlurOptions.steps, AdaptToBlurOptions.lr) if to_blur else (0, AdaptOptions.lr)
         steps, lr = usual_steps if steps is None else steps, usual_lr if lr is None else lr
         self.options = AdaptOptions(steps=steps, lr=lr, tile=tile)
         self.device = _device(device)

@@ -3,6 +3,14 @@
 from reblurkit.adaptation.batch import Adapted, adapt
 from reblurkit.adaptation.histogram import match_histogram
 from reblurkit.adaptation.options import AdaptOptions
-from reblurkit.adaptation.own_blur import AdaptedToBlur, adapt_to_blur
+from reblurkit.adaptation.own_blur import AdaptedToBlur, AdaptToBlurOptions, adapt_to_blur
 
-__all__ = ["AdaptOptions", "Adapted", "AdaptedToBlur", "adapt", "adapt_to_blur", "match_histogram"]
+__all__ = [
+    "AdaptOptions",
+    "AdaptToBlurOptions",
+    "Adapted",
+    "AdaptedToBlur",
+    "adapt",
+    "adapt_to_blur",
+    "match_histogram",
+]

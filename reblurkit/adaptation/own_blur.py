@@ -6,7 +6,8 @@ Not from a paper; the kernels are estimated as in Cho and Lee, *Fast Motion Debl
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,16 +24,57 @@ from reblurkit.core.numbers import check_positive, check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.models.full_size import FullSize
 
-STEPS, LR = 20, 1e-4
-"""What adaptation to a blur takes by itself."""
-LEAST_EXPLAINED = 0.2
-"""Share of what the network removes that the kernel must bring back. Of shaken photos it was 0.28 to 0.79; of kernels
-that were hardly more than a dot, with which the network would learn to do nothing, below 0.1."""
-
 _KERNEL = 31
 _CROPS, _SIDE, _SMALLEST = 4, 128, 32  # crops a step, their side, and the least that it may be
 _LEAST_SIDE = 80  # half of it has room for the smallest crop and its border
 _NOISE = 0.02  # at most: what is more is texture
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptToBlurOptions:
+    """How to adapt to a photo's own blur: keywords of :func:`adapt_to_blur` and ``AdaptToBlurCallback``.
+
+    Args:
+        steps: Steps of adaptation. Each costs as much as training on four crops of 128 pixels, whatever the size of
+            the photo.
+        lr: Learning rate of the first step.
+        kernel_size: Side of the kernels in pixels, odd, from 3 to 127, at most an eighth of the photo's shorter side:
+            an upper bound of the blur. None: 31, or of small photos that eighth.
+        least_agreement: Least agreement of the photo's quarters on its blur, in [0, 1].
+        least_explained: Least share of what the network removed that the photo's kernel must bring back, in [0, 1]. Of
+            shaken photos it was 0.28 to 0.79; of kernels that were hardly more than a dot, with which the network would
+            learn to do nothing, below 0.1.
+        tile: Deblur whole photos in tiles of this side, see :class:`reblurkit.models.FullSize`.
+        seed: Of crops and noise; None: the global random state.
+
+    Raises:
+        ArgumentError: If an option is out of range.
+    """
+
+    steps: int = 20
+    lr: float = 1e-4
+    kernel_size: int | None = None
+    least_agreement: float = 0.8
+    least_explained: float = 0.2
+    tile: int | None = None
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        check_whole(steps=self.steps)
+        check_positive(lr=self.lr)
+        for name in ("least_agreement", "least_explained"):
+            least = getattr(self, name)
+            if not is_number(least) or not 0 <= least <= 1:
+                raise ArgumentError(f"`{name}` must be in [0, 1], but is {shown(least)}")
+        if self.kernel_size is not None:
+            with named_as(size="kernel_size"):
+                check_kernel_size(self.kernel_size)
+        own_generator(self.seed)
+
+    def kernel_size_for(self, shortest: int) -> int:
+        """Side of the kernels for a photo of so many pixels along its shorter side."""
+        return self.kernel_size or min(_KERNEL, (max(shortest, _LEAST_SIDE) // 8 - 1) | 1)  # odd
 
 
 class AdaptedToBlur(NamedTuple):
@@ -53,18 +95,7 @@ class AdaptedToBlur(NamedTuple):
     adapted: Tensor
 
 
-def adapt_to_blur(
-    network: nn.Module,
-    blurry: Tensor,
-    *,
-    steps: int = STEPS,
-    lr: float = LR,
-    kernel_size: int | None = None,
-    least_agreement: float = 0.8,
-    least_explained: float = LEAST_EXPLAINED,
-    tile: int | None = None,
-    seed: int | None = 0,
-) -> AdaptedToBlur:
+def adapt_to_blur(network: nn.Module, blurry: Tensor, **options: Any) -> AdaptedToBlur:
     """Deblur each photo by weights adapted to its own blur, without ground truth and without a reblurring network.
 
     Not from a paper. For each photo: deblur it; estimate its blur kernels from edges predicted in the result
@@ -84,15 +115,7 @@ def adapt_to_blur(
             counts.
         blurry: Photos ``(B, 3, H, W)``, sRGB in [0, 1], of any size from 80 pixels a side; of 248 and more for
             kernels of 31.
-        steps: Steps of adaptation. Each costs as much as training on four crops of 128 pixels, whatever the size of
-            the photo.
-        lr: Learning rate of the first step.
-        kernel_size: Side of the kernels in pixels, odd, from 3 to 127, at most an eighth of the photo's shorter side:
-            an upper bound of the blur. None: 31, or of small photos that eighth.
-        least_agreement: Least agreement of the photo's quarters on its blur, in [0, 1].
-        least_explained: Least share of what the network removed that the photo's kernel must bring back, in [0, 1].
-        tile: Deblur whole photos in tiles of this side, see :class:`reblurkit.models.FullSize`.
-        seed: Of crops and noise; None: the global random state.
+        **options: See :class:`AdaptToBlurOptions`.
 
     Returns:
         The adapted images, the plain ones, reblurring distances, and the agreement.
@@ -112,30 +135,21 @@ def adapt_to_blur(
     check_range(blurry=blurry)
     check_finite(blurry=blurry)
     _check_network(network, blurry.device)
-    check_whole(steps=steps)
-    check_positive(lr=lr)
-    for name, least in {"least_agreement": least_agreement, "least_explained": least_explained}.items():
-        if not is_number(least) or not 0 <= least <= 1:
-            raise ArgumentError(f"`{name}` must be in [0, 1], but is {shown(least)}")
-    own_generator(seed)
+    chosen = AdaptToBlurOptions(**options)
     shortest = min(blurry.shape[-2:])
-    if kernel_size is None:
-        kernel_size = min(_KERNEL, (max(shortest, _LEAST_SIDE) // 8 - 1) | 1)  # odd
-    with named_as(size="kernel_size"):
-        check_kernel_size(kernel_size)
+    kernel_size = chosen.kernel_size_for(shortest)
     if blurry.shape[1] != 3 or shortest < max(8 * kernel_size, _LEAST_SIDE) or not len(blurry):
         raise ShapeError(
             f"adaptation to a blur of {kernel_size} pixels needs RGB photos, one or more, of at least "
             f"{max(8 * kernel_size, _LEAST_SIDE)} pixels a side, but came {tuple(blurry.shape)}"
         )
-    options = (steps, lr, kernel_size, least_agreement, least_explained, tile, seed)
     device, computing = blurry.device, _computing_type(network)
     # Autocast would keep the weights of the first step, and blur in half precision.
     uses_autocast = torch.is_autocast_enabled(device.type)
     precision = torch.autocast(device.type, enabled=False) if uses_autocast else nullcontext()
     with torch.inference_mode(False), precision, preserved_rng(device):
         # Tensors made in inference mode can take no part in a backward pass; their copies made here can.
-        rows = [_adapt(network, blurry[[i]].detach().to(computing), *options) for i in range(len(blurry))]
+        rows = [_adapt(network, blurry[[i]].detach().to(computing), chosen) for i in range(len(blurry))]
         image, plain, *more = (torch.cat(column) for column in zip(*rows, strict=True))
         return AdaptedToBlur(image.to(blurry.dtype), plain.to(blurry.dtype), *more)
 
@@ -171,37 +185,27 @@ def _copied(network: nn.Module, photo: Tensor) -> nn.Module:
     return network
 
 
-def _adapt(
-    network: nn.Module,
-    blurry: Tensor,
-    steps: int,
-    lr: float,
-    kernel_size: int,
-    least_agreement: float,
-    least_explained: float,
-    tile: int | None,
-    seed: int | None,
-) -> AdaptedToBlur:
+def _adapt(network: nn.Module, blurry: Tensor, options: AdaptToBlurOptions) -> AdaptedToBlur:
     """Adapt to one photo ``(1, 3, H, W)``."""
     network = _copied(network, blurry)
-    whole, on_crops = FullSize(network, tile=tile), FullSize(network)
+    whole, on_crops = FullSize(network, tile=options.tile), FullSize(network)
     plain = _deblurred(whole, blurry)
     if not plain.isfinite().all():
         nothing = torch.zeros(1), torch.zeros(1), torch.tensor([False])
         return AdaptedToBlur(plain, plain, blurry.new_full((1, 2), torch.nan), *nothing)
-    blur = PhotoBlur.of(blurry, plain, kernel_size)
+    blur = PhotoBlur.of(blurry, plain, options.kernel_size_for(min(blurry.shape[-2:])))
     before = _reblurred_distance(blur, plain, blurry)
     removed = _inner((plain - blurry).abs(), blur.border).mean((1, 2, 3))
     agreement, explained_share = torch.full((1,), blur.agreement), (1 - before / removed).nan_to_num(0).clamp(0).cpu()
-    if blur.agreement < least_agreement or explained_share < least_explained:
+    if blur.agreement < options.least_agreement or explained_share < options.least_explained:
         kept = agreement, explained_share, torch.tensor([False])
         return AdaptedToBlur(plain, plain, torch.stack([before, before], 1), *kept)
-    generator = own_generator(seed)
+    generator = own_generator(options.seed)
     sharp = F.interpolate(plain, scale_factor=0.5, mode="area")
     noise = min(_noise_level(blurry), _NOISE)
-    optimizer = torch.optim.Adam([weight for weight in network.parameters() if weight.requires_grad], lr)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    for _ in range(steps):
+    optimizer = torch.optim.Adam([weight for weight in network.parameters() if weight.requires_grad], options.lr)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, options.steps)
+    for _ in range(options.steps):
         crops = _crops(sharp, blur.border, generator)
         reblurred = blur.blur(crops, blur.draw(len(crops), generator))
         grain = torch.randn(reblurred.shape, generator=generator, device="cpu").to(reblurred)

@@ -6,6 +6,7 @@ from reblurkit.plugins.callbacks.flow_reblur import FlowReblurFinetuneCallback a
 from reblurkit.plugins.callbacks.image_logger import ImageLogger as ImageLogger
 from reblurkit.plugins.callbacks.image_logger import ImageWriter as ImageWriter
 from reblurkit.plugins.callbacks.motion_logger import MotionLogger as MotionLogger
+from reblurkit.plugins.callbacks.own_blur import AdaptToBlurCallback as AdaptToBlurCallback
 from reblurkit.plugins.callbacks.results_writer import ResultsWriter as ResultsWriter
 from reblurkit.plugins.callbacks.translation_watch import TranslationWatch as TranslationWatch
 from reblurkit.plugins.datamodules.folders import DemoDataModule as DemoDataModule

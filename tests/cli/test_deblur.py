@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import subprocess
@@ -20,7 +19,7 @@ from tifffile import imwrite
 import reblurkit.cli.deblur
 import reblurkit.inference
 from reblurkit import Blur2BlurTranslator, ReblurLossMixin
-from reblurkit.adaptation import adapt, adapt_to_blur
+from reblurkit.adaptation import AdaptToBlurOptions, adapt, adapt_to_blur
 from reblurkit.cli import main
 from reblurkit.cli.adaptation_lines import adaptation_line
 from reblurkit.cli.deblur import deblur_files
@@ -404,8 +403,7 @@ def test_what_adaptation_to_a_blur_did_is_said(change, said):
 def test_adaptation_to_a_blur_has_steps_and_a_rate_of_its_own_in_python():
     options = Deblurrer(UNet(**SMALL), to_blur=True, device="cpu").options
     assert (options.steps, options.lr) == (20, 1e-4)
-    usual = inspect.signature(adapt_to_blur).parameters
-    assert (usual["steps"].default, usual["lr"].default) == (options.steps, options.lr)
+    assert AdaptToBlurOptions() == AdaptToBlurOptions(steps=options.steps, lr=options.lr)
     with pytest.raises(ArgumentError, match="at least 1 of `steps`"):
         Deblurrer(UNet(**SMALL), to_blur=True, steps=0, device="cpu")
 

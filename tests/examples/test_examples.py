@@ -11,7 +11,7 @@ import jupytext
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SLOW = {"adaptation", "flow_finetune", "reblur_loss", "reblur_pretrained"}
+SLOW = {"adaptation", "flow_finetune", "own_blur", "reblur_loss", "reblur_pretrained"}
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 

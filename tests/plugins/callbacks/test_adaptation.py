@@ -459,7 +459,7 @@ def test_a_configuration_file_names_the_callback(tmp_path):
 
 def test_two_callbacks_on_one_network_are_refused_and_leave_nothing(tmp_path):
     module = Module()
-    with pytest.raises(PluginError, match="two TestTimeAdaptCallbacks adapt the network at 'network'"):
+    with pytest.raises(PluginError, match="two callbacks adapt the network at 'network'"):
         run(tmp_path, module, [TestTimeAdaptCallback(steps=1), TestTimeAdaptCallback(steps=2)])
     assert "forward" not in vars(module.network)
     assert len(run(tmp_path, module, TestTimeAdaptCallback(steps=1))) == 5
