@@ -195,6 +195,11 @@ def frame_inputs(network: nn.Module, clips: Tensor, wanted: Sequence[int]) -> Te
     return torch.stack([clips[:, indices] for indices in around], 1).flatten(0, 1)
 
 
+def learns(network: nn.Module) -> bool:
+    """Whether anything of a network is to be trained."""
+    return any(parameter.requires_grad for parameter in network.parameters())
+
+
 def call_frozen(network: nn.Module, image: Tensor) -> Tensor:
     """Run a network so that gradients pass to its input, but not to its parameters.
 
@@ -222,7 +227,7 @@ def check_attached(network: nn.Module, deblurred: Tensor, loss: str) -> None:
     """
     if not torch.is_grad_enabled() or deblurred.requires_grad:
         return
-    if any(parameter.requires_grad for parameter in network.parameters()):
+    if learns(network):
         raise ArgumentError(
             "`deblurred` must be the network's output with its graph, but has been detached: the network would learn "
             f"nothing from the {loss}; pass the output itself, or use weight=0"

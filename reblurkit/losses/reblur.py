@@ -23,6 +23,7 @@ from reblurkit.core.calls import (
     check_attached,
     check_two_networks,
     finest_scale,
+    learns,
 )
 from reblurkit.core.checks import check_images
 from reblurkit.core.numbers import check_not_negative
@@ -160,8 +161,7 @@ def routed_reblur_loss(
     check_images(deblurred=deblurred, sharp=sharp, blurry=blurry)
     if weight:
         check_attached(network, deblurred, "reblurring loss")
-    learns = any(parameter.requires_grad for parameter in reblur_net.parameters())
-    if not (learns and torch.is_grad_enabled()):
+    if not (learns(reblur_net) and torch.is_grad_enabled()):
         reblur = reblur_loss(reblur_net, deblurred, sharp)
         return ReblurTerms(weight * reblur, reblur, None, None)
 

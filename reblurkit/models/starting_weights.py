@@ -7,6 +7,9 @@ import os
 from torch import Tensor, nn
 
 from reblurkit.core.kept_files import is_restoring, read_or_kept
+from reblurkit.core.suggestions import did_you_mean
+from reblurkit.errors import WeightsError
+from reblurkit.models.pretrained import list_pretrained, load_pretrained
 from reblurkit.models.weights import load_weights
 
 
@@ -35,3 +38,33 @@ def start_from(network: nn.Module, path: str | os.PathLike[str] | None, *, train
     content = read_or_kept(f"{path} for {type(network).__name__}", read)
     if content is not None:
         network.load_state_dict(content)
+
+
+def start_reblur_net(reblur_net: nn.Module, weights: str | None) -> None:
+    """Give a reblurring network of a LightningModule's state what it starts from.
+
+    Args:
+        reblur_net: The network.
+        weights: A file, or a name of :func:`reblurkit.models.list_pretrained`; None: it has its weights already.
+
+    Raises:
+        WeightsError: If the weights are needed and do not fit, or the file cannot be read.
+    """
+    if weights is None:
+        return
+    if weights not in list_pretrained():
+        try:
+            start_from(reblur_net, weights, trained=True)
+        except WeightsError as error:
+            raise WeightsError(f"{error}{did_you_mean(weights, list_pretrained())}") from error
+        return
+    shipped = load_pretrained(weights).reblur_net
+    try:
+        reblur_net.load_state_dict(shipped.state_dict())
+    except RuntimeError as error:
+        if is_restoring():  # the checkpoint brings weights that fit, of another version of the package
+            return
+        raise WeightsError(
+            f"the reblurring network of {weights!r} does not fit `reblur_net`: leave that out to have the same one, or "
+            "leave out `reblur_weights` to train one from the start"
+        ) from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from reblurkit.core.calls import learns
 from reblurkit.errors import PluginError
 from reblurkit.plugins.callbacks.first_to_hear import FirstToHear
 from reblurkit.plugins.resumed_optimizer import (
@@ -252,8 +253,7 @@ class AuxiliaryOptimizer(L.Callback):
         """Say once if a network has never been trained."""
         if trainer.current_epoch == 0 and trainer.global_step:
             for name, auxiliary in self._networks.items():
-                learns = any(parameter.requires_grad for parameter in auxiliary.module.parameters())
-                if auxiliary.steps == 0 and learns:
+                if auxiliary.steps == 0 and learns(auxiliary.module):
                     rank_zero_warn(
                         f"the auxiliary network {name!r} got no gradient in the first epoch; is its loss part of what "
                         "`training_step` returns?"

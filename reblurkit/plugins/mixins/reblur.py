@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reblurkit.core.calls import check_two_networks, find_network, preserved_rng
+from reblurkit.core.calls import check_two_networks, find_network, learns, preserved_rng
 from reblurkit.core.checks import FirstBatchCheck
 from reblurkit.core.numbers import check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, PluginError
@@ -104,6 +104,11 @@ class ReblurLossMixin(AuxiliaryNetworks):
             with preserved_rng(torch.get_default_device()):
                 reblur_net = ReblurNet(blocks=1)
         check_two_networks(deblur_net, reblur_net, "reblurring")
+        if warmup and not learns(reblur_net):
+            raise ArgumentError(
+                "`warmup` counts steps in which the reblurring network learns alone, but a frozen one does not learn; "
+                f"leave out `warmup`, which is {warmup}"
+            )
         self._reblur_options = _Options(network, weight, sharpness, warmup, every)
         self._add_auxiliary("reblur", reblur_net, network, optimizer, scheduler, every)
 
@@ -136,7 +141,7 @@ class ReblurLossMixin(AuxiliaryNetworks):
         if fitting and not self._auxiliary.has_turn("reblur"):
             # DDP waits for a gradient of every parameter; this one is 0, and dropped.
             return torch.stack([(0 * parameter).sum() for parameter in self.reblur.parameters()]).sum()
-        warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup
+        warming_up = fitting and self._auxiliary.steps("reblur") < options.warmup and learns(self.reblur)
         with explained_by_crop(sharp, self.reblur):
             terms = routed_reblur_loss(
                 find_network(self, options.network),

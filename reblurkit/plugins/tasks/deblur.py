@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from reblurkit.core.checks import named_as
+from reblurkit.core.kept_files import is_restoring
 from reblurkit.core.numbers import check_not_negative, is_number, shown
 from reblurkit.errors import ArgumentError
 from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness, check_reblur_options
 from reblurkit.losses.reconstruction import MultiScaleLoss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
-from reblurkit.models.starting_weights import start_from
+from reblurkit.models.starting_weights import start_from, start_reblur_net
 from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin, check_reblur_steps
@@ -76,6 +77,10 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         reblur_sharpness: What the reblurring network must preserve: ``pseudo``, ``real`` or ``null``.
         reblur_warmup: Steps of the reblurring network at the start during which the weight is 0.
         reblur_every: Reblur in the first of so many steps alone, with so many times the weight; saves most of the time.
+        reblur_weights: What the reblurring network starts from: a file, or a name of
+            :func:`reblurkit.models.list_pretrained` where it has the shapes of the one that comes with the package.
+        reblur_learns: Whether the reblurring network learns along, as in the paper. One that has learned before may
+            judge alone, with its weights frozen in place, for a fraction of the time.
         extra_losses: Further losses and their weights by name, for instance ``vgg`` with weight 0.3 (Tables 5, S5).
         discriminator: A discriminator, for instance ``reblurkit.models.PatchGAN``; ``null`` trains without an
             adversarial loss (Tables 5, S6).
@@ -89,6 +94,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
             the reblurring network and the discriminator always follow the paper's.
 
     Raises:
+        WeightsError: If a file cannot be read, or weights do not fit their network.
         ShapeError: If the network's output has another shape than its input.
         ArgumentError: If an option is out of range, a batch lacks a key, or the first batch is not in [0, 1].
     """
@@ -104,6 +110,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         reblur_sharpness: Sharpness = "pseudo",
         reblur_warmup: int = 0,
         reblur_every: int = 1,
+        reblur_weights: str | None = None,
+        reblur_learns: bool = True,
         extra_losses: dict[str, WeightedLoss] | None = None,
         discriminator: nn.Module | None = None,
         adversarial: AdversarialLoss | AdversarialKind = "vanilla",
@@ -129,7 +137,11 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
         with named_as(sharpness="reblur_sharpness", warmup="reblur_warmup", every="reblur_every"):
             check_reblur_options(reblur_weight, reblur_sharpness)  # without a network, too: nobody else would say
             check_reblur_steps(reblur_warmup, reblur_every)
+            _check_reblur_start(reblur_net, reblur_weights, reblur_learns)
             if reblur_net is not None:
+                start_reblur_net(reblur_net, reblur_weights)
+                if not reblur_learns:
+                    reblur_net.requires_grad_(False)
                 self.configure_reblur(
                     reblur_net,
                     weight=reblur_weight,
@@ -176,6 +188,19 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     @property
     def _reblurs(self) -> bool:
         return hasattr(self, "reblur")
+
+
+def _check_reblur_start(reblur_net: nn.Module | None, weights: str | None, learns: bool) -> None:
+    if not isinstance(learns, bool):
+        raise ArgumentError(f"`reblur_learns` must be true or false, but is {shown(learns)}")
+    if reblur_net is None and (weights is not None or not learns):
+        given = "reblur_learns" if weights is None else "reblur_weights"
+        raise ArgumentError(f"`{given}` is of the reblurring network, but there is none; pass `reblur_net`")
+    if not learns and weights is None and not is_restoring():  # a checkpoint brings them
+        raise ArgumentError(
+            "with `reblur_learns` false the reblurring network must have learned before; name its weights by "
+            "`reblur_weights`, or pass a `reblur_net` that you froze (requires_grad_(False))"
+        )
 
 
 def _check_extra_losses(losses: Mapping[str, WeightedLoss]) -> None:

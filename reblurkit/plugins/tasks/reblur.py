@@ -10,14 +10,12 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from reblurkit.core.calls import check_two_networks
-from reblurkit.core.kept_files import is_restoring
-from reblurkit.core.suggestions import did_you_mean
-from reblurkit.errors import ArgumentError, WeightsError
+from reblurkit.core.calls import check_two_networks, learns
+from reblurkit.errors import ArgumentError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, reblur_net_loss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
-from reblurkit.models.pretrained import list_pretrained, load_pretrained
-from reblurkit.models.starting_weights import start_from
+from reblurkit.models.pretrained import load_pretrained
+from reblurkit.models.starting_weights import start_from, start_reblur_net
 from reblurkit.plugins.callbacks.at_rest import AtRest
 from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.tasks.paired import (
@@ -99,14 +97,14 @@ class ReblurTask(PairedTask):
         if reblur_net is None:
             reblur_net = load_pretrained().reblur_net.train()
         check_two_networks(network, reblur_net, "reblurring")
-        if not any(parameter.requires_grad for parameter in reblur_net.parameters()):
+        if not learns(reblur_net):
             raise ArgumentError(
                 f"`reblur_net` is what is trained, but {type(reblur_net).__name__} has nothing to train"
             )
         if rest is not None and not 0 < rest < float("inf"):
             raise ArgumentError(f"`rest` must be above 0 dB, or null to never stop early, but is {rest}")
         start_from(network, weights, trained=True)
-        _start_reblur_net(reblur_net, reblur_weights)
+        start_reblur_net(reblur_net, reblur_weights)
         self.network = network.requires_grad_(False).eval()
         self.reblur = reblur_net
         self.weights = weights
@@ -142,28 +140,6 @@ class ReblurTask(PairedTask):
     @property
     def _trained(self) -> nn.Module:
         return self.reblur
-
-
-def _start_reblur_net(reblur_net: nn.Module, weights: str | None) -> None:
-    """Give M_R the weights of a file, or those that come with the package."""
-    if weights is None:
-        return
-    if weights not in list_pretrained():
-        try:
-            start_from(reblur_net, weights, trained=True)
-        except WeightsError as error:
-            raise WeightsError(f"{error}{did_you_mean(weights, list_pretrained())}") from error
-        return
-    shipped = load_pretrained(weights).reblur_net
-    try:
-        reblur_net.load_state_dict(shipped.state_dict())
-    except RuntimeError as error:
-        if is_restoring():  # the checkpoint brings weights that fit, of another version of the package
-            return
-        raise WeightsError(
-            f"the reblurring network of {weights!r} does not fit `reblur_net`: leave that out to have the same one, or "
-            "leave out `reblur_weights` to train one from the start"
-        ) from error
 
 
 def _reblur_measures() -> dict[str, Measure]:

@@ -219,6 +219,44 @@ class Dict(nn.Module):
         return {"image": image}
 
 
+def test_a_reblurring_network_from_a_checkpoint_judges_alone(tmp_path):
+    first, run = DeblurTask(PlainNet(), ReblurNet(width=4)), trainer(tmp_path)
+    run.fit(first, data())
+    run.save_checkpoint(tmp_path / "learned.ckpt")
+    task = DeblurTask(
+        PlainNet(),
+        ReblurNet(width=4),
+        reblur_weights=str(tmp_path / "learned.ckpt"),
+        reblur_learns=False,
+        reblur_every=3,
+    )
+    start = {name: value.clone() for name, value in task.network.state_dict().items()}
+    trainer(tmp_path).fit(task, data())
+    for name, value in task.reblur.state_dict().items():
+        assert torch.equal(value, first.reblur.state_dict()[name])
+    assert not all(torch.equal(value, start[name]) for name, value in task.network.state_dict().items())
+    assert task._auxiliary.steps("reblur") == 0
+
+
+@pytest.mark.parametrize(
+    ("reblur_net", "options", "message"),
+    [
+        (None, {"reblur_weights": "base"}, "`reblur_weights` is of the reblurring network, but there is none"),
+        (None, {"reblur_learns": False}, "`reblur_learns` is of the reblurring network, but there is none"),
+        (
+            ReblurNet(width=4),
+            {"reblur_learns": False},
+            "must have learned before; name its weights by `reblur_weights`",
+        ),
+        (ReblurNet(width=4), {"reblur_learns": "no"}, "`reblur_learns` must be true or false, but is 'no'"),
+        (ReblurNet(width=4).requires_grad_(False), {"reblur_warmup": 5}, "leave out `reblur_warmup`, which is 5"),
+    ],
+)
+def test_a_reblurring_network_that_has_not_learned_does_not_judge(reblur_net, options, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        DeblurTask(PlainNet(), reblur_net, **options)
+
+
 def test_the_schedule_needs_an_end(tmp_path):
     with pytest.raises(PluginError, match="set max_epochs or max_steps"):
         trainer(tmp_path, max_epochs=-1).fit(DeblurTask(PlainNet()), data())
