@@ -51,6 +51,7 @@ class Deblurrer:
         frames: Frames that it takes at once, 1 for images.
         not_adapted: Images whose adaptation became NaN or infinite, and which kept the plain output.
         changes: What the adaptation did to each image, in order.
+        plain: What the network made by itself of the images that it adapted to last, as its result; None before.
 
     Raises:
         ArgumentError: If the arguments do not go together, or there is no such device.
@@ -83,7 +84,12 @@ class Deblurrer:
         self.frames = stack_length(network)
         self.not_adapted = 0
         self.changes: list[AdaptationChange | BlurAdaptationChange] = []
+        self.plain: Tensor | None = None
         self._to_blur = to_blur
+        if not isinstance(to_blur, bool):
+            raise ArgumentError(f"`to_blur` must be true or false, but is {to_blur!r}")
+        if to_blur and reblur_net is not None:
+            raise ArgumentError("adaptation to a photo's blur needs no reblurring network; leave out `reblur_net`")
         if to_blur and not steps:
             raise ArgumentError("adaptation to a photo's blur takes at least 1 of `steps`, but is asked for 0")
         if steps and reblur_net is None and not to_blur:
@@ -155,6 +161,7 @@ class Deblurrer:
         call = adapt_call(self._deblur, self._reblur_net, (image,), {}, self.options)
         self.not_adapted += int((~call.losses.isfinite().all(1)).sum())
         self.changes += changes_of(call, image)
+        self.plain = call.plain.float().clamp(0, 1).cpu()
         return finest_scale(call.output)
 
     def _adapt_to_blur(self, image: Tensor) -> Tensor:
@@ -162,6 +169,7 @@ class Deblurrer:
         adapted = adapt_to_blur(self.network, image, steps=steps, lr=lr, tile=tile)
         self.not_adapted += int((~adapted.losses.isfinite().all(1)).sum())
         self.changes += blur_changes_of(adapted)
+        self.plain = adapted.plain.float().clamp(0, 1).cpu()
         return adapted.image
 
     def _in_largest_tiles(self, blurry: Tensor) -> Tensor:

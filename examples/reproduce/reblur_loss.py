@@ -194,6 +194,7 @@ def train(name, seed, steps, size, arguments, until):
             ModelCheckpoint(checkpoint.parent, filename="last", enable_version_counter=False),
         ],
     )
+    (arguments.run / "settings.json").write_text(json.dumps(settings_of(size, arguments)[1]))
     trainer.fit(task, data, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     print(f"{name}, seed {seed}: {trainer.global_step} of {steps} steps", flush=True)
 
@@ -220,15 +221,25 @@ def wanted_steps(name, seed, size, found):
 
 def measure(networks, arguments):
     """Every network on every photo under every blur: rows of metrics by name, seed and photo, averaged over blurs."""
-    measured = {}
+    measured, files = {}, dict(zip(TRAINED, arguments.trained or (), strict=False))
     for (name, seed), network in networks.items():
         kept = checkpoint_of(name, seed, arguments).with_name("measured.json")
-        if not kept.is_file():
+        wanted = {"test": absolute(arguments.test), "niqe": absolute(arguments.niqe)}
+        wanted["weights"] = absolute(files.get(name))
+        record = json.loads(kept.read_text()) if kept.is_file() else {}
+        photos = record.pop("photos", None)
+        if record != wanted:
+            photos = measure_network(network.eval(), arguments)
             kept.parent.mkdir(exist_ok=True)
-            kept.write_text(json.dumps(measure_network(network.eval(), arguments)))
-        measured.setdefault(name, {})[seed] = json.loads(kept.read_text())
+            kept.write_text(json.dumps(wanted | {"photos": photos}))
+        measured.setdefault(name, {})[seed] = photos
         print(f"{name}, seed {seed} measured", flush=True)
     return measured
+
+
+def absolute(path):
+    """A path as a record keeps it."""
+    return None if path is None else str(Path(path).resolve())
 
 
 def measure_network(network, arguments):
@@ -257,6 +268,20 @@ def draw(networks, arguments, photos=3, blur="shake 9"):
     comparison_grid(rows, width=260, detail=96).save(arguments.run / "reblur_loss.png")
 
 
+def positive(word):
+    """A finite number above 0."""
+    if not 0 < float(word) < math.inf:
+        raise ValueError
+    return float(word)
+
+
+def whole(word):
+    """A whole number above 0."""
+    if int(word) < 1:
+        raise ValueError
+    return int(word)
+
+
 def main():
     """Print the plan, train for a while, or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -267,10 +292,10 @@ def main():
     parser.add_argument("--network", help="weights of a U-Net to start from (default: the network in the box)")
     parser.add_argument("--reblur", help="weights of the paper's M_R, two blocks")
     parser.add_argument("--run", type=Path, default=Path("runs/reblur_loss"))
-    parser.add_argument("--minutes", type=float, default=8, help="train so long in this call (default: 8)")
+    parser.add_argument("--minutes", type=positive, default=8, help="train so long in this call (default: 8)")
     parser.add_argument("--small", action="store_true", help="few steps, from an M_R that has learned")
-    parser.add_argument("--seeds", type=int, default=1, help="train every variant so many times (default: once)")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help=f"train these, and {BASE}")
+    parser.add_argument("--seeds", type=whole, help="train so many times (default: once), or measure so many (all)")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help=f"{BASE} and these alone")
     parser.add_argument("--measure", action="store_true", help="measure what has been trained to the end")
     parser.add_argument("--workers", type=int, default=0, help="processes that read (default: 0)")
     parser.add_argument("--trained", nargs=2, metavar=("L1_FILE", "REBLUR_FILE"), help="weights of two U-Nets")
@@ -287,23 +312,23 @@ def main():
     else:
         size = SIZES["small" if arguments.small else "full"]
         names = chosen_names(arguments, parser)
-        if (kept := settings_of(size, arguments)) != size | {"network": arguments.network}:
+        kept, wanted = settings_of(size, arguments)
+        if differing := [key for key, value in kept.items() if value != wanted[key]]:
             parser.error(
-                f"{arguments.run} holds a training with {kept}: go on with these settings, or take another --run"
+                f"{arguments.run} holds a training with {differing[0]} {kept[differing[0]]}, and not "
+                f"{wanted[differing[0]]}: go on with that, or take another --run"
             )
         found = train_all(names, size, arguments)
         if not arguments.measure:
             return
-        if lacking := [seed for seed in range(arguments.seeds) if (BASE, seed) not in found]:
-            parser.error(
-                f"{BASE!r} has not been trained to the end in {arguments.run} with seed {lacking[0]}: call again "
-                "without --measure"
-            )
+        if (BASE, 0) not in found:
+            parser.error(f"{BASE!r} has not been trained to the end in {arguments.run}: call again without --measure")
+        found = {key: checkpoint for key, checkpoint in found.items() if (BASE, key[1]) in found}
         networks = {key: trained(checkpoint, arguments) for key, checkpoint in found.items()}
         record = {
             "size": size,
             "started from": arguments.network or "the network in the box",
-            "steps": {name: steps_of(checkpoint) for (name, _), checkpoint in found.items()},
+            "steps": {name: fmean(steps_of(found[key]) for key in found if key[0] == name) for name, _ in found},
             "seconds a step": {
                 name: fmean(seconds_a_step(found[key]) for key in found if key[0] == name) for name, _ in found
             },
@@ -313,36 +338,45 @@ def main():
 
 
 def chosen_names(arguments, parser):
-    """The variants of a call, in order."""
-    names = SMALL if arguments.small else tuple(VARIANTS)
+    """The variants of a call, in order; to measure, all there are."""
+    names = SMALL if arguments.small and not arguments.measure else tuple(VARIANTS)
     if arguments.variants is not None:
-        names = tuple(name for name in VARIANTS if name in (BASE, *arguments.variants))
-    if arguments.reblur is not None:
+        chosen = {BASE, *arguments.variants} | ({PAPER} if LONG in arguments.variants else set())
+        names = tuple(name for name in VARIANTS if name in chosen)
+    if arguments.reblur is not None or arguments.measure:
         return names
-    starts = {name for name in names if (form := VARIANTS[name]) and form.learned and form.reblur_net == PAPERS}
+    starts = [name for name in names if (form := VARIANTS[name]) and form.learned and form.reblur_net == PAPERS]
     if starts and arguments.variants is not None:
-        parser.error(f"{starts.pop()!r} starts from weights of the paper's M_R: name them by --reblur")
+        parser.error(f"{starts[0]!r} starts from weights of the paper's M_R: name them by --reblur")
     return tuple(name for name in names if name not in starts)
 
 
 def settings_of(size, arguments):
-    """What the trainings of a run began with: those of this call where it is the first."""
+    """What the trainings of a run began with, and what this call says."""
     file = arguments.run / "settings.json"
-    if not file.is_file():
-        file.write_text(json.dumps(size | {"network": arguments.network}))
-    return json.loads(file.read_text())
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    wanted = size | {name: absolute(getattr(arguments, name)) for name in ("network", "photos", "reblur")}
+    if kept and None in (kept["reblur"], wanted["reblur"]):  # some variants only need it
+        kept["reblur"] = wanted["reblur"] = kept["reblur"] or wanted["reblur"]
+    return kept, wanted
 
 
 def train_all(names, size, arguments):
     """Train variants for the minutes of this call; the checkpoints of those that have reached their end."""
     found, until = {}, time.monotonic() + 60 * arguments.minutes
-    for seed, name in itertools.product(range(arguments.seeds), names):
-        checkpoint, steps = checkpoint_of(name, seed, arguments), wanted_steps(name, seed, size, found)
-        if steps_of(checkpoint) < steps < math.inf and not arguments.measure and time.monotonic() < until:
-            train(name, seed, steps, size, arguments, until)
-        if steps_of(checkpoint) >= steps:
-            found[name, seed] = checkpoint
+    for seed in range(arguments.seeds or (seeds_of_run(arguments) if arguments.measure else 1)):
+        for name in names:
+            checkpoint, steps = checkpoint_of(name, seed, arguments), wanted_steps(name, seed, size, found)
+            if steps_of(checkpoint) < steps < math.inf and not arguments.measure and time.monotonic() < until:
+                train(name, seed, steps, size, arguments, until)
+            if steps_of(checkpoint) >= steps:
+                found[name, seed] = checkpoint
     return found
+
+
+def seeds_of_run(arguments):
+    """How many seeds have a checkpoint."""
+    return next(seed for seed in itertools.count() if not checkpoint_of(BASE, seed, arguments).is_file())
 
 
 def changes_by_photo(metric, trainings, base):

@@ -58,10 +58,7 @@ class AdaptOptions:
             raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {shown(self.steps)}")
         check_positive(lr=self.lr)
         check_not_negative(anchor=self.anchor)
-        if self.tile is not None and (not is_number(self.tile, int) or self.tile < 1):
-            raise ArgumentError(
-                f"`tile` must be a number of pixels, at least 1 (int), or None, but is {shown(self.tile)}"
-            )
+        check_tile(self.tile)
         if not isinstance(self.parameters, Iterable) or not all(isinstance(name, str) for name in self.parameters):
             raise ArgumentError(f"`parameters` must be a word or a list of name patterns, but is {self.parameters!r}")
         if isinstance(self.parameters, str) and self.parameters not in _SUBSETS:
@@ -86,3 +83,9 @@ class AdaptOptions:
                 f"{type(optimizer).__name__}"
             )
         return optimizer
+
+
+def check_tile(tile: int | None) -> None:
+    """Raise ArgumentError for what is no side of a tile."""
+    if tile is not None and (not is_number(tile, int) or tile < 1):
+        raise ArgumentError(f"`tile` must be a number of pixels, at least 1 (int), or None, but is {shown(tile)}")

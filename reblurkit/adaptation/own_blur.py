@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from reblurkit.adaptation.batch import chosen_parameters
 from reblurkit.adaptation.image import SWAPPING, explained
+from reblurkit.adaptation.options import check_tile
 from reblurkit.blur.arguments import own_generator
 from reblurkit.blur.kernel_estimate import check_kernel_size
 from reblurkit.blur.photo_blur import PhotoBlur
@@ -45,7 +46,7 @@ class AdaptToBlurOptions:
             shaken photos it was 0.28 to 0.79; of kernels that were hardly more than a dot, with which the network would
             learn to do nothing, below 0.1.
         tile: Deblur whole photos in tiles of this side, see :class:`reblurkit.models.FullSize`.
-        seed: Of crops and noise; None: the global random state.
+        seed: Of crops and noise; None: the global random state, which stays as it was.
 
     Raises:
         ArgumentError: If an option is out of range.
@@ -63,6 +64,7 @@ class AdaptToBlurOptions:
         """Refuse what makes no sense."""
         check_whole(steps=self.steps)
         check_positive(lr=self.lr)
+        check_tile(self.tile)
         for name in ("least_agreement", "least_explained"):
             least = getattr(self, name)
             if not is_number(least) or not 0 <= least <= 1:
@@ -134,14 +136,18 @@ def adapt_to_blur(network: nn.Module, blurry: Tensor, **options: Any) -> Adapted
     check_images(blurry=blurry)
     check_range(blurry=blurry)
     check_finite(blurry=blurry)
-    _check_network(network, blurry.device)
+    check_adaptable(network, blurry.device)
     chosen = AdaptToBlurOptions(**options)
     shortest = min(blurry.shape[-2:])
     kernel_size = chosen.kernel_size_for(shortest)
-    if blurry.shape[1] != 3 or shortest < max(8 * kernel_size, _LEAST_SIDE) or not len(blurry):
+    if blurry.shape[1] != 3 or not len(blurry):
         raise ShapeError(
-            f"adaptation to a blur of {kernel_size} pixels needs RGB photos, one or more, of at least "
-            f"{max(8 * kernel_size, _LEAST_SIDE)} pixels a side, but came {tuple(blurry.shape)}"
+            f"adaptation to a blur needs RGB photos (B, 3, H, W), one or more, but came {tuple(blurry.shape)}"
+        )
+    if shortest < (least := max(8 * kernel_size, _LEAST_SIDE)):
+        raise ShapeError(
+            f"adaptation to a blur, with kernels of {kernel_size} pixels, needs photos of at least {least} pixels a "
+            f"side, but came {blurry.shape[-2]} x {blurry.shape[-1]}"
         )
     device, computing = blurry.device, _computing_type(network)
     # Autocast would keep the weights of the first step, and blur in half precision.
@@ -154,8 +160,8 @@ def adapt_to_blur(network: nn.Module, blurry: Tensor, **options: Any) -> Adapted
         return AdaptedToBlur(image.to(blurry.dtype), plain.to(blurry.dtype), *more)
 
 
-def _check_network(network: nn.Module, device: torch.device) -> None:
-    """Raise ArgumentError for what cannot adapt."""
+def check_adaptable(network: nn.Module, device: torch.device) -> None:
+    """Raise ArgumentError for a network that cannot adapt to a photo's blur on a device."""
     if not isinstance(network, nn.Module):
         raise ArgumentError(f"the deblurring network must be an nn.Module, but is {network!r}")
     if (frames := stack_length(network)) > 1:

@@ -79,14 +79,21 @@ def join(outputs: Sequence[Any]) -> Any:
     if not all(isinstance(scale, Tensor) for output in outputs for scale in output):
         raise ArgumentError("a network's list of scales must hold tensors only, but holds other things too")
     scales = [torch.cat(scale) for scale in zip(*outputs, strict=True)]
-    return scales if isinstance(first, list) else tuple(scales)
+    return _as(first, scales)
 
 
 def replace_finest(output: Any, image: Tensor) -> Any:
     """The output with another full-size image."""
     if isinstance(output, Tensor):
         return image
-    return [*output[:-1], image] if isinstance(output, list) else (*output[:-1], image)
+    return _as(output, [*output[:-1], image])
+
+
+def _as(output: Sequence[Any], scales: list[Any]) -> Sequence[Any]:
+    """Scales in a list, a tuple or a named one, as another output holds its own."""
+    if isinstance(output, list):
+        return scales
+    return type(output)(*scales) if hasattr(output, "_fields") else tuple(scales)
 
 
 def _tensors(inputs: Any) -> Iterator[Tensor]:

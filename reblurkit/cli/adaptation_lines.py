@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from reblurkit.adaptation.changes import AdaptationChange, BlurAdaptationChange
+from reblurkit.adaptation.own_blur import AdaptToBlurOptions
 from reblurkit.cli.metric_names import short_number
 
 # A reblurring network that was trained brings back a part of the blur that the network has removed. Seen were
@@ -67,17 +68,21 @@ def reblurring_line(metrics: Mapping[str, float]) -> str | None:
 
 def _blur_line(change: BlurAdaptationChange) -> str:
     """What adaptation to its own blur did to an image."""
-    distances = (
-        f"reblurred, {255 * change.before:.2f} grey levels from the photo before and {255 * change.after:.2f} after"
+    line = (
+        f"blurred again, {255 * change.before:.2f} grey levels from the photo before adaptation to its blur and "
+        f"{255 * change.after:.2f} after; mean change {change.change:.2f} grey levels"
     )
-    line = f"{distances} adaptation to its blur; mean change {change.change:.2f} grey levels"
     if not math.isfinite(change.after):
         return f"{line}; the image is not adapted: steps of a smaller --adapt-lr may be (default: 1e-4)"
     if not change.adapted:
-        return (
-            f"its blur was not found: its quarters agree on one by {change.agreement:.2f} of 1, and it brings back "
-            f"{change.explained:.0%} of what the network removed; left as the network makes it"
+        usual = AdaptToBlurOptions()
+        why = (
+            f"its quarters agree on one by {change.agreement:.2f} of 1, {usual.least_agreement} is asked"
+            if change.agreement < usual.least_agreement
+            else f"what was found brings back {change.explained:.0%} of what the network removed, "
+            f"{usual.least_explained:.0%} is asked"
         )
+        return f"its blur was not found: {why}; left as the network makes it"
     if change.after > _RISEN_DISTANCE * change.before:
         return f"{line}; the distance rose instead of falling: take a smaller --adapt-lr (default: 1e-4)"
     if change.change < _UNSEEN:

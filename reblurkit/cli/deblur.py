@@ -81,7 +81,8 @@ def deblur_files(
         strip: Write plain RGB values and nothing beside them.
         video: Write a video beside the frames of each video file, with its times and its sound, see
             :func:`reblurkit.data.video_writing.write_video`.
-        compare: Write a picture of before and after, with an enlarged detail, beside each result: ``NAME_compare.jpg``.
+        compare: Write a picture of before and after, with an enlarged detail, beside each result: ``NAME_compare.jpg``;
+            of an adapted image also what the network makes without adaptation.
         report: Called with a line for each image that the deblurrer has adapted to.
 
     Returns:
@@ -123,7 +124,10 @@ def deblur_files(
                     if existing == "refuse":
                         _refuse_existing(source, compare)  # once more: another run may have begun at the same time
                     for index, image in deblurrer.each_frame(source.frames, wanted):
-                        _write(source, index, image, strip, compare)
+                        _write(source, index, image, strip)
+                        if compare:
+                            plain = None if deblurrer.plain is None else deblurrer.plain[0]
+                            _write_comparison(source, index, plain, image)
                         if report is not None and deblurrer.options.steps:
                             report(f"{_frame_name(source, index)}: {adaptation_line(deblurrer.changes[-1])}")
                         written += 1
@@ -140,11 +144,9 @@ def deblur_files(
     return Outcome(written, skipped, [str(failure) for failure in failures], unread, elsewhere)
 
 
-def _write(source: _Source, index: int, image: Tensor, strip: bool, compare: bool) -> None:
+def _write(source: _Source, index: int, image: Tensor, strip: bool) -> None:
     kind, target = source.frames.kind(index), source.targets[index]
     write_image(image, target, ImageKind(kind.bits) if strip else kind)
-    if compare:
-        _write_comparison(source.frames.read(index, index + 1)[0], image, target)
 
 
 def _claim(source: _Source, folder: Path) -> Path:
@@ -156,9 +158,11 @@ def _comparison(target: Path) -> Path:
     return target.with_name(f"{target.stem}_compare.jpg")
 
 
-def _write_comparison(blurry: Tensor, deblurred: Tensor, target: Path) -> None:
-    grid = comparison_grid([{"before": blurry, "after": deblurred}], width=720, detail=240, gained=True)
-    save_picture(grid, _comparison(target), quality=92)
+def _write_comparison(source: _Source, index: int, plain: Tensor | None, image: Tensor) -> None:
+    before = {"before": source.frames.read(index, index + 1)[0]}
+    after = {"after": image} if plain is None else {"without adaptation": plain, "adapted": image}
+    grid = comparison_grid([before | after], width=720 if plain is None else 560, detail=240, gained=True)
+    save_picture(grid, _comparison(source.targets[index]), quality=92)
 
 
 def _frame_name(source: _Source, index: int) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from reblurkit.errors import ArgumentError
 
+_LARGEST = 3.4e38  # of single precision
+
 
 def check_whole(unit: str = "", **numbers: int) -> None:
     """Check that every argument is a whole number, at least 1; neither 2.0 nor True is one.
@@ -52,6 +54,8 @@ def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
     for name, value in numbers.items():
         if not is_number(value) or not 0 < without_numpy(value) <= sys.float_info.max:
             raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
+        if value > _LARGEST:
+            raise ArgumentError(f"`{name}` must be at most {_LARGEST:g}, as in single precision, but is {shown(value)}")
 
 
 def check_not_negative(**numbers: float) -> None:

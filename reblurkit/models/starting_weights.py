@@ -18,7 +18,7 @@ def start_from(network: nn.Module, path: str | os.PathLike[str] | None, *, train
 
     Args:
         network: The network.
-        path: The file; None: it has its weights already.
+        path: The file, or a name of :func:`reblurkit.models.list_pretrained`; None: it has its weights already.
         trained: The network is part of the module's state. Where a checkpoint will set that, the file is not read; of
             a network that is not, the weights are kept in checkpoints of the command line, and taken from there.
 
@@ -26,6 +26,9 @@ def start_from(network: nn.Module, path: str | os.PathLike[str] | None, *, train
         WeightsError: If the file is needed and does not fit.
     """
     if path is None or (trained and is_restoring()):
+        return
+    if path in list_pretrained():
+        _start_from_shipped(network, load_pretrained(str(path)).network, f"the network of {str(path)!r}")
         return
     if trained:
         load_weights(network, path)
@@ -58,13 +61,16 @@ def start_reblur_net(reblur_net: nn.Module, weights: str | None) -> None:
         except WeightsError as error:
             raise WeightsError(f"{error}{did_you_mean(weights, list_pretrained())}") from error
         return
-    shipped = load_pretrained(weights).reblur_net
+    _start_from_shipped(reblur_net, load_pretrained(weights).reblur_net, f"the reblurring network of {weights!r}")
+
+
+def _start_from_shipped(network: nn.Module, shipped: nn.Module, name: str) -> None:
     try:
-        reblur_net.load_state_dict(shipped.state_dict())
+        network.load_state_dict(shipped.state_dict())
     except RuntimeError as error:
         if is_restoring():  # the checkpoint brings weights that fit, of another version of the package
             return
         raise WeightsError(
-            f"the reblurring network of {weights!r} does not fit `reblur_net`: leave that out to have the same one, or "
-            "leave out `reblur_weights` to train one from the start"
+            f"{name} does not fit this {type(network).__name__}; the card that load_pretrained() gives names its class "
+            "and arguments"
         ) from error

@@ -222,7 +222,7 @@ def test_networks_that_cannot_adapt_are_told(small, network, error, message):
         (torch.rand(1, 3, 128, 128), {"kernel_size": 31}, ShapeError, "at least 248 pixels a side"),
         (torch.rand(1, 1, 128, 128), {}, ShapeError, "RGB photos"),
         (torch.rand(0, 3, 128, 128), {}, ShapeError, "one or more"),
-        (torch.rand(1, 3, 20, 3000), {}, ShapeError, "a blur of 9 pixels"),
+        (torch.rand(1, 3, 20, 3000), {}, ShapeError, "kernels of 9 pixels"),
         (torch.full((1, 3, 128, 128), torch.nan), {}, ArgumentError, "must hold finite values"),
         (torch.rand(1, 3, 128, 128, device="meta"), {}, ArgumentError, "on the device meta"),
         (255 * torch.rand(1, 3, 128, 128), {}, ArgumentError, r"\[0, 1\]"),

@@ -364,10 +364,12 @@ def test_a_purpose_sets_steps_and_learning_rate(work, capsys):
 def test_a_photo_is_adapted_to_by_its_own_blur_without_a_reblurring_network(work, capsys):
     blurry = blurred(scene(seed=2, side=256, shapes=300), kernel_of(15, 2), noise=0.004)
     write_image(blurry[0], "shaken.png")
-    assert deblur("--adapt-to-blur", "--adapt", "3", inputs=["shaken.png"], by=()) == 0
+    assert deblur("--adapt-to-blur", "--adapt", "3", "--compare", inputs=["shaken.png"], by=()) == 0
     shown = capsys.readouterr().err
-    assert "shaken.png: reblurred, " in shown
-    assert "grey levels from the photo before and" in shown
+    assert "shaken.png: blurred again, " in shown
+    assert "grey levels from the photo before adaptation to its blur and" in shown
+    with Image.open("out/shaken_compare.jpg") as picture:
+        assert picture.width > 3 * 560
     expected = adapt_to_blur(load_pretrained().network, read_image("shaken.png")[None], steps=3)
     torch.testing.assert_close(read_image("out/shaken.png"), levels(expected.image[0]), rtol=0, atol=1.1 / 255)
 
@@ -377,7 +379,7 @@ def test_a_photo_whose_parts_do_not_agree_on_a_blur_is_left_to_the_network(work,
     assert deblur("--adapt-to-blur", inputs=["flat.png", "photos/a.png"], by=UNET) == 1
     shown = capsys.readouterr().err
     assert "flat.png: its blur was not found: its quarters agree on one by 0.00 of 1" in shown
-    assert "photos/a.png: adaptation to a blur of" in shown
+    assert "photos/a.png: adaptation to a blur, with kernels of 9 pixels, needs photos" in shown
     assert "pixels a side" in shown
 
 
@@ -391,8 +393,11 @@ def test_a_photo_whose_parts_do_not_agree_on_a_blur_is_left_to_the_network(work,
         ),
         (BlurAdaptationChange(0.02, 0.2, 90.0, 0.9, 0.5, True), "the distance rose instead of falling: take a smaller"),
         (BlurAdaptationChange(0.02, 0.02, 0.0, 0.9, 0.5, True), "which nobody sees"),
-        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.5, 0.5, False), "agree on one by 0.50 of 1"),
-        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.9, 0.09, False), "brings back 9% of what the network removed"),
+        (BlurAdaptationChange(0.02, 0.02, 0.0, 0.5, 0.5, False), "agree on one by 0.50 of 1, 0.8 is asked"),
+        (
+            BlurAdaptationChange(0.02, 0.02, 0.0, 0.9, 0.09, False),
+            "brings back 9% of what the network removed, 20% is asked",
+        ),
     ],
 )
 def test_what_adaptation_to_a_blur_did_is_said(change, said):

@@ -50,7 +50,7 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     assert "has not been trained to the end" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         experiment("--network", "other.pth")
-    assert "holds a training with {'steps': 3" in capsys.readouterr().err
+    assert "holds a training with network None, and not" in capsys.readouterr().err
     torch.save(ReblurNet(blocks=2).state_dict(), tmp_path / "reblur.pth")
     words = ["--reblur", str(tmp_path / "reblur.pth")]
     experiment("--minutes", "5", *words)
@@ -67,9 +67,9 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     assert record["origin"]["hardware"]
     assert "| folded, learned | " in (tmp_path / "run" / "reblur_loss.md").read_text()
     kept = tmp_path / "run" / "L1" / "measured.json"
-    rows = json.loads(kept.read_text())
-    rows["coffee"]["psnr"] = 12.0
-    kept.write_text(json.dumps(rows))
+    measured = json.loads(kept.read_text())
+    measured["photos"]["coffee"]["psnr"] = 12.0
+    kept.write_text(json.dumps(measured))
     experiment("--measure", *words)  # nothing is measured again
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
     assert record["photos"]["L1"]["0"]["coffee"]["psnr"] == 12.0
@@ -84,8 +84,9 @@ def test_two_seeds_of_one_variant(experiment, tmp_path, capsys):
     for folder, psnr in {"L1": 10, "folded_learned": 11, "L1_seed_1": 20, "folded_learned_seed_1": 24}.items():
         rows = {"coffee": {"psnr": psnr, "gradient_ratio": 0.5}, "rocket": {"psnr": psnr + 1, "gradient_ratio": 0.5}}
         assert (tmp_path / "run" / folder / "last.ckpt").is_file()
-        (tmp_path / "run" / folder / "measured.json").write_text(json.dumps(rows))
-    experiment("--measure", *words)
+        record = {"test": str((tmp_path / "test").resolve()), "niqe": None, "weights": None, "photos": rows}
+        (tmp_path / "run" / folder / "measured.json").write_text(json.dumps(record))
+    experiment("--measure")  # all that have been trained
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
     assert record["change from L1"]["folded, learned"]["psnr"]["mean"] == pytest.approx((1 + 4) / 2)
     assert "| folded, learned | 2 | +2.500" in (tmp_path / "run" / "reblur_loss.md").read_text()
@@ -104,6 +105,16 @@ def test_networks_that_were_trained_elsewhere(experiment, tmp_path):
     assert record["networks"] == ["l1", "reblur"]
     assert (tmp_path / "run" / "reblur_loss.png").is_file()
     assert record["change from L1"]["+ L_Reblur"]["psnr"]["mean"] != 0
+    experiment("--trained", *map(str, files[::-1]))  # measured anew
+    swapped = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
+    assert swapped["photos"]["L1"] == record["photos"]["+ L_Reblur"]
+
+
+@pytest.mark.parametrize("words", [("--seeds", "0"), ("--minutes", "nan"), ("--variants", "n = 9")])
+def test_numbers_and_names_that_are_none(experiment, words, capsys):
+    with pytest.raises(SystemExit):
+        experiment(*words)
+    assert f"argument {words[0]}: invalid" in capsys.readouterr().err
 
 
 def test_the_plan(experiment, capsys):

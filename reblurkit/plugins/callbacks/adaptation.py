@@ -80,7 +80,7 @@ class TestTimeAdaptCallback(AdaptingCallback):
         self.options = AdaptOptions(**options)
         self.history: list[AdaptedImage] = []
         self.failures = 0
-        self._reblur_net: nn.Module
+        self._reblur_net: nn.Module | None = None
 
     def _prepare(self, trainer: L.Trainer, pl_module: L.LightningModule, network: nn.Module) -> None:
         self._reblur_net = FullSize(self._reblur_network(pl_module))
@@ -110,6 +110,7 @@ class TestTimeAdaptCallback(AdaptingCallback):
                 trainer, lambda: f"image {done + image + 1}, step {step}/{self.options.steps}, loss {loss.item():.4g}"
             )
 
+        assert self._reblur_net is not None  # of `_prepare`
         call = adapt_call(network, self._reblur_net, arguments, keywords, self.options, report)
         for index, (losses, seconds) in enumerate(zip(call.losses.tolist(), call.seconds, strict=True), done):
             self.history.append(AdaptedImage(index, tuple(losses), seconds))
@@ -122,3 +123,7 @@ class TestTimeAdaptCallback(AdaptingCallback):
             )
         self.failures += int(failed.sum())
         return call.output, call.plain
+
+    def _remove(self) -> None:
+        super()._remove()
+        self._reblur_net = None

@@ -130,11 +130,7 @@ class AdaptingCallback(L.Callback, ABC):
             return
         self._remove()
         network = find_network(pl_module, self.network)
-        if is_replaced(network):
-            raise PluginError(
-                f"two callbacks adapt the network at {self.network!r}; keep one, as each would adapt what the other "
-                "has adapted"
-            )
+        self._check_others(trainer, pl_module, network)
         self._prepare(trainer, pl_module, network)
         self._batches = 0
         if self.metrics is not None and trainer.state.fn != TrainerFn.PREDICTING:
@@ -143,6 +139,20 @@ class AdaptingCallback(L.Callback, ABC):
                 meter.reset()
         self._first.begin(trainer)
         self._replaced = replace_forward(network, lambda *inputs: self._call(trainer, network, *inputs))
+
+    def _check_others(self, trainer: L.Trainer, pl_module: L.LightningModule, network: nn.Module) -> None:
+        """Refuse what another callback of this kind would disturb."""
+        adapted = [module for module in pl_module.modules() if is_replaced(module)]
+        if any(other in network.modules() or network in other.modules() for other in adapted):
+            raise PluginError(
+                f"two callbacks adapt the network at {self.network!r}, or a part of it; keep one, as each would adapt "
+                "what the other has adapted"
+            )
+        others = [each for each in trainer.callbacks if isinstance(each, AdaptingCallback) and each is not self]  # type: ignore[attr-defined]
+        if self.metrics is not None and any(other.metrics is not None for other in others):
+            raise PluginError(
+                "two callbacks that adapt would log their metrics by the same names; give `metrics` to one of them"
+            )
 
     def _call(self, trainer: L.Trainer, network: nn.Module, arguments: Any, keywords: Any) -> Any:
         output, plain = self._adapt(trainer, network, arguments, keywords)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import lightning.pytorch as L
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from reblurkit.adaptation.changes import BlurAdaptationChange, blur_changes_of
-from reblurkit.adaptation.own_blur import AdaptToBlurOptions, adapt_to_blur
-from reblurkit.adaptation.slicing import each_image, first_image, replace_finest
+from reblurkit.adaptation.image import explained
+from reblurkit.adaptation.own_blur import AdaptedToBlur, AdaptToBlurOptions, adapt_to_blur, check_adaptable
+from reblurkit.adaptation.slicing import each_image, replace_finest
 from reblurkit.core.calls import finest_scale
 from reblurkit.errors import PluginError
 from reblurkit.plugins.callbacks.adapting import AdaptingCallback
@@ -39,12 +41,15 @@ class AdaptToBlurCallback(AdaptingCallback):
         history: For each photo of this process in the last run: distance of the reblurred image from the photo
             ``before`` and ``after``, mean ``change`` in grey levels, ``agreement``, ``explained``, and whether the
             network ``adapted``.
+        failures: Number of photos in the last run whose images became NaN or infinite; they are as the network makes
+            them.
 
     Raises:
         PluginError: When a run starts, if the path names nothing, if another callback adapts the same network, or
-            with FSDP, DeepSpeed or ModelParallel; if the network is called with more than an image; when the run ends,
-            if the network was never called.
-        ArgumentError: If an option or an image is out of range.
+            with FSDP, DeepSpeed or ModelParallel; if the network is called with anything but one image; when the run
+            ends, if the network was never called.
+        ArgumentError: If an option or an image is out of range, or the network cannot adapt.
+        ShapeError: If photos are too small, see :func:`reblurkit.adaptation.adapt_to_blur`.
 
     Example:
         >>> callback = AdaptToBlurCallback(steps=10)
@@ -59,27 +64,40 @@ class AdaptToBlurCallback(AdaptingCallback):
         super().__init__(network, metrics)
         self.options = AdaptToBlurOptions(**options)
         self.history: list[BlurAdaptationChange] = []
+        self.failures = 0
 
     def _prepare(self, trainer: L.Trainer, pl_module: L.LightningModule, network: nn.Module) -> None:
-        self.history = []
+        check_adaptable(network, pl_module.device)
+        self.history, self.failures = [], 0
 
     def _adapt(self, trainer: L.Trainer, network: nn.Module, arguments: Any, keywords: Any) -> tuple[Any, Tensor]:
-        inputs = (*arguments, *keywords.values())
-        if len(inputs) != 1:
+        if len(arguments) != 1 or keywords or not isinstance(arguments[0], Tensor):
             raise PluginError(
-                f"adaptation to a blur is for networks of one image, but {type(network).__name__} was called with "
-                f"{len(inputs)} inputs; TestTimeAdaptCallback takes them"
+                f"adaptation to a blur is for networks that are called with one image, network(blurry), but "
+                f"{type(network).__name__} was called with {len(arguments)} positional and {len(keywords)} keyword "
+                "arguments; TestTimeAdaptCallback takes them"
             )
-        blurry = first_image(inputs)
-        with torch.no_grad():
-            output = network(*arguments, **keywords)
+        (blurry,) = arguments
+        with torch.no_grad(), explained(network, arguments):
+            output = network(blurry.clone())  # some write into their input
         plain, images = finest_scale(output), []
         for photo, own in zip(each_image(blurry), each_image(plain), strict=True):
             adapted = adapt_to_blur(network, photo, **vars(self.options))
-            self.history += blur_changes_of(adapted)
             images.append(adapted.image.to(own.dtype) if adapted.adapted else own)
+            self._note(adapted)
             show_beside_bar(trainer, self._progress)
         return replace_finest(output, torch.cat(images)), plain
+
+    def _note(self, adapted: AdaptedToBlur) -> None:
+        self.history += blur_changes_of(adapted)
+        if not adapted.losses.isfinite().all():
+            if not self.failures:
+                warnings.warn(
+                    f"the image of photo {len(self.history) - 1} became NaN or infinite: it is as the network makes "
+                    "it; a smaller `lr` may help; further ones are counted in `failures`",
+                    stacklevel=2,
+                )
+            self.failures += 1
 
     def _progress(self) -> str:
         return f"image {len(self.history)}, {self._found()} adapted to"
@@ -90,8 +108,12 @@ class AdaptToBlurCallback(AdaptingCallback):
     def _end(self, pl_module: L.LightningModule, step: str) -> None:
         adapting = self._replaced is not None
         super()._end(pl_module, step)
-        if adapting and self.history and not self._found():
+        if not adapting:
+            return
+        mine = torch.tensor([len(self.history) - self.failures, self._found()], device=pl_module.device)
+        photos, found = pl_module.trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+        if photos and not found:
             rank_zero_warn(
-                f"the network adapted to none of {len(self.history)} photos: no blur was found in them, see "
-                "`agreement` and `explained` in `history`; it is for blur that is nearly the same all over a photo"
+                f"the network adapted to none of {photos} photos: no blur was found in them, see `agreement` and "
+                "`explained` in `history`; it is for blur that is nearly the same all over a photo"
             )

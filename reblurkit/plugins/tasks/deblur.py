@@ -68,7 +68,8 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
     Args:
         network: The deblurring network: images ``(B, 3, H, W)`` in [0, 1] to the same shape, or to a list of images
             from coarse to fine, of which the last is used.
-        weights: File of weights that the network starts from, see :func:`reblurkit.models.load_weights`.
+        weights: What the network starts from: a file, see :func:`reblurkit.models.load_weights`, or a name of
+            :func:`reblurkit.models.list_pretrained` where it has the shapes of the network that comes with the package.
         reblur_net: The reblurring network, for instance ``reblurkit.models.ReblurNet``; ``null`` trains without the
             reblurring loss.
         loss: Called with the deblurred and the sharp images; default L1. A ``MultiScaleLoss`` is given all scales

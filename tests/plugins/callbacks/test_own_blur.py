@@ -98,7 +98,7 @@ def test_mistakes_are_told(tmp_path, pairs):
         def step(self, batch):
             return self.network(batch["blurry"], batch["blurry"])
 
-    with pytest.raises(PluginError, match="was called with 2 inputs"):
+    with pytest.raises(PluginError, match="called with 2 positional and 0 keyword"):
         run(tmp_path, Twice(), pairs, AdaptToBlurCallback(**OPTIONS))
 
     class Idle(Module):
@@ -115,3 +115,50 @@ def test_two_ways_to_adapt_one_network_are_refused(tmp_path, pairs):
     )
     with pytest.raises(PluginError, match="two callbacks adapt the network at 'network'"):
         trainer.test(Module(), DataLoader(pairs), verbose=False)
+
+
+def test_a_network_that_writes_into_its_input_adapts_to_the_photo_itself(tmp_path, pairs):
+    class WritesIntoInput(PlainNet):
+        def forward(self, image):
+            return super().forward(image.mul_(0.5).add_(0.25))
+
+    module = Module(WritesIntoInput())
+    wanted = adapt_to_blur(module.network, pairs[0]["blurry"][None].clone(), **OPTIONS).image
+    images, _ = run(tmp_path, module, pairs[:1], AdaptToBlurCallback(**OPTIONS))
+    assert torch.equal(images, wanted)
+
+
+def test_images_that_the_steps_ruin_are_told_and_counted(tmp_path, pairs):
+    module, callback = Module(), AdaptToBlurCallback(**OPTIONS | {"lr": 1e30})
+    plain, _ = run(tmp_path, module, pairs)
+    with pytest.warns(UserWarning, match="the image of photo 0 became NaN or infinite") as warned:
+        images, _ = run(tmp_path, module, pairs, callback)
+    assert torch.equal(images, plain)
+    assert callback.failures == 3
+    assert not [each for each in warned if "adapted to none" in str(each.message)]
+
+
+def test_two_callbacks_do_not_disturb_each_other(tmp_path, pairs):
+    def run_both(module, first, second):
+        trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[first, second])
+        trainer.test(module, DataLoader(pairs[:1]), verbose=False)
+
+    module = Module(torch.nn.Sequential(PlainNet(), PlainNet()))
+    for paths in (("network", "network.0"), ("network.0", "network")):
+        with pytest.raises(PluginError, match="or a part of it"):
+            run_both(module, *(AdaptToBlurCallback(path, **OPTIONS) for path in paths))
+    both = [AdaptToBlurCallback(f"network.{index}", metrics=PSNR(), **OPTIONS) for index in range(2)]
+    with pytest.raises(PluginError, match="give `metrics` to one of them"):
+        run_both(module, *both)
+    for callback in both[1:]:
+        callback.metrics = None
+    run_both(module, *both)
+    assert [len(callback.history) for callback in both] == [1, 1]
+
+
+def test_networks_that_cannot_adapt_are_told_before_the_first_photo(tmp_path, pairs):
+    with pytest.raises(ArgumentError, match="no parameters"):
+        run(tmp_path, Module(torch.nn.Identity()), pairs, AdaptToBlurCallback(**OPTIONS))
+    for wrong in ({"lr": 1e300}, {"tile": "auto"}, {"tile": 0}):
+        with pytest.raises(ArgumentError, match=f"`{next(iter(wrong))}`"):
+            AdaptToBlurCallback(**wrong)

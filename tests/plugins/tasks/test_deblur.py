@@ -11,9 +11,9 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from reblurkit.blur import ShakeBlur
-from reblurkit.errors import ArgumentError, PluginError, ShapeError
+from reblurkit.errors import ArgumentError, PluginError, ShapeError, WeightsError
 from reblurkit.metrics import PSNR, SSIM, ReblurPSNR
-from reblurkit.models import PatchGAN, ReblurNet, UNet
+from reblurkit.models import FoldedUNet, PatchGAN, ReblurNet, UNet, load_pretrained
 from reblurkit.plugins import DeblurTask, DemoDataModule, ImageLogger, ImageWriter
 from reblurkit.plugins.tasks.deblur import WeightedLoss
 from tests.conftest import MultiScaleNet, PlainNet
@@ -217,6 +217,16 @@ def test_wrong_networks_and_batches():
 class Dict(nn.Module):
     def forward(self, image):
         return {"image": image}
+
+
+def test_the_network_starts_from_that_in_the_box():
+    shipped = load_pretrained()
+    network = FoldedUNet(**shipped.card["network"]["arguments"])
+    DeblurTask(network, weights="base")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, shipped.network.state_dict()[name])
+    with pytest.raises(WeightsError, match="the network of 'base' does not fit this PlainNet; the card"):
+        DeblurTask(PlainNet(), weights="base")
 
 
 def test_a_reblurring_network_from_a_checkpoint_judges_alone(tmp_path):
