@@ -67,7 +67,7 @@ def test_memory_is_measured_and_the_largest_tile_taken(monkeypatch):
     if deblurrer._cost is None:
         pytest.skip("only Linux says how much memory there is")
     assert 50 < deblurrer._cost < 5000, "bytes a pixel"
-    budget = deblurrer._cost * 300**2 / inference._SHARE + inference._IMAGES * 600 * 700 / inference._SHARE
+    budget = deblurrer._cost * 301**2 / inference._SHARE + inference._IMAGES * 600 * 700 / inference._SHARE
     monkeypatch.setattr(inference, "free_memory", lambda device: budget)
     tiled = deblurrer(blurry)
     assert deblurrer.options.tile == 300

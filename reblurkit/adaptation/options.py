@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from reblurkit.adaptation.histogram import check_bins
-from reblurkit.core.numbers import check_not_negative, check_positive, is_number, shown
+from reblurkit.core.numbers import check_not_negative, check_rate, is_number, shown
 from reblurkit.errors import ArgumentError
 
 OptimizerFactory = Callable[[list[Tensor]], Optimizer]
@@ -56,7 +56,7 @@ class AdaptOptions:
         """Refuse what makes no sense."""
         if not is_number(self.steps, int) or self.steps < 0:
             raise ArgumentError(f"`steps` of adaptation must be a whole number, at least 0, but is {shown(self.steps)}")
-        check_positive(lr=self.lr)
+        check_rate(lr=self.lr)
         check_not_negative(anchor=self.anchor)
         check_tile(self.tile)
         if not isinstance(self.parameters, Iterable) or not all(isinstance(name, str) for name in self.parameters):

@@ -21,7 +21,7 @@ from reblurkit.blur.kernel_estimate import check_kernel_size
 from reblurkit.blur.photo_blur import PhotoBlur
 from reblurkit.core.calls import copied, finest_scale, preserved_rng, stack_length
 from reblurkit.core.checks import check_finite, check_images, check_range, named_as
-from reblurkit.core.numbers import check_positive, check_whole, is_number, shown
+from reblurkit.core.numbers import check_rate, check_whole, is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 from reblurkit.models.full_size import FullSize
 
@@ -63,7 +63,7 @@ class AdaptToBlurOptions:
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         check_whole(steps=self.steps)
-        check_positive(lr=self.lr)
+        check_rate(lr=self.lr)
         check_tile(self.tile)
         for name in ("least_agreement", "least_explained"):
             least = getattr(self, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reblurkit.core.numbers import check_not_negative, check_positive
+from reblurkit.core.numbers import check_not_negative, check_rate
 from reblurkit.core.suggestions import did_you_mean
 from reblurkit.errors import ArgumentError
 
@@ -81,7 +81,7 @@ class FinetuneOptions:
             near = did_you_mean(self.flow, PRETRAINED)
             raise ArgumentError(f"`flow` must be one of {', '.join(PRETRAINED)}, but is {self.flow!r}{near}")
         check_not_negative(weight=self.weight, workers=self.workers, seed=self.seed)
-        check_positive(lr=self.lr)
+        check_rate(lr=self.lr)
 
 
 def check_span_of_exposure(exposure: float, given: str = "") -> None:

@@ -54,6 +54,19 @@ def check_positive(unit: str = "", hint: str = "", **numbers: float) -> None:
     for name, value in numbers.items():
         if not is_number(value) or not 0 < without_numpy(value) <= sys.float_info.max:
             raise ArgumentError(f"`{name}` must be a finite number{unit} greater than 0, but is {shown(value)}{hint}")
+
+
+def check_rate(**rates: float) -> None:
+    """Check that every argument is a learning rate: greater than 0, and a number in single precision, too.
+
+    Args:
+        **rates: Values by the name that the message shall use.
+
+    Raises:
+        ArgumentError: If one is not.
+    """
+    check_positive("", "", **rates)
+    for name, value in rates.items():
         if value > _LARGEST:
             raise ArgumentError(f"`{name}` must be at most {_LARGEST:g}, as in single precision, but is {shown(value)}")
 
