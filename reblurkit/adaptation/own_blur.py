@@ -155,7 +155,7 @@ def adapt_to_blur(network: nn.Module, blurry: Tensor, **options: Any) -> Adapted
     precision = torch.autocast(device.type, enabled=False) if uses_autocast else nullcontext()
     with torch.inference_mode(False), precision, preserved_rng(device):
         # Tensors made in inference mode can take no part in a backward pass; their copies made here can.
-        rows = [_adapt(network, blurry[[i]].detach().to(computing), chosen) for i in range(len(blurry))]
+        rows = [_adapt(network, blurry[[i]].detach().to(computing), chosen, kernel_size) for i in range(len(blurry))]
         image, plain, *more = (torch.cat(column) for column in zip(*rows, strict=True))
         return AdaptedToBlur(image.to(blurry.dtype), plain.to(blurry.dtype), *more)
 
@@ -191,7 +191,7 @@ def _copied(network: nn.Module, photo: Tensor) -> nn.Module:
     return network
 
 
-def _adapt(network: nn.Module, blurry: Tensor, options: AdaptToBlurOptions) -> AdaptedToBlur:
+def _adapt(network: nn.Module, blurry: Tensor, options: AdaptToBlurOptions, kernel_size: int) -> AdaptedToBlur:
     """Adapt to one photo ``(1, 3, H, W)``."""
     network = _copied(network, blurry)
     whole, on_crops = FullSize(network, tile=options.tile), FullSize(network)
@@ -199,7 +199,7 @@ def _adapt(network: nn.Module, blurry: Tensor, options: AdaptToBlurOptions) -> A
     if not plain.isfinite().all():
         nothing = torch.zeros(1), torch.zeros(1), torch.tensor([False])
         return AdaptedToBlur(plain, plain, blurry.new_full((1, 2), torch.nan), *nothing)
-    blur = PhotoBlur.of(blurry, plain, options.kernel_size_for(min(blurry.shape[-2:])))
+    blur = PhotoBlur.of(blurry, plain, kernel_size)
     before = _reblurred_distance(blur, plain, blurry)
     removed = _inner((plain - blurry).abs(), blur.border).mean((1, 2, 3))
     agreement, explained_share = torch.full((1,), blur.agreement), (1 - before / removed).nan_to_num(0).clamp(0).cpu()

@@ -75,7 +75,7 @@ def _blur_line(change: BlurAdaptationChange) -> str:
     if not math.isfinite(change.after):
         return f"{line}; the image is not adapted: steps of a smaller --adapt-lr may be (default: 1e-4)"
     if not change.adapted:
-        usual = AdaptToBlurOptions()
+        usual = AdaptToBlurOptions
         why = (
             f"its quarters agree on one by {change.agreement:.2f} of 1, {usual.least_agreement} is asked"
             if change.agreement < usual.least_agreement

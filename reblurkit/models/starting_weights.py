@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -12,8 +13,16 @@ from reblurkit.errors import WeightsError
 from reblurkit.models.pretrained import list_pretrained, load_pretrained
 from reblurkit.models.weights import load_weights
 
+_PARTS = {"network": "network", "reblur_net": "reblurring network"}
 
-def start_from(network: nn.Module, path: str | os.PathLike[str] | None, *, trained: bool) -> None:
+
+def start_from(
+    network: nn.Module,
+    path: str | os.PathLike[str] | None,
+    *,
+    trained: bool,
+    part: Literal["network", "reblur_net"] = "network",
+) -> None:
     """Load the weights that a network in a LightningModule starts from, while it is built.
 
     Args:
@@ -21,17 +30,27 @@ def start_from(network: nn.Module, path: str | os.PathLike[str] | None, *, train
         path: The file, or a name of :func:`reblurkit.models.list_pretrained`; None: it has its weights already.
         trained: The network is part of the module's state. Where a checkpoint will set that, the file is not read; of
             a network that is not, the weights are kept in checkpoints of the command line, and taken from there.
+        part: Which network of those that come with the package a name stands for.
 
     Raises:
-        WeightsError: If the file is needed and does not fit.
+        WeightsError: If the weights are needed and do not fit.
     """
     if path is None or (trained and is_restoring()):
         return
     if path in list_pretrained():
-        _start_from_shipped(network, load_pretrained(str(path)).network, f"the network of {str(path)!r}")
+        try:
+            network.load_state_dict(getattr(load_pretrained(str(path)), part).state_dict())
+        except RuntimeError as error:
+            raise WeightsError(
+                f"the {_PARTS[part]} of {str(path)!r} does not fit this {type(network).__name__}; the card that "
+                "load_pretrained() gives names its class and arguments"
+            ) from error
         return
     if trained:
-        load_weights(network, path)
+        try:
+            load_weights(network, path)
+        except WeightsError as error:
+            raise WeightsError(f"{error}{did_you_mean(str(path), list_pretrained())}") from error
         return
 
     def read() -> dict[str, Tensor]:
@@ -41,36 +60,3 @@ def start_from(network: nn.Module, path: str | os.PathLike[str] | None, *, train
     content = read_or_kept(f"{path} for {type(network).__name__}", read)
     if content is not None:
         network.load_state_dict(content)
-
-
-def start_reblur_net(reblur_net: nn.Module, weights: str | None) -> None:
-    """Give a reblurring network of a LightningModule's state what it starts from.
-
-    Args:
-        reblur_net: The network.
-        weights: A file, or a name of :func:`reblurkit.models.list_pretrained`; None: it has its weights already.
-
-    Raises:
-        WeightsError: If the weights are needed and do not fit, or the file cannot be read.
-    """
-    if weights is None:
-        return
-    if weights not in list_pretrained():
-        try:
-            start_from(reblur_net, weights, trained=True)
-        except WeightsError as error:
-            raise WeightsError(f"{error}{did_you_mean(weights, list_pretrained())}") from error
-        return
-    _start_from_shipped(reblur_net, load_pretrained(weights).reblur_net, f"the reblurring network of {weights!r}")
-
-
-def _start_from_shipped(network: nn.Module, shipped: nn.Module, name: str) -> None:
-    try:
-        network.load_state_dict(shipped.state_dict())
-    except RuntimeError as error:
-        if is_restoring():  # the checkpoint brings weights that fit, of another version of the package
-            return
-        raise WeightsError(
-            f"{name} does not fit this {type(network).__name__}; the card that load_pretrained() gives names its class "
-            "and arguments"
-        ) from error

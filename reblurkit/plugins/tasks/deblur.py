@@ -18,7 +18,7 @@ from reblurkit.losses.adversarial import AdversarialKind, AdversarialLoss
 from reblurkit.losses.reblur import Sharpness, check_reblur_options
 from reblurkit.losses.reconstruction import MultiScaleLoss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
-from reblurkit.models.starting_weights import start_from, start_reblur_net
+from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.mixins.adversarial import AdversarialLossMixin
 from reblurkit.plugins.mixins.reblur import ReblurLossMixin, check_reblur_steps
@@ -140,7 +140,7 @@ class DeblurTask(ReblurLossMixin, AdversarialLossMixin, PairedTask):
             check_reblur_steps(reblur_warmup, reblur_every)
             _check_reblur_start(reblur_net, reblur_weights, reblur_learns)
             if reblur_net is not None:
-                start_reblur_net(reblur_net, reblur_weights)
+                start_from(reblur_net, reblur_weights, trained=True, part="reblur_net")
                 if not reblur_learns:
                     reblur_net.requires_grad_(False)
                 self.configure_reblur(

@@ -15,7 +15,7 @@ from reblurkit.errors import ArgumentError
 from reblurkit.losses.reblur import Sharpness, check_reblur_options, reblur_net_loss
 from reblurkit.metrics import PSNR, SSIM, GradientStatistics, ReblurPSNR
 from reblurkit.models.pretrained import load_pretrained
-from reblurkit.models.starting_weights import start_from, start_reblur_net
+from reblurkit.models.starting_weights import start_from
 from reblurkit.plugins.callbacks.at_rest import AtRest
 from reblurkit.plugins.crops import explained_by_crop
 from reblurkit.plugins.tasks.paired import (
@@ -104,7 +104,7 @@ class ReblurTask(PairedTask):
         if rest is not None and not 0 < rest < float("inf"):
             raise ArgumentError(f"`rest` must be above 0 dB, or null to never stop early, but is {rest}")
         start_from(network, weights, trained=True)
-        start_reblur_net(reblur_net, reblur_weights)
+        start_from(reblur_net, reblur_weights, trained=True, part="reblur_net")
         self.network = network.requires_grad_(False).eval()
         self.reblur = reblur_net
         self.weights = weights
