@@ -21,6 +21,7 @@ from reblurkit.core.memory import free_memory, is_out_of_memory, peak_memory
 from reblurkit.data.frames import Frames
 from reblurkit.errors import ArgumentError, ReblurkitError, ShapeError
 from reblurkit.models.full_size import FullSize
+from reblurkit.models.multi_scale import MultiScale
 
 _CHUNK = 8  # frames of a video that are read together
 _PROBE = 256  # side of the image that shows what a pixel takes
@@ -42,12 +43,14 @@ class Deblurrer:
         lr: Learning rate of the adaptation. None: 3e-6, with ``to_blur`` 1e-4.
         to_blur: Adapt to each photo's own blur instead, by :func:`reblurkit.adaptation.adapt_to_blur`, which needs no
             reblurring network.
+        scales: Let the network work at so many sizes of the image, each half of the one before, for blur longer than it
+            knows, see :class:`reblurkit.models.MultiScale`. Adaptation adapts it for all of them.
         tile: Side of the tiles in which images are processed, and gradients taken, see
             :class:`reblurkit.models.FullSize`; None: whole; ``"auto"``: whole, or the largest tiles that memory holds.
         device: Where to compute; default a GPU where there is one.
 
     Attributes:
-        network: The deblurring network.
+        network: The deblurring network, with several ``scales`` a ``MultiScale`` around it.
         frames: Frames that it takes at once, 1 for images.
         not_adapted: Images whose adaptation became NaN or infinite, and which kept the plain output.
         changes: What the adaptation did to each image, in order.
@@ -71,6 +74,7 @@ class Deblurrer:
         steps: int | None = None,
         lr: float | None = None,
         to_blur: bool = False,
+        scales: int = 1,
         tile: int | Literal["auto"] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -80,6 +84,7 @@ class Deblurrer:
         steps, lr = usual_steps if steps is None else steps, usual_lr if lr is None else lr
         self.options = AdaptOptions(steps=steps, lr=lr, tile=tile)
         self.device = _device(device)
+        network = network if scales == 1 else MultiScale(network, scales)
         self.network = network
         self.frames = stack_length(network)
         self.not_adapted = 0

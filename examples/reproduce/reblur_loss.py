@@ -7,11 +7,12 @@
 
 All variants go on from one network for as many steps, on the same crops in the same order: L1 alone, and L1 + L_Reblur
 with the forms of M_R below. "L1, as long" takes as many steps as fit into the time of the paper's M_R. A call trains
-for so many minutes, variant by variant, and the next call goes on; `--small` is for two CPU cores, `--seeds 2` trains
-twice, `--variants` chooses some. TRAIN and TEST are folders of sharp photos. `--network FILE` starts from another U-Net
-(Table S1) than the network in the box, and `--reblur FILE` has the paper's M_R (Table S3, n = 2) start learned, too.
-`--trained` measures two U-Nets that were trained elsewhere: nothing is trained. A run measures on one TEST, and keeps
-what it has measured.
+for so many minutes, variant by variant, and the next call goes on; `--seeds 2` trains twice, `--variants` chooses some.
+`--small` is for two CPU cores: L1 and an M_R that has learned, in half an hour; `--variants` adds to it. TRAIN and TEST
+are folders of sharp photos. `--network FILE` starts from another U-Net (Table S1) than the network in the box, and
+`--reblur N2_FILE` or `--reblur N2_FILE N1_FILE` has the paper's M_R (Table S3, of two blocks and of one) start learned,
+too. `--trained` measures two U-Nets that were trained elsewhere: nothing is trained. A run measures on one TEST, and
+keeps what it has measured.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ VARIANTS = {
     "n = 2, every 7th": Variant(PAPERS, every=7),
     "folded": Variant(FOLDED),
     "folded, every 2nd": Variant(FOLDED, every=2),
+    "n = 1, learned": Variant({"blocks": 1}, learned=True),
     "n = 2, learned": Variant(PAPERS, learned=True),
+    "n = 2, learned, real S": Variant(PAPERS, "real", learned=True),
     "n = 2, learned, every 7th": Variant(PAPERS, every=7, learned=True),
     "n = 2, learned, frozen, every 3rd": Variant(PAPERS, every=3, frozen=True, learned=True),
     "n = 2, learned, frozen, every 3rd, weight 1.25": Variant(PAPERS, every=3, weight=1.25, frozen=True, learned=True),
@@ -77,13 +80,13 @@ VARIANTS = {
     "folded, learned, frozen, weight 1.5": Variant(FOLDED, weight=1.5, frozen=True, learned=True),
     "L1, as long": None,
 }
-BASE, PAPER, LONG = "L1", "n = 2", "L1, as long"
+BASE, LONG = "L1", "L1, as long"
+PAPER, PAPER_LEARNED, BOX_LEARNED = "n = 2", "n = 2, learned", "folded, learned"
 TRAINED = (BASE, "+ L_Reblur")  # networks that were trained elsewhere
 SIZES = {
     "full": {"steps": 3000, "batch_size": 48, "crop": 192, "average": 0.999},
     "small": {"steps": 120, "batch_size": 4, "crop": 128, "average": 0.98},
 }
-SMALL = (BASE, *(name for name in VARIANTS if "learned" in name))  # what two cores get through
 LR, WARMUP = 1e-4, 0.2  # share of the steps in which M_R learns alone
 PLAN = f"""Hypothesis: with L_Reblur, NIQE falls and gradients become stronger, and PSNR loses at most 0.3 dB.
 Statistic: a photo's change from {BASE!r}, averaged over the blurs {", ".join(BLURS)};
@@ -120,8 +123,15 @@ def reblurring_network(variant, arguments):
     else:
         reblur_net = ReblurNet(**variant.reblur_net)
         if variant.learned:
-            load_weights(reblur_net, arguments.reblur)
+            load_weights(reblur_net, file_of(variant, arguments))
     return reblur_net.train().requires_grad_(not variant.frozen)
+
+
+def file_of(variant, arguments):
+    """Where a learned M_R of the paper's starts from; None if that was not named."""
+    files = arguments.reblur or []
+    place = (2, 1).index(variant.reblur_net["blocks"])
+    return files[place] if place < len(files) else None
 
 
 class Clock(L.Callback):
@@ -210,13 +220,20 @@ def seconds_a_step(checkpoint):
     return clock["seconds"] / saved["global_step"]
 
 
-def wanted_steps(name, seed, size, found):
+def wanted_steps(name, seed, size, found, arguments):
     """Steps of a variant; those of the last follow from the others' seconds, and are not known before."""
     if name != LONG:
         return size["steps"]
-    if not {(PAPER, seed), (BASE, seed)} <= found.keys():
+    if arguments.as_long is not None:
+        return round(size["steps"] * arguments.as_long)
+    if not {(paper(arguments), seed), (BASE, seed)} <= found.keys():
         return math.inf
-    return round(size["steps"] * seconds_a_step(found[PAPER, seed]) / seconds_a_step(found[BASE, seed]))
+    return round(size["steps"] * seconds_a_step(found[paper(arguments), seed]) / seconds_a_step(found[BASE, seed]))
+
+
+def paper(arguments):
+    """The variant with the paper's M_R whose time L1 may take, too."""
+    return PAPER_LEARNED if arguments.small else PAPER
 
 
 def measure(networks, arguments):
@@ -290,10 +307,11 @@ def main():
     parser.add_argument("--test", help="folder of sharp photos to measure on")
     parser.add_argument("--niqe", help="file of NIQE's pristine model (.npz or .mat)")
     parser.add_argument("--network", help="weights of a U-Net to start from (default: the network in the box)")
-    parser.add_argument("--reblur", help="weights of the paper's M_R, two blocks")
+    parser.add_argument("--reblur", nargs="+", metavar="FILE", help="weights of the paper's M_R of two blocks, of one")
     parser.add_argument("--run", type=Path, default=Path("runs/reblur_loss"))
     parser.add_argument("--minutes", type=positive, default=8, help="train so long in this call (default: 8)")
     parser.add_argument("--small", action="store_true", help="few steps, from an M_R that has learned")
+    parser.add_argument("--as-long", type=positive, metavar="TIMES", help=f"steps of {LONG!r}, in those of {BASE}")
     parser.add_argument("--seeds", type=whole, help="train so many times (default: once), or measure so many (all)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="NAME", help=f"{BASE} and these alone")
     parser.add_argument("--measure", action="store_true", help="measure what has been trained to the end")
@@ -339,26 +357,31 @@ def main():
 
 def chosen_names(arguments, parser):
     """The variants of a call, in order; to measure, all there are."""
-    names = SMALL if arguments.small and not arguments.measure else tuple(VARIANTS)
     if arguments.variants is not None:
-        chosen = {BASE, *arguments.variants} | ({PAPER} if LONG in arguments.variants else set())
-        names = tuple(name for name in VARIANTS if name in chosen)
-    if arguments.reblur is not None or arguments.measure:
+        needed = {paper(arguments)} if LONG in arguments.variants and arguments.as_long is None else set()
+        names = tuple(name for name in VARIANTS if name in {BASE, *arguments.variants} | needed)
+    elif arguments.small and not arguments.measure:
+        return BASE, PAPER_LEARNED if arguments.reblur else BOX_LEARNED
+    else:
+        names = tuple(VARIANTS)
+    if arguments.measure:
         return names
-    starts = [name for name in names if (form := VARIANTS[name]) and form.learned and form.reblur_net == PAPERS]
-    if starts and arguments.variants is not None:
-        parser.error(f"{starts[0]!r} starts from weights of the paper's M_R: name them by --reblur")
-    return tuple(name for name in names if name not in starts)
+    starts = [name for name in names if (form := VARIANTS[name]) and form.learned and form.reblur_net != FOLDED]
+    nameless = [name for name in starts if file_of(VARIANTS[name], arguments) is None]
+    if nameless and arguments.variants is not None:
+        blocks = VARIANTS[nameless[0]].reblur_net["blocks"]
+        parser.error(f"{nameless[0]!r} starts from weights of the paper's M_R, n = {blocks}: name them by --reblur")
+    return tuple(name for name in names if name not in nameless)
 
 
 def settings_of(size, arguments):
     """What the trainings of a run began with, and what this call says."""
     file = arguments.run / "settings.json"
     kept = json.loads(file.read_text()) if file.is_file() else {}
-    wanted = size | {name: absolute(getattr(arguments, name)) for name in ("network", "photos", "reblur")}
-    if kept and None in (kept["reblur"], wanted["reblur"]):  # some variants only need it
-        kept["reblur"] = wanted["reblur"] = kept["reblur"] or wanted["reblur"]
-    return kept, wanted
+    wanted = size | {name: absolute(getattr(arguments, name)) for name in ("network", "photos")}
+    wanted |= dict(zip(("reblur", "reblur of one block"), map(absolute, arguments.reblur or ()), strict=False))
+    # Some variants only need an M_R that has learned.
+    return {key: kept[key] for key in wanted if key in kept}, kept | wanted
 
 
 def train_all(names, size, arguments):
@@ -366,7 +389,7 @@ def train_all(names, size, arguments):
     found, until = {}, time.monotonic() + 60 * arguments.minutes
     for seed in range(arguments.seeds or (seeds_of_run(arguments) if arguments.measure else 1)):
         for name in names:
-            checkpoint, steps = checkpoint_of(name, seed, arguments), wanted_steps(name, seed, size, found)
+            checkpoint, steps = checkpoint_of(name, seed, arguments), wanted_steps(name, seed, size, found, arguments)
             if steps_of(checkpoint) < steps < math.inf and not arguments.measure and time.monotonic() < until:
                 train(name, seed, steps, size, arguments, until)
             if steps_of(checkpoint) >= steps:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PURPOSES = {"fidelity": (5, 3e-6), "sharpness": (3, 3e-5)}
 _NETWORK = ("checkpoint", "config", "model", "network", "network_args", "weights")
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
+_OWN_SCALES = 3  # where it does not adapt: what adaptation brings was measured with one
 
 
 def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -110,6 +111,8 @@ def _deblur_arguments(parser: Parser) -> None:
     add("--adapt-for", choices=_PURPOSES, help=f"or steps and rate for a purpose ({purposes})")
     add("--adapt-to-blur", action="store_true", help="adapt to each photo's own blur (20 steps of 1e-4)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
+    scales = "sizes of the image to work at, each half of the one before, for long blur (default: 1; with neither a "
+    add("--scales", type=int, metavar="N", help=f"{scales}network named nor adaptation: {_OWN_SCALES})")
     add(
         "--tile", type=parsing.tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits"
     )
@@ -200,6 +203,7 @@ def _deblur(options: argparse.Namespace) -> int:
         steps=steps,
         lr=rate,
         to_blur=options.adapt_to_blur,
+        scales=_scales(options, adapts=bool(steps) or options.adapt_to_blur),
         tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,
     )
@@ -251,6 +255,13 @@ def _adaptation(options: argparse.Namespace) -> tuple[int | None, float | None]:
             "--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr, or --adapt-for"
         )
     return _PURPOSES[options.adapt_for]
+
+
+def _scales(options: argparse.Namespace, adapts: bool) -> int:
+    """Scales that are asked for, or the usual ones."""
+    if options.scales is not None:
+        return int(options.scales)
+    return 1 if adapts or _names_network(options) else _OWN_SCALES
 
 
 def _network(options: argparse.Namespace) -> dict[str, str | None]:

@@ -16,6 +16,7 @@ from reblurkit.models.flow.raft import RAFT as RAFT
 from reblurkit.models.flow.tvl1 import TVL1 as TVL1
 from reblurkit.models.full_size import FullSize as FullSize
 from reblurkit.models.kernel_wizard import KernelWizard as KernelWizard
+from reblurkit.models.multi_scale import MultiScale as MultiScale
 from reblurkit.models.patchgan import PatchGAN as PatchGAN
 from reblurkit.models.pretrained import Pretrained as Pretrained
 from reblurkit.models.pretrained import list_pretrained as list_pretrained

@@ -39,7 +39,7 @@ def script(name, monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("name", ["sharpening_camera", "trained_adaptation", "pan_finetune", "own_blur"])
+@pytest.mark.parametrize("name", ["sharpening_camera", "trained_adaptation", "pan_finetune", "own_blur", "long_blur"])
 def test_the_plan_is_told_without_photos(name, photos, monkeypatch, capsys):
     script(name, monkeypatch).main(["--plan"])
     assert capsys.readouterr().out.startswith("Hypothesis: ")
@@ -158,3 +158,24 @@ def test_a_panned_clip_is_the_mean_of_positions(photos, monkeypatch):
     # The mean of a ramp is what its middle shows, but for the path's bend: a sixth of a pixel of half the size.
     torch.testing.assert_close(blurry, sharp, atol=1 / 6 / 320, rtol=0)
     assert (sharp[1:] - sharp[:-1]).abs().amax() > 1e-3  # it moves
+
+
+def test_blur_that_is_too_long(photos, tmp_path, monkeypatch, capsys):
+    module = script("long_blur", monkeypatch)
+    write_image(torch.rand(3, 40, 50), tmp_path / "pairs" / "blur_a.png")
+    write_image(torch.rand(3, 40, 50), tmp_path / "pairs" / "sharp_a.png")
+    words = ["--test", str(photos), "--pairs", str(tmp_path / "pairs"), "--run", str(tmp_path / "run")]
+    module.main(words)
+    assert "shake 61: 2 photos" in capsys.readouterr().out
+    record = json.loads((tmp_path / "run" / "long_blur.json").read_text())
+    rows = record["photos"]["shake 41"].values()
+    by_hand = [row["scales"]["psnr"] - row["alone"]["psnr"] for row in rows]
+    assert record["changes"]["shake 41"]["psnr"]["mean"] == pytest.approx(sum(by_hand) / 2)
+    assert [record["changes"][name]["psnr"]["photos"] for name in ("sharp", "real pairs")] == [2, 1]
+    assert "| shake 41 | " in (tmp_path / "run" / "long_blur.md").read_text()
+    assert (tmp_path / "run" / "long_blur.png").is_file()
+    module.main(words)  # nothing is measured again
+    assert "shake 61: 2 photos" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        module.main(["--test", str(photos), "--network", "unet"])
+    assert "--network and --weights together" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -51,17 +52,11 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     with pytest.raises(SystemExit):
         experiment("--network", "other.pth")
     assert "holds a training with network None, and not" in capsys.readouterr().err
-    torch.save(ReblurNet(blocks=2).state_dict(), tmp_path / "reblur.pth")
-    words = ["--reblur", str(tmp_path / "reblur.pth")]
-    experiment("--minutes", "5", *words)
-    told = capsys.readouterr().out
-    assert (
-        "L1, seed 0: 3 of 3 steps\nn = 2, learned, seed 0: 3 of 3 steps\nn = 2, learned, every 7th, seed 0: 3" in told
-    )
-    experiment("--measure", *words)
+    experiment("--minutes", "5")
+    assert "L1, seed 0: 3 of 3 steps\nfolded, learned, seed 0: 3 of 3 steps\n" in capsys.readouterr().out
+    experiment("--measure")
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
-    assert record["steps"]["folded, learned, every 2nd"] == 3
-    assert set(record["steps"].values()) == {3}
+    assert record["steps"] == {"L1": 3, "folded, learned": 3}
     assert record["change from L1"]["folded, learned"]["psnr"]["photos"] == 2
     assert record["seconds a step"]["L1"] > 0
     assert record["origin"]["hardware"]
@@ -70,9 +65,36 @@ def test_a_run_in_slices_and_its_record(experiment, tmp_path, capsys):
     measured = json.loads(kept.read_text())
     measured["photos"]["coffee"]["psnr"] = 12.0
     kept.write_text(json.dumps(measured))
-    experiment("--measure", *words)  # nothing is measured again
+    experiment("--measure")  # nothing is measured again
     record = json.loads((tmp_path / "run" / "reblur_loss.json").read_text())
     assert record["photos"]["L1"]["0"]["coffee"]["psnr"] == 12.0
+
+
+def test_the_papers_reblurring_networks_that_have_learned(experiment, tmp_path, capsys):
+    files = [str(tmp_path / f"reblur_{blocks}.pth") for blocks in (2, 1)]
+    for blocks, file in zip((2, 1), files, strict=True):
+        torch.save(ReblurNet(blocks=blocks).state_dict(), file)
+    words = ["--variants", "n = 1, learned", "n = 2, learned, real S", "L1, as long", "--as-long", "1.7"]
+    for named in ([], ["--reblur", files[0]]):
+        with pytest.raises(SystemExit):
+            experiment(*words, *named)
+        assert "'n = 1, learned' starts from weights of the paper's M_R, n = 1: name them" in capsys.readouterr().err
+    experiment(*words, "--reblur", *files)
+    told = capsys.readouterr().out
+    assert "n = 1, learned, seed 0: 3 of 3 steps\nn = 2, learned, real S, seed 0: 3 of 3 steps\n" in told
+    assert "L1, as long, seed 0: 5 of 5 steps" in told
+    experiment("--reblur", files[0])  # the smaller one is not needed
+    assert "n = 2, learned, seed 0: 3 of 3 steps" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        experiment("--reblur", files[1])
+    assert "holds a training with reblur " in capsys.readouterr().err
+
+
+def test_as_long_as_the_other_took(experiment, tmp_path, capsys):
+    torch.save(ReblurNet(blocks=2).state_dict(), tmp_path / "reblur.pth")
+    experiment("--variants", "L1, as long", "--reblur", str(tmp_path / "reblur.pth"))
+    steps = re.search(r"L1, as long, seed 0: (\d+) of (\d+) steps", capsys.readouterr().out)
+    assert int(steps[1]) == int(steps[2]) > 3  # a step with the paper's M_R takes longer than one of L1
 
 
 def test_two_seeds_of_one_variant(experiment, tmp_path, capsys):
@@ -92,7 +114,7 @@ def test_two_seeds_of_one_variant(experiment, tmp_path, capsys):
     assert "| folded, learned | 2 | +2.500" in (tmp_path / "run" / "reblur_loss.md").read_text()
     with pytest.raises(SystemExit):
         experiment("--variants", "n = 2, learned")
-    assert "'n = 2, learned' starts from weights of the paper's M_R: name them by --reblur" in capsys.readouterr().err
+    assert "'n = 2, learned' starts from weights of the paper's M_R, n = 2: name them" in capsys.readouterr().err
 
 
 def test_networks_that_were_trained_elsewhere(experiment, tmp_path):
