@@ -28,7 +28,7 @@ from reblurkit.data import read_image, write_image
 from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.errors import ArgumentError
 from reblurkit.inference import AdaptationChange, BlurAdaptationChange, Deblurrer
-from reblurkit.models import FullSize, ReblurNet, UNet, create_model, load_pretrained
+from reblurkit.models import DBN, FullSize, MultiScale, ReblurNet, UNet, create_model, load_pretrained
 from reblurkit.plugins import DeblurTask, load_networks
 from tests.blur.test_kernel_estimate import blurred, kernel_of, scene
 from tests.data.test_video import encoded
@@ -438,6 +438,42 @@ def test_without_a_network_it_is_the_one_in_the_box(work, capsys):
     blurry = read_image(work / "photos" / "a.png")[None]
     adapted = adapt(FullSize(network), FullSize(reblur_net), blurry, steps=1)
     torch.testing.assert_close(read_image(work / "out" / "a.png"), levels(adapted.image[0]), rtol=0, atol=1.1 / 255)
+
+
+def test_the_network_in_the_box_works_at_three_scales_unless_it_adapts(work):
+    network = load_pretrained().network
+    write_image(blurred(scene(seed=2, side=160, shapes=80), kernel_of(21, 2))[0], work / "photos" / "a.png")
+    blurry = read_image(work / "photos" / "a.png")[None]
+    with torch.inference_mode():
+        expected = {scales: levels(MultiScale(network, scales)(blurry)[0]) for scales in (1, 2, 3)}
+    for words, scales in {(): 3, ("--scales", "2"): 2, ("--scales", "1"): 1}.items():
+        assert deblur(*words, "--existing", "overwrite", inputs=["photos/a.png"], by=()) == 0
+        found = read_image(work / "out" / "a.png")
+        torch.testing.assert_close(found, expected[scales], rtol=0, atol=1.1 / 255)
+    assert (expected[1] - expected[3]).abs().max() > 10 / 255
+
+
+def test_a_network_of_ones_own_works_at_the_scales_that_are_asked_for(work):
+    network = Deblurrer(UNet(**SMALL), scales=2, device="cpu").network
+    assert isinstance(network, MultiScale)
+    results = []
+    for words in ((), ("--scales", "1"), ("--scales", "2")):
+        assert deblur(*words, "--existing", "overwrite", inputs=["photos/a.png"]) == 0
+        results.append(read_image(work / "out" / "a.png"))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(("number", "said"), [("0", "from 1 to 5, but is 0"), ("two", "whole number, but is two")])
+def test_scales_that_are_none(work, capsys, number, said):
+    line = fails(capsys, "--scales", number)
+    assert "--scales" in line
+    assert said in line
+
+
+def test_scales_are_for_networks_of_single_images():
+    with pytest.raises(ArgumentError, match="for networks of single images, but DBN takes 5 frames"):
+        Deblurrer(DBN(width=4), scales=2, device="cpu")
 
 
 def test_before_and_after_are_drawn_on_request(work, capsys):
