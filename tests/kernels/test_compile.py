@@ -113,9 +113,9 @@ def test_kernels_keep_to_registers(variant, capability, tmp_path):
     registers, spilled = resources(kernel, tmp_path)
     # Triton 3.6 spills one register of the deterministic sum.
     assert spilled <= (8 if "fixed" in variant else 0)
-    # 48 registers leave room for 40 of a multiprocessor's 64 warps, 56 for 36.
+    # 48 registers leave room for 40 of a multiprocessor's 64 warps, 56 for 36; Triton 3.6 takes 64 on sm_100, for 32.
     if "fixed" not in variant and capability >= 90:
-        assert registers <= (48 if variant.startswith("forward") else 56)
+        assert registers <= (48 if variant.startswith("forward") else 56 if capability == 90 else 64)
     # Devices before sm_90 add four numbers with four instructions; half the threads of a multiprocessor still fit.
     assert registers <= 72
     code = kernel.asm["ptx"]
