@@ -84,7 +84,7 @@ class Deblurrer:
         steps, lr = usual_steps if steps is None else steps, usual_lr if lr is None else lr
         self.options = AdaptOptions(steps=steps, lr=lr, tile=tile)
         self.device = _device(device)
-        network = network if scales == 1 else MultiScale(network, scales)
+        network = network if scales == 1 and isinstance(scales, int) else MultiScale(network, scales)
         self.network = network
         self.frames = stack_length(network)
         self.not_adapted = 0

@@ -39,6 +39,13 @@ Settings: the fourth power of mean squares over the image, chosen on eight Kodak
 Photos: TEST measures, the middle 512 pixels of each; PAIRS are whole frames. No setting is chosen on them."""
 
 
+def settings_of(arguments):
+    """What a measurement depends on, beside the blur."""
+    files = {name: getattr(arguments, name) for name in ("test", "pairs", "niqe", "weights")}
+    absolute = {name: None if file is None else str(Path(file).resolve()) for name, file in files.items()}
+    return {"network": arguments.network, **absolute}
+
+
 def images_of(name, arguments):
     """Names, blurry and sharp images of a blur."""
     if name == PAIRS:
@@ -57,9 +64,12 @@ def images_of(name, arguments):
 
 def measure(name, networks, arguments):
     """Rows of a blur by photo and network; kept."""
-    kept = arguments.run / f"{name.replace(' ', '_')}.json"
+    kept, wanted = arguments.run / f"{name.replace(' ', '_')}.json", settings_of(arguments)
     if kept.is_file():
-        return json.loads(kept.read_text())
+        record = json.loads(kept.read_text())
+        if record["settings"] == wanted:
+            return record["photos"]
+        raise SystemExit(f"{kept} was measured with {record['settings']}, and not {wanted}: take another --run")
     rows = {}
     for photo, blurry, sharp in images_of(name, arguments):
         row = rows[photo] = {}
@@ -71,7 +81,7 @@ def measure(name, networks, arguments):
                 row[which] = measure_photo(network, blurry, sharp, arguments.niqe)
         if name != SHARP:
             row["blurry"] = {"psnr": value(PSNR(), blurry, sharp)}
-    kept.write_text(json.dumps(rows))
+    kept.write_text(json.dumps({"settings": wanted, "photos": rows}))
     print(f"{name}: {len(rows)} photos", flush=True)
     return rows
 

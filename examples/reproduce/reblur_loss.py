@@ -323,6 +323,12 @@ def main():
         return
     if arguments.test is None or (arguments.photos is None and arguments.trained is None):
         parser.error("--photos and --test are needed, or --test and --trained, or --plan")
+    files = arguments.reblur or []
+    if len(files) > 2 or not all(Path(file).is_file() for file in files):
+        parser.error(f"--reblur takes files of weights, one or two, but came {' '.join(files)}")
+    asked_for = arguments.variants or (() if arguments.small else VARIANTS)
+    if arguments.as_long is not None and not arguments.measure and LONG not in asked_for:
+        parser.error(f"--as-long is for {LONG!r}, which is not trained here: name it by --variants")
     arguments.run.mkdir(parents=True, exist_ok=True)
     if arguments.trained is not None:
         networks = {(name, 0): unet(file) for name, file in zip(TRAINED, arguments.trained, strict=True)}

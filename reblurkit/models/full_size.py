@@ -67,7 +67,7 @@ class FullSize(nn.Module):
             raise ArgumentError(f"`tile` must be a whole number of pixels or None, but is {shown(tile)}")
         self.smallest = needs_of(network).smallest
         if tile is not None and (tile < multiple or tile % multiple):
-            near = max(tile // multiple, 1) * multiple
+            near = max(tile // multiple, -(-max(overlap + multiple, self.smallest) // multiple)) * multiple
             raise ArgumentError(f"`tile` must divide by {multiple}, which the network needs, but is {tile}; try {near}")
         shortest = max(overlap + multiple, self.smallest)
         if tile is not None and tile < shortest:

@@ -26,8 +26,8 @@ class MultiScale(nn.Module):
     The power was chosen on eight Kodak photos and twenty training photos with the network in the box.
 
     Args:
-        network: A deblurring network of single images, of any size of blur; of a list of scales, from coarse to fine,
-            the last counts.
+        network: A deblurring network of single images; of a list of scales, from coarse to fine, the last counts and is
+            returned alone, in training mode, too.
         scales: How many sizes, each half of the one before, from 1 (the network alone) to 5. Three take 1.31 times
             the arithmetic of the network.
 
@@ -39,7 +39,8 @@ class MultiScale(nn.Module):
         ``(B, 3, H, W)`` in [0, 1] to the same shape, not clamped.
 
     Raises:
-        ArgumentError: If there are too few or too many scales, or the network takes several frames.
+        ArgumentError: If there are too few or too many scales, the network takes several frames, or makes anything but
+            floating point values.
         ShapeError: If the network makes images of another shape.
 
     Example:
@@ -81,6 +82,8 @@ class MultiScale(nn.Module):
                 f"{type(self.network.network).__name__} must make images of shape {tuple(blurry.shape)}, but made "
                 f"{tuple(deblurred.shape)}"
             )
+        if not deblurred.is_floating_point():
+            raise ArgumentError(f"the network must make floating point values in [0, 1], but made {deblurred.dtype}")
         return deblurred - blurry
 
 

@@ -176,6 +176,8 @@ def test_blur_that_is_too_long(photos, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "long_blur.png").is_file()
     module.main(words)  # nothing is measured again
     assert "shake 61: 2 photos" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="was measured with"):
+        module.main(["--test", str(tmp_path / "pairs"), "--run", str(tmp_path / "run")])
     with pytest.raises(SystemExit):
         module.main(["--test", str(photos), "--network", "unet"])
     assert "--network and --weights together" in capsys.readouterr().err

@@ -79,6 +79,12 @@ def test_the_papers_reblurring_networks_that_have_learned(experiment, tmp_path, 
         with pytest.raises(SystemExit):
             experiment(*words, *named)
         assert "'n = 1, learned' starts from weights of the paper's M_R, n = 1: name them" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        experiment(*words, "--reblur", "missing.pth")
+    assert "--reblur takes files of weights, one or two, but came missing.pth" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        experiment("--variants", "folded, learned", "--as-long", "2")
+    assert "--as-long is for 'L1, as long', which is not trained here" in capsys.readouterr().err
     experiment(*words, "--reblur", *files)
     told = capsys.readouterr().out
     assert "n = 1, learned, seed 0: 3 of 3 steps\nn = 2, learned, real S, seed 0: 3 of 3 steps\n" in told

@@ -253,7 +253,7 @@ def test_it_is_transparent():
         ({"multiple": 1.5}, "`multiple` must be a whole number"),
         ({"overlap": -1}, "`overlap` must be at least 0"),
         ({"multiple": 16, "tile": 500}, "`tile` must divide by 16, .* but is 500; try 496"),
-        ({"multiple": 16, "tile": 8}, "`tile` must divide by 16, .* but is 8; try 16"),
+        ({"multiple": 16, "tile": 8}, "`tile` must divide by 16, .* but is 8; try 48"),
         ({"tile": 32}, "`tile` must be at least 33 with this overlap and network, but is 32"),
         ({"tile": 32, "multiple": 16, "overlap": 20}, "at least 36"),
         ({"tile": 0}, "`tile`"),

@@ -115,6 +115,15 @@ def test_networks_that_make_another_shape_are_refused():
         MultiScale(nn.Conv2d(3, 1, 1))(torch.rand(1, 3, 40, 40))
 
 
+def test_networks_that_make_whole_numbers_are_refused():
+    class Bytes(nn.Module):
+        def forward(self, image):
+            return (255 * image).byte()
+
+    with pytest.raises(ArgumentError, match=r"must make floating point values in \[0, 1\], but made torch.uint8"):
+        MultiScale(Bytes())(torch.rand(1, 3, 40, 40))
+
+
 def test_networks_of_several_frames_are_refused():
     with pytest.raises(ArgumentError, match="for networks of single images, but DBN takes 5 frames"):
         MultiScale(DBN(width=4))
