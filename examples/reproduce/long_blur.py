@@ -46,8 +46,8 @@ def settings_of(arguments):
     return {"network": arguments.network, **absolute}
 
 
-def images_of(name, arguments):
-    """Names, blurry and sharp images of a blur."""
+def images_of(name, arguments, blurs):
+    """Names, blurry and sharp images of one of the blurs, of the real pairs, or of sharp photos."""
     if name == PAIRS:
         for file in photos_in(Path(arguments.pairs)):
             if file.name.startswith("blur_"):
@@ -58,7 +58,7 @@ def images_of(name, arguments):
     if name == SHARP:
         yield from ((item["name"], middle(item["sharp"]), middle(item["sharp"])) for item in photos)
         return
-    for item in SyntheticPairs(photos, [(BLURS | LONG)[name]], CameraNoise(shot=0.01), seed=1):
+    for item in SyntheticPairs(photos, [blurs[name]], CameraNoise(shot=0.01), seed=1):
         yield item["name"], middle(item["blurry"]), middle(item["sharp"])
 
 
@@ -71,7 +71,7 @@ def measure(name, networks, arguments):
             return record["photos"]
         raise SystemExit(f"{kept} was measured with {record['settings']}, and not {wanted}: take another --run")
     rows = {}
-    for photo, blurry, sharp in images_of(name, arguments):
+    for photo, blurry, sharp in images_of(name, arguments, BLURS | LONG):
         row = rows[photo] = {}
         for which, network in networks.items():
             if name == SHARP:
@@ -113,7 +113,7 @@ def write(measured, arguments):
 def draw(networks, arguments, blur="shake 41", photos=3):
     """Draw some photos of the test, evenly spaced, under one of the blurs."""
     rows = []
-    for _, blurry, sharp in spaced(list(images_of(blur, arguments)), photos):
+    for _, blurry, sharp in spaced(list(images_of(blur, arguments, LONG)), photos):
         alone, scales = (network(blurry)[0] for network in networks.values())
         rows.append({"blurry": blurry[0], "network alone": alone, "three scales": scales, "sharp": sharp[0]})
     comparison_grid(rows, width=300, detail=280).save(arguments.run / "long_blur.png")

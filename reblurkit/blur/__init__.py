@@ -1,6 +1,7 @@
 """Physics: from motion to blur, differentiable, in pure torch."""
 
 from reblurkit.blur.averaging import average_frames
+from reblurkit.blur.consistency import Consistent, make_consistent
 from reblurkit.blur.defocus import DefocusBlur
 from reblurkit.blur.exposure import exposure_from
 from reblurkit.blur.kernel_blur import FlowKernelBlur, flow_kernel_blur
@@ -21,6 +22,7 @@ from reblurkit.blur.warp_blur import FlowWarpBlur, flow_warp_blur
 __all__ = [
     "BlurTransfer",
     "CameraNoise",
+    "Consistent",
     "DefocusBlur",
     "DrawnBlur",
     "FlowKernelBlur",
@@ -41,4 +43,5 @@ __all__ = [
     "flow_warp_blur",
     "kernel_similarity",
     "kernel_table",
+    "make_consistent",
 ]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from reblurkit.blur.arguments import computing_type
 from reblurkit.blur.light import to_light
+from reblurkit.blur.spectra import fading, transfer_function
 from reblurkit.core.checks import check_finite, check_images, check_range
 from reblurkit.core.numbers import is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
@@ -139,12 +140,12 @@ def _comparable(one: torch.Size, other: torch.Size) -> bool:
 
 def _estimate(blurry: Tensor, deblurred: Tensor, size: int) -> Tensor:
     """The kernel of one image, both ``(1, 1, H, W)`` light."""
-    fading = _fading(blurry, _TAPER)
-    wanted = _differences(blurry) * fading
+    fade = fading(blurry, _TAPER)
+    wanted = _differences(blurry) * fade
     latent, share = deblurred, _EDGES
     kernel = torch.empty(0)
     for shocks in _SHOCKS:
-        kernel = _centred(_cleaned(_solved(_edges(latent, share, shocks) * fading, wanted, size)))
+        kernel = _centred(_cleaned(_solved(_edges(latent, share, shocks) * fade, wanted, size)))
         latent = _deconvolved(blurry, kernel)
         share = share / _MORE_EDGES
     return kernel.flip(0, 1)  # a correlation
@@ -154,18 +155,6 @@ def _differences(image: Tensor) -> Tensor:
     """To the right and lower neighbour, ``(2, H, W)``; the image goes on at the other side."""
     image = image[0, 0]
     return torch.stack([image.roll(-1, -1) - image, image.roll(-1, -2) - image])
-
-
-def _fading(image: Tensor, border: int) -> Tensor:
-    """1, fading to 0 at an image's border, ``(H, W)``."""
-
-    def one(length: int) -> Tensor:
-        distance = torch.arange(length, dtype=torch.float64) + 0.5
-        ramp = 0.5 - 0.5 * torch.cos(math.pi * (distance / border).clamp(max=1))
-        return ramp * ramp.flip(0)
-
-    height, width = image.shape[-2:]
-    return (one(height)[:, None] * one(width)).to(image)
 
 
 def _edges(image: Tensor, share: float, shocks: int) -> Tensor:
@@ -245,17 +234,12 @@ def _deconvolved(blurry: Tensor, kernel: Tensor) -> Tensor:
     padded = F.pad(blurry, (border,) * 4, mode="replicate")
     shape = padded.shape[-2:]
 
-    def spectrum(filter_: Tensor) -> Tensor:
-        full: Tensor = F.pad(filter_, (0, shape[1] - filter_.shape[1], 0, shape[0] - filter_.shape[0]))
-        found: Tensor = torch.fft.rfft2(full.roll([-(side // 2) for side in filter_.shape], (0, 1)))
-        return found
-
-    blur = spectrum(kernel)
+    blur = transfer_function(kernel, shape)
     smooth = torch.fft.irfft2(torch.fft.rfft2(padded) * blur, s=shape)
-    inside = _fading(padded, border)
+    inside = fading(padded, border)
     tapered = padded * inside + smooth * (1 - inside)  # else its ends would ring
     step = torch.tensor([[-1.0, 1.0]]).to(kernel)
-    energy = spectrum(step).abs().square() + spectrum(step.T).abs().square()
+    energy = sum(transfer_function(one, shape).abs().square() for one in (step, step.T))
     weight = 1 + energy  # differences count as much as values
     numerator = blur.conj() * weight * torch.fft.rfft2(tapered)
     latent: Tensor = torch.fft.irfft2(numerator / (blur.abs().square() * weight + _SMOOTHNESS * energy + 1e-6), s=shape)
