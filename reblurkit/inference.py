@@ -15,6 +15,7 @@ from reblurkit.adaptation.batch import adapt_call, chosen_parameters
 from reblurkit.adaptation.changes import AdaptationChange, BlurAdaptationChange, blur_changes_of, changes_of
 from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.adaptation.own_blur import AdaptToBlurOptions, adapt_to_blur
+from reblurkit.blur.consistency import make_consistent, may_be_consistent
 from reblurkit.core.calls import check_two_networks, finest_scale, frame_inputs, stack_length
 from reblurkit.core.checks import FirstBatchCheck, check_images
 from reblurkit.core.memory import free_memory, is_out_of_memory, peak_memory
@@ -45,6 +46,9 @@ class Deblurrer:
             reblurring network.
         scales: Let the network work at so many sizes of the image, each half of the one before, for blur longer than it
             knows, see :class:`reblurkit.models.MultiScale`. Adaptation adapts it for all of them.
+        consistent: Correct the result where the photo has one blur, until it agrees with the photo when reblurred, by
+            :func:`reblurkit.blur.make_consistent`. Photos of less than 256 pixels a side stay as they are; so do
+            videos, in which a correction of one frame and not of the next would be seen.
         tile: Side of the tiles in which images are processed, and gradients taken, see
             :class:`reblurkit.models.FullSize`; None: whole; ``"auto"``: whole, or the largest tiles that memory holds.
         device: Where to compute; default a GPU where there is one.
@@ -53,6 +57,7 @@ class Deblurrer:
         network: The deblurring network, with several ``scales`` a ``MultiScale`` around it.
         frames: Frames that it takes at once, 1 for images.
         not_adapted: Images whose adaptation became NaN or infinite, and which kept the plain output.
+        corrected: Images of which ``consistent`` corrected any region.
         changes: What the adaptation did to each image, in order.
         plain: What the network made by itself of the images that it adapted to last, as its result; None before.
 
@@ -75,6 +80,7 @@ class Deblurrer:
         lr: float | None = None,
         to_blur: bool = False,
         scales: int = 1,
+        consistent: bool = False,
         tile: int | Literal["auto"] | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -88,11 +94,18 @@ class Deblurrer:
         self.network = network
         self.frames = stack_length(network)
         self.not_adapted = 0
+        self.corrected = 0
         self.changes: list[AdaptationChange | BlurAdaptationChange] = []
         self.plain: Tensor | None = None
-        self._to_blur = to_blur
-        if not isinstance(to_blur, bool):
-            raise ArgumentError(f"`to_blur` must be true or false, but is {to_blur!r}")
+        self._to_blur, self._consistent = to_blur, consistent
+        for name, choice in {"to_blur": to_blur, "consistent": consistent}.items():
+            if not isinstance(choice, bool):
+                raise ArgumentError(f"`{name}` must be true or false, but is {choice!r}")
+        if consistent and self.frames > 1:
+            raise ArgumentError(
+                f"`consistent` is for networks of single images, but {type(network).__name__} takes {self.frames} "
+                "frames"
+            )
         if to_blur and reblur_net is not None:
             raise ArgumentError("adaptation to a photo's blur needs no reblurring network; leave out `reblur_net`")
         if to_blur and not steps:
@@ -128,8 +141,16 @@ class Deblurrer:
             ArgumentError: If it holds anything but floating point values near [0, 1], or the network makes anything but
                 finite floating point values.
         """
+        return self._image(blurry, self._consistent)
+
+    def _image(self, blurry: Tensor, consistent: bool) -> Tensor:
         self._check(blurry)
-        return self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
+        deblurred = self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
+        if not consistent or not may_be_consistent(blurry):
+            return deblurred
+        found = make_consistent(blurry.to(self.device, torch.float32).clamp(0, 1), deblurred.to(self.device))
+        self.corrected += int(found.accepted.flatten(1).any(1).sum())
+        return found.image.cpu()
 
     def _check(self, blurry: Tensor) -> None:
         is_stack = isinstance(blurry, Tensor) and blurry.ndim == 5
@@ -248,7 +269,7 @@ class Deblurrer:
             indices = list(group)
             for index, stack in zip(indices, frame_stacks(self.network, video, indices), strict=True):
                 try:
-                    image = self(stack)[0]
+                    image = self._image(stack, self._consistent and len(video) == 1)[0]
                 except ReblurkitError:
                     raise
                 except Exception as error:  # whatever a network raises

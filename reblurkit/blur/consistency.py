@@ -17,9 +17,8 @@ from reblurkit.blur.spectra import fading, transfer_function
 from reblurkit.core.checks import check_finite, check_images, check_range, named_as
 from reblurkit.errors import ShapeError
 
-_KERNEL = 31
-_TIMES = 4  # a region's shorter side, at least, in kernels
-_SMALLEST = 80  # pixels a side
+_TIMES = 8  # a photo's shorter side, at least, in kernels
+_SMALLEST = 256  # pixels a side; in less the kernel fits what it should not, and the test does not tell
 _REGION, _OVERLAP = 768, 192  # pixels
 _NOISE = 0.03  # power of the photo's noise, in units of that of the deblurred image's errors
 _BORDER = 16  # pixels over which what is missing fades out at the border
@@ -42,8 +41,7 @@ class Consistent(NamedTuple):
     accepted: Tensor
 
 
-@torch.no_grad()
-def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int | None = None) -> Consistent:
+def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int = 31) -> Consistent:
     """Correct deblurred images so that, reblurred with the photo's own kernel, they are the photo.
 
     A network says what a photo may look like when sharp, and leaves some blur. The photo B says what its sharp image L
@@ -65,13 +63,13 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int | Non
     The test and the constants were chosen on eight Kodak photos and twenty training photos with the network in the box.
 
     Args:
-        blurry: Photos, ``(B, 3, H, W)``, sRGB in [0, 1], at least 80 pixels a side.
+        blurry: Photos, ``(B, 3, H, W)``, sRGB in [0, 1], at least 256 pixels a side.
         deblurred: What a network made of them, the same shape.
-        kernel_size: Side of the kernels in pixels, odd, from 3 to 127, at most a quarter of the photo's shorter side:
-            an upper bound of the blur. None: 31, or of small photos an eighth.
+        kernel_size: Side of the kernels in pixels, odd, from 3 to 127, at most an eighth of the photo's shorter side:
+            an upper bound of the blur.
 
     Returns:
-        The images, and what was found.
+        The images, and what was found; without gradients, computed at least in single precision.
 
     Raises:
         ArgumentError: If ``kernel_size`` is not odd and of its range, or the images are no finite floating point values
@@ -79,33 +77,34 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int | Non
         ShapeError: If the images differ in shape, have not three channels, are too small, or there is none.
 
     Example:
-        >>> blurry = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
-        >>> make_consistent(blurry, blurry).accepted
+        >>> blurry = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+        >>> make_consistent(blurry, blurry, kernel_size=9).accepted
         tensor([[[False]]])
     """
     check_images(blurry=blurry, deblurred=deblurred)
     check_range(blurry=blurry, deblurred=deblurred)
     check_finite(blurry=blurry, deblurred=deblurred)
-    size = kernel_size or consistency_kernel(blurry) or 3
     with named_as(size="kernel_size"):
-        check_kernel_size(size)
-    least = max(_TIMES * size, _SMALLEST)
+        check_kernel_size(kernel_size)
+    least = max(_TIMES * kernel_size, _SMALLEST)
     if blurry.shape[1] != 3 or min(blurry.shape[-2:]) < least or not len(blurry):
         raise ShapeError(
-            f"consistency with kernels of {size} pixels needs RGB photos (B, 3, H, W), one or more, of at least "
+            f"consistency with kernels of {kernel_size} pixels needs RGB photos (B, 3, H, W), one or more, of at least "
             f"{least} pixels a side, but came {tuple(blurry.shape)}"
         )
     computing = computing_type(blurry, deblurred)
-    pairs = zip(blurry.to(computing), deblurred.to(computing).clamp(0, 1), strict=True)
-    images, *found = zip(*(_consistent(photo[None], image[None], size) for photo, image in pairs), strict=True)
+    with torch.no_grad(), torch.autocast(blurry.device.type, enabled=False):  # half precision would not do
+        pairs = zip(blurry.to(computing).clamp(0, 1), deblurred.to(computing).clamp(0, 1), strict=True)
+        images, *found = zip(
+            *(_consistent(photo[None], image[None], kernel_size) for photo, image in pairs), strict=True
+        )
     kernels, unexplained, accepted = (torch.stack(one) for one in found)
     return Consistent(torch.cat(images).to(deblurred.dtype), kernels, unexplained, accepted)
 
 
-def consistency_kernel(image: Tensor) -> int | None:
-    """Side of the kernels for an image as :func:`make_consistent` chooses it; None of images that are too small."""
-    shortest = min(image.shape[-2:])
-    return min(_KERNEL, (shortest // 8 - 1) | 1) if shortest >= _SMALLEST else None
+def may_be_consistent(photo: Tensor) -> bool:
+    """Whether a photo is large enough for :func:`make_consistent`."""
+    return min(photo.shape[-2:]) >= _SMALLEST
 
 
 def _consistent(blurry: Tensor, deblurred: Tensor, size: int) -> tuple[Tensor, ...]:
@@ -118,7 +117,8 @@ def _consistent(blurry: Tensor, deblurred: Tensor, size: int) -> tuple[Tensor, .
         sums[region] += weight * image
         weights[region] += weight
         found.append(more)
-    by_region = [torch.stack(one).unflatten(0, (len(rows), len(columns))) for one in zip(*found, strict=True)]
+    grid = len(rows), len(columns)
+    by_region = [(one := torch.stack(column)).view(*grid, *one.shape[1:]) for column in zip(*found, strict=True)]
     accepted = by_region[-1]
     return (sums / weights if accepted.any() else deblurred), *by_region
 
@@ -134,7 +134,7 @@ def _spans(length: int, side: int) -> list[slice]:
 
 def _corrected(blurry: Tensor, deblurred: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A region's image, kernel, unexplained share, and whether it is accepted."""
-    photo, proposal = to_light(blurry.clamp(0, 1)), to_light(deblurred)
+    photo, proposal = to_light(blurry), to_light(deblurred)
     image = deblurred
     for _ in range(2):
         (kernel,) = estimate_blur_kernel(blurry, image, size).to(image)

@@ -113,6 +113,8 @@ def _deblur_arguments(parser: Parser) -> None:
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
     scales = "sizes of the image to work at, each half of the one before, for long blur (default: 1; with neither a "
     add("--scales", type=int, metavar="N", help=f"{scales}network named nor adaptation: {_OWN_SCALES})")
+    consistent = "correct photos that have one blur all over until they agree with it (default: with neither a network"
+    add("--consistent", action=argparse.BooleanOptionalAction, help=f"{consistent} named nor adaptation)")
     add(
         "--tile", type=parsing.tile, metavar="N", help="side of the tiles for large images; auto: the largest that fits"
     )
@@ -196,6 +198,7 @@ def _deblur(options: argparse.Namespace) -> int:
         )
     if needs_reblurring:
         _tell_of_reblurring(options.checkpoint or options.weights)
+    is_plain = not (steps or options.adapt_to_blur or _names_network(options))  # the network in the box, as it is
     deblurrer = Deblurrer(
         network,
         translator=None if options.translator is None else load_translator(options.translator),
@@ -203,7 +206,8 @@ def _deblur(options: argparse.Namespace) -> int:
         steps=steps,
         lr=rate,
         to_blur=options.adapt_to_blur,
-        scales=_scales(options, adapts=bool(steps) or options.adapt_to_blur),
+        scales=options.scales if options.scales is not None else _OWN_SCALES if is_plain else 1,
+        consistent=options.consistent if options.consistent is not None else is_plain,
         tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,
     )
@@ -226,6 +230,8 @@ def _deblur(options: argparse.Namespace) -> int:
     list_failures(failed, options)
     if deblurrer.not_adapted:
         tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}; take a smaller --adapt-lr")
+    if deblurrer.corrected:
+        tell(f"photos that have one blur, corrected to agree with it: {deblurrer.corrected}")
     there = f"; there already: {skipped}" if skipped else ""
     there += f"; left to other runs into this folder: {elsewhere}" if elsewhere else ""
     tell(f"images deblurred: {written}{there}; folder: {options.output}")
@@ -255,13 +261,6 @@ def _adaptation(options: argparse.Namespace) -> tuple[int | None, float | None]:
             "--adapt-for sets steps and learning rate; leave out --adapt and --adapt-lr, or --adapt-for"
         )
     return _PURPOSES[options.adapt_for]
-
-
-def _scales(options: argparse.Namespace, adapts: bool) -> int:
-    """Scales that are asked for, or the usual ones."""
-    if options.scales is not None:
-        return int(options.scales)
-    return 1 if adapts or _names_network(options) else _OWN_SCALES
 
 
 def _network(options: argparse.Namespace) -> dict[str, str | None]:

@@ -20,11 +20,13 @@ import reblurkit.cli.deblur
 import reblurkit.inference
 from reblurkit import Blur2BlurTranslator, ReblurLossMixin
 from reblurkit.adaptation import AdaptToBlurOptions, adapt, adapt_to_blur
+from reblurkit.blur import make_consistent
 from reblurkit.cli import main
 from reblurkit.cli.adaptation_lines import adaptation_line
 from reblurkit.cli.deblur import deblur_files
 from reblurkit.core.file_locks import claimed
 from reblurkit.data import read_image, write_image
+from reblurkit.data.frames import FrameFiles
 from reblurkit.data.images import ImageKind, image_kind
 from reblurkit.errors import ArgumentError
 from reblurkit.inference import AdaptationChange, BlurAdaptationChange, Deblurrer
@@ -474,6 +476,48 @@ def test_scales_that_are_none(work, capsys, number, said):
 def test_scales_are_for_networks_of_single_images():
     with pytest.raises(ArgumentError, match="for networks of single images, but DBN takes 5 frames"):
         Deblurrer(DBN(width=4), scales=2, device="cpu")
+
+
+def test_a_photo_of_one_blur_is_corrected_by_it(work, capsys):
+    network = load_pretrained().network
+    write_image(blurred(scene(seed=1, side=256), kernel_of(15, 1))[0], "photos/a.png")
+    blurry = read_image("photos/a.png")[None]
+    with torch.inference_mode():
+        plain, scales = (MultiScale(network, count)(blurry).clamp(0, 1) for count in (1, 3))
+    corrected = make_consistent(blurry, scales)
+    assert corrected.accepted.all()
+    torch.save(network.state_dict(), "box.pt")
+    built = load_pretrained().card["network"]
+    box = ("--model", built["name"], "--network-args", json.dumps(built["arguments"]), "--weights", "box.pt")
+    for words, by, expected in [
+        ((), (), corrected.image),
+        (("--no-consistent",), (), scales),
+        ((), box, plain),
+        (("--consistent",), box, make_consistent(blurry, plain).image),
+    ]:
+        assert deblur(*words, "--existing", "overwrite", inputs=["photos/a.png"], by=by) == 0
+        said = "photos that have one blur, corrected to agree with it: 1" in capsys.readouterr().err
+        assert said == (expected is not plain and expected is not scales)
+        torch.testing.assert_close(read_image("out/a.png"), levels(expected[0]), rtol=0, atol=1.1 / 255)
+
+
+def test_small_photos_frames_and_networks_of_several_frames_are_not_corrected(work):
+    network = UNet(**SMALL)
+    with pytest.raises(ArgumentError, match="`consistent` is for networks of single images, but DBN takes 5 frames"):
+        Deblurrer(DBN(width=4), consistent=True, device="cpu")
+    with pytest.raises(ArgumentError, match="`consistent` must be true or false, but is 1"):
+        Deblurrer(network, consistent=1, device="cpu")
+    blurry = blurred(scene(seed=1), kernel_of(15, 1))
+    deblur_ = Deblurrer(load_pretrained().network, consistent=True, device="cpu")
+    plain = Deblurrer(load_pretrained().network, device="cpu")
+    assert torch.equal(deblur_(blurry[..., :255]), plain(blurry[..., :255]))
+    for count in (2, 1):  # a video, a photo
+        paths = [work / f"{count}" / f"{index}.png" for index in range(count)]
+        for path in paths:
+            write_image(blurry[0], path)
+        ((_, image), *_) = deblur_.each_frame(FrameFiles("frames", paths), range(count))
+        assert torch.equal(image, plain(read_image(paths[0])[None])[0]) == (count == 2)
+    assert deblur_.corrected == 1
 
 
 def test_before_and_after_are_drawn_on_request(work, capsys):

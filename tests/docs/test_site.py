@@ -113,6 +113,9 @@ def figures():
         yield "adaptation to a photo's own blur", f"{gain(psnr['mean'], psnr['interval'])} {title}"
     psnr = cited("long_blur", "changes", "shake 41", "psnr")
     yield "the network in the box at three sizes", f"{gain(psnr['mean'], psnr['interval'])} dB over the network alone"
+    for blur, title in {"shake 9": "dB over the network", "shake 25": "dB"}.items():
+        psnr = cited("consistency", "changes", blur, "psnr")
+        yield "images that agree with their photo", f"{gain(psnr['mean'], psnr['interval'])} {title}"
     times = cited("flow_step_cpu", "steps", "unet")
     ratio = times["line, numba"]["median"] / times["L1 alone"]["median"]
     yield "fine-tuning a small network on real video", f"{ratio:.1f} times an L1 step"

@@ -39,7 +39,9 @@ def script(name, monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("name", ["sharpening_camera", "trained_adaptation", "pan_finetune", "own_blur", "long_blur"])
+@pytest.mark.parametrize(
+    "name", ["sharpening_camera", "trained_adaptation", "pan_finetune", "own_blur", "long_blur", "consistency"]
+)
 def test_the_plan_is_told_without_photos(name, photos, monkeypatch, capsys):
     script(name, monkeypatch).main(["--plan"])
     assert capsys.readouterr().out.startswith("Hypothesis: ")
@@ -181,3 +183,31 @@ def test_blur_that_is_too_long(photos, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         module.main(["--test", str(photos), "--network", "unet"])
     assert "--network and --weights together" in capsys.readouterr().err
+
+
+def test_images_that_agree_with_their_photo(photos, tmp_path, monkeypatch, capsys):
+    module = script("consistency", monkeypatch)
+    monkeypatch.setattr(module, "BLURS", {"shake 15": module.BLURS["shake 15"]})
+    monkeypatch.setattr(module, "OTHER", {})
+    test, pairs, run = (tmp_path / name for name in ("large", "pairs", "run"))
+    image = torch.from_numpy(coffee().copy()).permute(2, 0, 1)[:, 100:356, 100:380] / 255
+    for path in (test / "coffee.png", pairs / "blur_a.png", pairs / "sharp_a.png"):
+        write_image(image, path)
+    words = ["--test", str(test), "--pairs", str(pairs), "--run", str(run)]
+    module.main(words)
+    assert "shake 15: 1 photos" in capsys.readouterr().out
+    record = json.loads((run / "consistency.json").read_text())
+    (row,) = record["photos"]["shake 15"].values()
+    change = row["consistent"]["psnr"] - row["deblurred"]["psnr"]
+    assert record["changes"]["shake 15"]["psnr"]["mean"] == pytest.approx(change)
+    assert (change == 0) == (not any(map(any, row["accepted"])))
+    assert record["photos"]["sharp"]["coffee"]["accepted"] == [[False]]
+    assert "| shake 15 | " in (run / "consistency.md").read_text()
+    assert (run / "consistency.png").is_file()
+    module.main(words)  # nothing is measured again
+    assert "shake 15: 1 photos" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="was measured with"):
+        module.main(["--test", str(pairs), "--run", str(run)])
+    with pytest.raises(SystemExit):
+        module.main([])
+    assert "--test is needed" in capsys.readouterr().err
