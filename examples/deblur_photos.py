@@ -85,7 +85,7 @@ for photo in DemoPhotos("test", blur=ShakeBlur(15, 0.5)):
 gains  # PSNR, dB
 
 # %%
-picture = comparison_grid(rows, width=240, detail=220)
+picture = comparison_grid(rows, width=160, detail=120)
 picture.save("runs/consistent.png")
 picture
 
