@@ -148,8 +148,11 @@ class Deblurrer:
         deblurred = self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
         if not consistent or not may_be_consistent(blurry):
             return deblurred
-        found = make_consistent(blurry.to(self.device, torch.float32).clamp(0, 1), deblurred.to(self.device))
+        photo = blurry.to(self.device, torch.float32).clamp(0, 1)
+        found = make_consistent(photo, deblurred.to(self.device))
         self.corrected += int(found.accepted.flatten(1).any(1).sum())
+        if self.plain is not None:  # what adaptation changed is seen beside it
+            self.plain = make_consistent(photo, self.plain.to(self.device)).image.cpu()
         return found.image.cpu()
 
     def _check(self, blurry: Tensor) -> None:

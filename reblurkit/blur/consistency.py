@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -111,9 +112,11 @@ def _consistent(blurry: Tensor, deblurred: Tensor, size: int) -> tuple[Tensor, .
     """One photo ``(1, 3, H, W)``: its image, and kernels, residues and verdicts of its regions."""
     rows, columns = (_spans(length, max(_REGION, _TIMES * size)) for length in blurry.shape[-2:])
     sums, weights, found = torch.zeros_like(blurry), torch.zeros_like(blurry[:1, :1]), []
-    for region in ((..., row, column) for row in rows for column in columns):
+    for row, column in product(rows, columns):
+        region = (..., row, column)
         image, *more = _corrected(blurry[region], deblurred[region], size)
-        weight = fading(image, _OVERLAP) + 1e-3  # no region has nothing to say at its own border
+        down, right = (_weight(*one).to(image) for one in zip((row, column), blurry.shape[-2:], strict=True))
+        weight = down[:, None] * right
         sums[region] += weight * image
         weights[region] += weight
         found.append(more)
@@ -130,6 +133,14 @@ def _spans(length: int, side: int) -> list[slice]:
     count = math.ceil((length - _OVERLAP) / (side - _OVERLAP))
     starts = [round(index * (length - side) / (count - 1)) for index in range(count)]
     return [slice(start, start + side) for start in starts]
+
+
+def _weight(span: slice, length: int) -> Tensor:
+    """Weights of a span, which fade where others go on, and not at the image's border."""
+    places = torch.arange(span.start, span.stop, dtype=torch.float64)
+    since, left = places - span.start + 1, span.stop - places
+    within = [one for one, goes_on in ((since, span.start > 0), (left, span.stop < length)) if goes_on]
+    return torch.stack([torch.full_like(places, _OVERLAP), *within]).amin(0) / _OVERLAP
 
 
 def _corrected(blurry: Tensor, deblurred: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -109,6 +109,17 @@ def test_each_region_is_judged_and_corrected_for_itself(shaken, monkeypatch):
     assert psnr(found.image[..., :200], sharp[..., :200]) > psnr(deblurred[..., :200], sharp[..., :200]) + 0.5
 
 
+def test_regions_are_blended_without_seams_up_to_the_border(monkeypatch):
+    left, right = torch.full((1, 3, 300, 1344), 0.5), torch.full((1, 3, 300, 1344), 0.4)
+    values = iter((0.5, 0.4))
+    nothing = torch.zeros(3, 3), torch.tensor(0.0), torch.tensor(True)
+    monkeypatch.setattr(consistency, "_corrected", lambda blurry, *_: (torch.full_like(blurry, next(values)), *nothing))
+    image = make_consistent(left, right).image
+    assert float(image.diff(dim=-1).abs().max()) < 0.1 / 100
+    torch.testing.assert_close(image[..., :500], left[..., :500])
+    torch.testing.assert_close(image[..., -500:], right[..., -500:])
+
+
 def test_each_photo_of_a_batch_for_itself(shaken):
     _, blurry, deblurred, _ = shaken
     flat = torch.full_like(blurry, 0.5)

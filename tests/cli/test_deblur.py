@@ -501,6 +501,16 @@ def test_a_photo_of_one_blur_is_corrected_by_it(work, capsys):
         torch.testing.assert_close(read_image("out/a.png"), levels(expected[0]), rtol=0, atol=1.1 / 255)
 
 
+def test_what_adaptation_changed_is_seen_beside_a_corrected_image():
+    blurry = blurred(scene(seed=1), kernel_of(15, 1))
+    network = load_pretrained().network
+    deblur_ = Deblurrer(network, to_blur=True, steps=1, lr=1e-9, consistent=True, device="cpu")
+    image = deblur_(blurry)
+    assert deblur_.changes[0].adapted
+    assert deblur_.corrected == 1
+    torch.testing.assert_close(deblur_.plain, image, rtol=0, atol=1e-3)  # such a rate changes nothing
+
+
 def test_small_photos_frames_and_networks_of_several_frames_are_not_corrected(work):
     network = UNet(**SMALL)
     with pytest.raises(ArgumentError, match="`consistent` is for networks of single images, but DBN takes 5 frames"):
