@@ -59,7 +59,8 @@ class Deblurrer:
         not_adapted: Images whose adaptation became NaN or infinite, and which kept the plain output.
         corrected: Images of which ``consistent`` corrected any region.
         changes: What the adaptation did to each image, in order.
-        plain: What the network made by itself of the images that it adapted to last, as its result; None before.
+        plain: What the network made by itself of the images that it adapted to last, as its result, corrected where
+            that is; None before.
 
     Raises:
         ArgumentError: If the arguments do not go together, or there is no such device.
@@ -141,12 +142,8 @@ class Deblurrer:
             ArgumentError: If it holds anything but floating point values near [0, 1], or the network makes anything but
                 finite floating point values.
         """
-        return self._image(blurry, self._consistent)
-
-    def _image(self, blurry: Tensor, consistent: bool) -> Tensor:
-        self._check(blurry)
-        deblurred = self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
-        if not consistent or not may_be_consistent(blurry):
+        deblurred = self._uncorrected(blurry)
+        if not self._consistent or not may_be_consistent(blurry):
             return deblurred
         photo = blurry.to(self.device, torch.float32).clamp(0, 1)
         found = make_consistent(photo, deblurred.to(self.device))
@@ -154,6 +151,10 @@ class Deblurrer:
         if self.plain is not None:  # what adaptation changed is seen beside it
             self.plain = make_consistent(photo, self.plain.to(self.device)).image.cpu()
         return found.image.cpu()
+
+    def _uncorrected(self, blurry: Tensor) -> Tensor:
+        self._check(blurry)
+        return self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
 
     def _check(self, blurry: Tensor) -> None:
         is_stack = isinstance(blurry, Tensor) and blurry.ndim == 5
@@ -268,11 +269,12 @@ class Deblurrer:
             ArgumentError: If a network fails, for want of memory too.
             ReblurkitError: If a frame cannot be read, see :meth:`__call__` for more.
         """
+        deblur = self._uncorrected if self._consistent and len(video) > 1 else self
         for _, group in groupby(wanted, lambda index: index // _CHUNK):
             indices = list(group)
             for index, stack in zip(indices, frame_stacks(self.network, video, indices), strict=True):
                 try:
-                    image = self._image(stack, self._consistent and len(video) == 1)[0]
+                    image = deblur(stack)[0]
                 except ReblurkitError:
                     raise
                 except Exception as error:  # whatever a network raises

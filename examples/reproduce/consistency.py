@@ -10,14 +10,13 @@ is kept, and the next call goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from long_blur import LONG, PAIRS, SHARP, images_of
-from measuring import BLURS, interval, measure_photo, spaced, value, write_record
+from measuring import BLURS, interval, kept, measure_photo, spaced, value, write_record
 
 from reblurkit.blur import DefocusBlur, make_consistent
 from reblurkit.metrics import PSNR
@@ -42,13 +41,7 @@ def settings_of(arguments):
 
 
 def measure(name, network, arguments):
-    """Rows of a blur by photo; kept."""
-    kept, wanted = arguments.run / f"{name.replace(' ', '_')}.json", settings_of(arguments)
-    if kept.is_file():
-        record = json.loads(kept.read_text())
-        if record["settings"] == wanted:
-            return record["photos"]
-        raise SystemExit(f"{kept} was measured with {record['settings']}, and not {wanted}: take another --run")
+    """Rows of a blur by photo."""
     rows = {}
     for photo, blurry, sharp in images_of(name, arguments, BLURS | OTHER):
         with torch.inference_mode():
@@ -64,8 +57,6 @@ def measure(name, network, arguments):
                 row[which] = measure_photo(lambda blurry, image=image: image, blurry, sharp, arguments.niqe)
         if name != SHARP:
             row["blurry"] = {"psnr": value(PSNR(), blurry, sharp)}
-    kept.write_text(json.dumps({"settings": wanted, "photos": rows}))
-    print(f"{name}: {len(rows)} photos", flush=True)
     return rows
 
 
@@ -122,7 +113,10 @@ def main(words=None):
     arguments.run.mkdir(parents=True, exist_ok=True)
     network = MultiScale(load_pretrained().network)
     names = [*BLURS, *OTHER, SHARP, *([] if arguments.pairs is None else [PAIRS])]
-    write({name: measure(name, network, arguments) for name in names}, arguments)
+    settings, measured = settings_of(arguments), {}
+    for name in names:
+        measured[name] = kept(arguments.run, name, settings, lambda name=name: measure(name, network, arguments))
+    write(measured, arguments)
     draw(network, arguments)
 
 

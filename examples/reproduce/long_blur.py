@@ -11,13 +11,12 @@ network in the box. A blur that has been measured is kept, and the next call goe
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from measuring import BLURS, interval, measure_photo, middle, photos_in, spaced, value, write_record
+from measuring import BLURS, interval, kept, measure_photo, middle, photos_in, spaced, value, write_record
 
 from reblurkit.blur import CameraNoise, MotionBlur, ShakeBlur
 from reblurkit.data import PhotoFolder, read_image
@@ -63,13 +62,7 @@ def images_of(name, arguments, blurs):
 
 
 def measure(name, networks, arguments):
-    """Rows of a blur by photo and network; kept."""
-    kept, wanted = arguments.run / f"{name.replace(' ', '_')}.json", settings_of(arguments)
-    if kept.is_file():
-        record = json.loads(kept.read_text())
-        if record["settings"] == wanted:
-            return record["photos"]
-        raise SystemExit(f"{kept} was measured with {record['settings']}, and not {wanted}: take another --run")
+    """Rows of a blur by photo and network."""
     rows = {}
     for photo, blurry, sharp in images_of(name, arguments, BLURS | LONG):
         row = rows[photo] = {}
@@ -81,8 +74,6 @@ def measure(name, networks, arguments):
                 row[which] = measure_photo(network, blurry, sharp, arguments.niqe)
         if name != SHARP:
             row["blurry"] = {"psnr": value(PSNR(), blurry, sharp)}
-    kept.write_text(json.dumps({"settings": wanted, "photos": rows}))
-    print(f"{name}: {len(rows)} photos", flush=True)
     return rows
 
 
@@ -143,7 +134,9 @@ def main(words=None):
         load_weights(network, arguments.weights)
     networks = {"alone": MultiScale(network, 1), "scales": MultiScale(network, SCALES)}
     names = [*BLURS, *LONG, SHARP, *([] if arguments.pairs is None else [PAIRS])]
-    measured = {name: measure(name, networks, arguments) for name in names}
+    settings, measured = settings_of(arguments), {}
+    for name in names:
+        measured[name] = kept(arguments.run, name, settings, lambda name=name: measure(name, networks, arguments))
     write(measured, arguments)
     draw(networks, arguments)
 

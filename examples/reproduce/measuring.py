@@ -61,6 +61,20 @@ def measure_photo(network, blurry, sharp, niqe=None):
     return row
 
 
+def kept(run, name, settings, measure):
+    """What was measured under a blur and kept in a folder, or is now by ``measure()``, and is then kept."""
+    file = run / f"{name.replace(' ', '_')}.json"
+    if not file.is_file():
+        photos = measure()
+        file.write_text(json.dumps({"settings": settings, "photos": photos}))
+        print(f"{name}: {len(photos)} photos", flush=True)
+        return photos
+    record = json.loads(file.read_text())
+    if record["settings"] != settings:
+        raise SystemExit(f"{file} was measured with {record['settings']}, and not {settings}: take another --run")
+    return record["photos"]
+
+
 def middle(image, side=512):
     """The middle of an image ``(3, H, W)``, as a batch."""
     top, left = ((length - side) // 2 if length > side else 0 for length in image.shape[-2:])

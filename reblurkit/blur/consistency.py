@@ -61,7 +61,7 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int = 31)
     explain more. A region that fails stays as it came. Regions are up to 768 pixels a side, overlap, and are blended;
     a smaller image is one region.
 
-    The test and the constants were chosen on eight Kodak photos and twenty training photos with the network in the box.
+    The test and the constants were chosen on Kodak photos and twenty training photos with the network in the box.
 
     Args:
         blurry: Photos, ``(B, 3, H, W)``, sRGB in [0, 1], at least 256 pixels a side.

@@ -684,7 +684,7 @@ def test_existing_files_are_kept_unless_told_otherwise(work, capsys):
 
 
 def test_an_interrupted_run_goes_on(work, capsys, monkeypatch):
-    real, calls = reblurkit.inference.Deblurrer._deblurred, []
+    real, calls = reblurkit.inference.Deblurrer.__call__, []
 
     def interrupted(self, blurry):
         calls.append(blurry)
@@ -692,7 +692,7 @@ def test_an_interrupted_run_goes_on(work, capsys, monkeypatch):
             raise KeyboardInterrupt
         return real(self, blurry)
 
-    monkeypatch.setattr(reblurkit.inference.Deblurrer, "_deblurred", interrupted)
+    monkeypatch.setattr(reblurkit.inference.Deblurrer, "__call__", interrupted)
     assert deblur() == 130
     assert "reblurkit: interrupted" in capsys.readouterr().err
     assert written(work / "out") == ["a.png"]

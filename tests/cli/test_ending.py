@@ -116,7 +116,7 @@ def test_deblur_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, capsys):
     monkeypatch.chdir(tmp_path)
     for index in range(3):
         write_image(torch.rand(3, 20, 24), f"photos/{index}.png")
-    real, calls = reblurkit.inference.Deblurrer._deblurred, []
+    real, calls = reblurkit.inference.Deblurrer.__call__, []
 
     def second(self, blurry):
         calls.append(blurry)
@@ -124,7 +124,7 @@ def test_deblur_ends_at_once_and_goes_on(tmp_path, monkeypatch, number, capsys):
             sends(number)
         return real(self, blurry)
 
-    monkeypatch.setattr(reblurkit.inference.Deblurrer, "_deblurred", second)
+    monkeypatch.setattr(reblurkit.inference.Deblurrer, "__call__", second)
     words = ["deblur", "photos", "--output", "out", "--device", "cpu"]
     torch.save(UNet(0, (4, 4, 4)).state_dict(), "unet.pt")
     words += ["--model", "unet", "--network-args", '{"blocks": 0, "widths": [4, 4, 4]}', "--weights", "unet.pt"]
