@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from kornia.filters import bilateral_blur
@@ -17,11 +18,12 @@ from reblurkit.core.checks import check_finite, check_images, check_range
 from reblurkit.core.numbers import is_number, shown
 from reblurkit.errors import ArgumentError, ShapeError
 
-_LARGEST = 127  # pixels: the equations of its kernel take 7 GB of memory
+_LARGEST = 127  # pixels: of longer blur no network leaves edges
 
 _SHOCKS = (2, 2, 1, 1)  # steps of the shock filter, in each iteration
 _EDGES, _MORE_EDGES = 0.1, 0.9  # share of the pixels that are edges at first; divided by the second in every iteration
 _RIDGE = 1e-3  # beta of the kernel, in units of the edges' energy
+_EXACT, _MOST_STEPS = 1e-8, 2000  # of conjugate gradients: the residue they end at; 60 to 300 steps do
 _SMOOTHNESS = 0.1  # alpha of the image
 _LEAST = 1 / 20  # of the kernel's largest value
 _ISLAND = 0.1  # of the largest connected part's mass
@@ -47,8 +49,7 @@ def estimate_blur_kernel(blurry: Tensor, deblurred: Tensor, size: int = 31) -> T
     Args:
         blurry: Photos B, ``(B, 3, H, W)``, sRGB in [0, 1]; both sides at least four times ``size``.
         deblurred: What a network made of them, the same shape.
-        size: Side of the kernel in pixels, odd, from 3 to 127. Larger than the blur does not harm, but memory grows
-            with its fourth power: some 30 MB for 31, 0.4 GB for 63, 7 GB for 127; time faster still.
+        size: Side of the kernel in pixels, odd, from 3 to 127. Larger than the blur does not harm.
 
     Returns:
         float64, nonnegative, of sum 1: ``(B, size, size)``, for a correlation as in :class:`ShakeBlur`. NaN where there
@@ -188,19 +189,39 @@ def _shocked(image: Tensor) -> Tensor:
 
 
 def _solved(edges: Tensor, wanted: Tensor, size: int) -> Tensor:
-    """The kernel by its normal equations, whose entries are correlations of the edges."""
+    """The kernel by its normal equations, whose entries are correlations of the edges; NaN without edges."""
     shape = edges.shape[-2:]
     spectrum = torch.fft.rfft2(edges)
     own = torch.fft.irfft2((spectrum.conj() * spectrum).sum(0), s=shape)
     cross = torch.fft.irfft2((spectrum.conj() * torch.fft.rfft2(wanted)).sum(0), s=shape)
+    # The matrix is never made: its rows are shifted copies of `own`, so it multiplies by a Fourier transform.
+    twice = (2 * size, 2 * size)
+    shifts = torch.fft.fftfreq(2 * size, 0.5 / size).long().to(edges.device)
+    transfer = torch.fft.rfft2(own[shifts % shape[0]][:, shifts % shape[1]])
     places = torch.arange(size, device=edges.device) - size // 2
-    down, right = (place.flatten() for place in torch.meshgrid(places, places, indexing="ij"))
-    normal = own[(down[:, None] - down) % shape[0], (right[:, None] - right) % shape[1]]
-    ridge = _RIDGE * normal[0, 0]
-    # Without edges all is 0: with ones on the diagonal there is a solution, 0, and its share of its sum is NaN.
-    normal = normal + torch.eye(size**2).to(normal) * torch.where(ridge > 0, ridge, 1)
-    kernel: Tensor = torch.linalg.solve(normal, cross[down % shape[0], right % shape[1]])
-    return kernel.view(size, size)
+
+    def multiplied(kernel: Tensor) -> Tensor:
+        turned = torch.fft.irfft2(transfer * torch.fft.rfft2(kernel, s=twice), s=twice)
+        product: Tensor = turned[:size, :size] + _RIDGE * own[0, 0] * kernel
+        return product
+
+    return _conjugate_gradients(multiplied, cross[places % shape[0]][:, places % shape[1]])
+
+
+def _conjugate_gradients(multiplied: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
+    """The x with ``multiplied(x) == wanted``, of a symmetric positive matrix (Hestenes and Stiefel, 1952)."""
+    found, left = torch.zeros_like(wanted), wanted
+    step, square = left, left.square().sum()
+    enough = _EXACT**2 * square
+    for _ in range(_MOST_STEPS):
+        image = multiplied(step)
+        share = square / (step * image).sum()
+        found, left = found + share * step, left - share * image
+        before, square = square, left.square().sum()
+        if not square > enough:
+            break
+        step = left + square / before * step
+    return found
 
 
 def _cleaned(kernel: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kornia.filters import filter2d
 
-from reblurkit.blur import PhotoBlur, ShakeBlur, estimate_blur_kernel, kernel_similarity
+from reblurkit.blur import PhotoBlur, ShakeBlur, estimate_blur_kernel, kernel_estimate, kernel_similarity
 from reblurkit.blur.light import from_light, to_light
 from reblurkit.errors import ArgumentError, ShapeError
 
@@ -191,3 +191,16 @@ def test_kernels_of_another_shape_are_refused():
         PhotoBlur(torch.rand(3, 8, 8))
     with pytest.raises(ShapeError, match="at least 72 pixels"):
         PhotoBlur.of(torch.rand(1, 3, 64, 80), torch.rand(1, 3, 64, 80), 9)
+
+
+def test_conjugate_gradients_end_at_the_least_squares():
+    """The matrix of shifted edges, made in full, and solved."""
+    generator = torch.Generator().manual_seed(0)
+    edges, wanted = torch.randn(2, 2, 40, 36, generator=generator, dtype=torch.float64)
+    size, reach = 7, 3
+    places = [(down, right) for down in range(-reach, reach + 1) for right in range(-reach, reach + 1)]
+    shifted = torch.stack([edges.roll(place, (1, 2)).flatten() for place in places], 1)
+    ridge = kernel_estimate._RIDGE * edges.square().sum() * torch.eye(size**2, dtype=torch.float64)
+    kernel = torch.linalg.solve(shifted.T @ shifted + ridge, shifted.T @ wanted.flatten())
+    found = kernel_estimate._solved(edges, wanted, size)
+    torch.testing.assert_close(found, kernel.view(size, size), rtol=0, atol=1e-7 * float(kernel.abs().max()))
