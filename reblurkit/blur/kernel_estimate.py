@@ -164,7 +164,7 @@ def _edges(image: Tensor, share: float, shocks: int) -> Tensor:
     for _ in range(shocks):
         image = _shocked(image)
     found = _differences(image)
-    length = found.norm(dim=0)
+    length = torch.hypot(*found)
     direction = (torch.atan2(found[1], found[0]) % math.pi / (math.pi / 4)).long().clamp(max=3)
     kept = torch.zeros_like(length, dtype=torch.bool)
     for one in range(4):
