@@ -59,8 +59,8 @@ class Deblurrer:
         not_adapted: Images whose adaptation became NaN or infinite, and which kept the plain output.
         corrected: Images of which ``consistent`` corrected any region.
         changes: What the adaptation did to each image, in order.
-        plain: What the network made by itself of the images that it adapted to last, as its result, corrected where
-            that is; None before.
+        plain: What the network made by itself of the last images: without adaptation, but corrected, where it adapts;
+            uncorrected where ``consistent`` corrected any; else None.
 
     Raises:
         ArgumentError: If the arguments do not go together, or there is no such device.
@@ -147,12 +147,16 @@ class Deblurrer:
             return deblurred
         photo = blurry.to(self.device, torch.float32).clamp(0, 1)
         found = make_consistent(photo, deblurred.to(self.device))
-        self.corrected += int(found.accepted.flatten(1).any(1).sum())
+        corrected = int(found.accepted.flatten(1).any(1).sum())
+        self.corrected += corrected
         if self.plain is not None:  # what adaptation changed is seen beside it
             self.plain = make_consistent(photo, self.plain.to(self.device)).image.cpu()
+        elif corrected:
+            self.plain = deblurred
         return found.image.cpu()
 
     def _uncorrected(self, blurry: Tensor) -> Tensor:
+        self.plain = None
         self._check(blurry)
         return self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
 

@@ -25,6 +25,7 @@ _NOISE = 0.03  # power of the photo's noise, in units of that of the deblurred i
 _BORDER = 16  # pixels over which what is missing fades out at the border
 _MOST_UNEXPLAINED = 0.105  # of a kernel that is spread thinly
 _LESS_OF_DOTS = 0.4  # times the sum of its squares
+_MOST_ADDED = 3.0  # of what the network changed
 
 
 class Consistent(NamedTuple):
@@ -58,10 +59,12 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int = 31)
     It needs a blur that is the same all over a region, camera shake for instance. **The test**: what remains of the
     photo, ``k * L - B``, in means of 2 x 2 pixels, must be little beside what deblurring changed, ``L - B``. Where the
     kernel is wrong, or blur differs from place to place, more remains; a kernel that is little more than a dot must
-    explain more. A region that fails stays as it came. Regions are up to 768 pixels a side, overlap, and are blended;
-    a smaller image is one region.
+    explain more. And the correction must be at most three times what the network changed, both as root mean squares:
+    some wrong kernels explain a photo with an image that is far from the network's. A region that fails stays as it
+    came. Regions are up to 768 pixels a side, overlap, and are blended; a smaller image is one region.
 
-    The test and the constants were chosen on Kodak photos and twenty training photos with the network in the box.
+    The test and the constants were chosen on Kodak photos and twenty training photos, the limit of three on 61 more,
+    with the network in the box.
 
     Args:
         blurry: Photos, ``(B, 3, H, W)``, sRGB in [0, 1], at least 256 pixels a side.
@@ -154,10 +157,14 @@ def _corrected(blurry: Tensor, deblurred: Tensor, size: int) -> tuple[Tensor, Te
         light = (proposal + _correction(photo, proposal, kernel)).clamp(0, 1)
         image = from_light(light)
     border = size // 2 + 2
-    left, changed = (_inner(one, border) for one in (photo - _reblurred(light, kernel), light - photo))
+    left, changed, added, removed = (
+        _inner(one, border)
+        for one in (photo - _reblurred(light, kernel), light - photo, light - proposal, proposal - photo)
+    )
     # Means of 2 x 2 pixels: noise is halved, what the blur could not have done is not.
     unexplained = F.avg_pool2d(left, 2).square().mean().sqrt() / changed.square().mean().sqrt()
     accepted = unexplained + _LESS_OF_DOTS * kernel.square().sum() <= _MOST_UNEXPLAINED
+    accepted &= added.square().mean() <= _MOST_ADDED**2 * removed.square().mean()
     return (image if accepted else deblurred), kernel, unexplained, accepted
 
 

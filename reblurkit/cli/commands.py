@@ -199,6 +199,7 @@ def _deblur(options: argparse.Namespace) -> int:
     if needs_reblurring:
         _tell_of_reblurring(options.checkpoint or options.weights)
     is_plain = not (steps or options.adapt_to_blur or _names_network(options))  # the network in the box, as it is
+    consistent = options.consistent if options.consistent is not None else is_plain
     deblurrer = Deblurrer(
         network,
         translator=None if options.translator is None else load_translator(options.translator),
@@ -207,7 +208,7 @@ def _deblur(options: argparse.Namespace) -> int:
         lr=rate,
         to_blur=options.adapt_to_blur,
         scales=options.scales if options.scales is not None else _OWN_SCALES if is_plain else 1,
-        consistent=options.consistent if options.consistent is not None else is_plain,
+        consistent=consistent,
         tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,
     )
@@ -230,8 +231,9 @@ def _deblur(options: argparse.Namespace) -> int:
     list_failures(failed, options)
     if deblurrer.not_adapted:
         tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}; take a smaller --adapt-lr")
-    if deblurrer.corrected:
-        tell(f"photos that have one blur, corrected to agree with it: {deblurrer.corrected}")
+    if consistent:
+        others = "; the others stay as the network made them" if deblurrer.corrected < written else ""
+        tell(f"photos that have one blur, corrected to agree with it: {deblurrer.corrected} of {written}{others}")
     there = f"; there already: {skipped}" if skipped else ""
     there += f"; left to other runs into this folder: {elsewhere}" if elsewhere else ""
     tell(f"images deblurred: {written}{there}; folder: {options.output}")

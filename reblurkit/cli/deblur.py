@@ -123,13 +123,16 @@ def deblur_files(
                         raise ArgumentError(f"another run is writing {source.targets[0]}; choose another `output`")
                     if existing == "refuse":
                         _refuse_existing(source, compare)  # once more: another run may have begun at the same time
+                    before = deblurrer.corrected
                     for index, image in deblurrer.each_frame(source.frames, wanted):
                         _write(source, index, image, strip)
+                        adapts = bool(deblurrer.options.steps)
                         if compare:
-                            plain = None if deblurrer.plain is None else deblurrer.plain[0]
-                            _write_comparison(source, index, plain, image)
-                        if report is not None and deblurrer.options.steps:
+                            _write_comparison(source, index, _stages(deblurrer.plain, image, adapts))
+                        if report is not None and adapts:
                             report(f"{_frame_name(source, index)}: {adaptation_line(deblurrer.changes[-1])}")
+                        if report is not None and deblurrer.corrected > before:
+                            report(f"{_frame_name(source, index)}: has one blur, corrected to agree with it")
                         written += 1
                         progress.advance(task)
                     if source.video is not None and not (existing == "skip" and source.video.exists()):
@@ -158,10 +161,17 @@ def _comparison(target: Path) -> Path:
     return target.with_name(f"{target.stem}_compare.jpg")
 
 
-def _write_comparison(source: _Source, index: int, plain: Tensor | None, image: Tensor) -> None:
+def _stages(plain: Tensor | None, image: Tensor, adapts: bool) -> dict[str, Tensor]:
+    """What the network made by itself, where that is known, and the result, by their titles."""
+    if plain is None:
+        return {"after": image}
+    titles = ("without adaptation", "adapted") if adapts else ("the network's", "corrected")
+    return dict(zip(titles, (plain[0], image), strict=True))
+
+
+def _write_comparison(source: _Source, index: int, after: Mapping[str, Tensor]) -> None:
     before = {"before": source.frames.read(index, index + 1)[0]}
-    after = {"after": image} if plain is None else {"without adaptation": plain, "adapted": image}
-    grid = comparison_grid([before | after], width=720 if plain is None else 560, detail=240, gained=True)
+    grid = comparison_grid([{**before, **after}], width=720 if len(after) == 1 else 560, detail=240, gained=True)
     save_picture(grid, _comparison(source.targets[index]), quality=92)
 
 

@@ -168,3 +168,16 @@ def test_what_is_not_taken_is_named(arguments, error, said):
     *images, size = arguments
     with pytest.raises(error, match=said):
         make_consistent(*images, kernel_size=size)
+
+
+def test_a_correction_far_beyond_what_the_network_changed_is_refused(monkeypatch):
+    """However well it explains the photo."""
+    sharp = scene(seed=1)
+    blurry = blurred(sharp, kernel_of(15, 1))
+    little = blurry + 0.02 * (sharp - blurry)
+    monkeypatch.setattr(consistency, "_MOST_UNEXPLAINED", 1.0)
+    found = make_consistent(blurry, little, kernel_size=21)
+    assert not found.accepted.any()
+    assert torch.equal(found.image, little)
+    monkeypatch.setattr(consistency, "_MOST_ADDED", 100.0)
+    assert make_consistent(blurry, little, kernel_size=21).accepted.all()

@@ -496,7 +496,9 @@ def test_a_photo_of_one_blur_is_corrected_by_it(work, capsys):
         (("--consistent",), box, make_consistent(blurry, plain).image),
     ]:
         assert deblur(*words, "--existing", "overwrite", inputs=["photos/a.png"], by=by) == 0
-        said = "photos that have one blur, corrected to agree with it: 1" in capsys.readouterr().err
+        lines = capsys.readouterr().err
+        said = "photos that have one blur, corrected to agree with it: 1 of 1" in lines
+        assert said == ("photos/a.png: has one blur, corrected" in lines)
         assert said == (expected is not plain and expected is not scales)
         torch.testing.assert_close(read_image("out/a.png"), levels(expected[0]), rtol=0, atol=1.1 / 255)
 
@@ -528,6 +530,16 @@ def test_small_photos_frames_and_networks_of_several_frames_are_not_corrected(wo
         ((_, image), *_) = deblur_.each_frame(FrameFiles("frames", paths), range(count))
         assert torch.equal(image, plain(read_image(paths[0])[None])[0]) == (count == 2)
     assert deblur_.corrected == 1
+    assert torch.equal(deblur_.plain, plain(read_image(paths[0])[None]))  # what was corrected
+    deblur_(blurry[..., :255])
+    assert deblur_.plain is None
+
+
+def test_photos_that_were_not_corrected_are_counted(work, capsys):
+    write_image(blurred(scene(seed=1), kernel_of(15, 1))[0, :, :200], "photos/small.png")
+    assert deblur("--consistent", "--compare", inputs=["photos/small.png"]) == 0
+    lines = capsys.readouterr().err
+    assert "corrected to agree with it: 0 of 1; the others stay as the network made them" in lines
 
 
 def test_before_and_after_are_drawn_on_request(work, capsys):
