@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PURPOSES = {"fidelity": (5, 3e-6), "sharpness": (3, 3e-5)}
 _NETWORK = ("checkpoint", "config", "model", "network", "network_args", "weights")
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
-_OWN_SCALES = 3  # where it does not adapt: what adaptation brings was measured with one
+OWN_SCALES = 3  # where it does not adapt: what adaptation brings was measured with one
 
 
 def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -112,7 +112,7 @@ def _deblur_arguments(parser: Parser) -> None:
     add("--adapt-to-blur", action="store_true", help="adapt to each photo's own blur (20 steps of 1e-4)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
     scales = "sizes of the image to work at, each half of the one before, for long blur (default: 1; with neither a "
-    add("--scales", type=int, metavar="N", help=f"{scales}network named nor adaptation: {_OWN_SCALES})")
+    add("--scales", type=int, metavar="N", help=f"{scales}network named nor adaptation: {OWN_SCALES})")
     consistent = "correct photos that have one blur all over until they agree with it (default: with neither a network"
     add("--consistent", action=argparse.BooleanOptionalAction, help=f"{consistent} named nor adaptation)")
     add(
@@ -207,7 +207,7 @@ def _deblur(options: argparse.Namespace) -> int:
         steps=steps,
         lr=rate,
         to_blur=options.adapt_to_blur,
-        scales=options.scales if options.scales is not None else _OWN_SCALES if is_plain else 1,
+        scales=options.scales if options.scales is not None else OWN_SCALES if is_plain else 1,
         consistent=consistent,
         tile=options.tile if options.tile is not None or _names_network(options) else _OWN_TILE,
         device=options.device,

@@ -169,9 +169,9 @@ def _stages(plain: Tensor | None, image: Tensor, adapts: bool) -> dict[str, Tens
     return dict(zip(titles, (plain[0], image), strict=True))
 
 
-def _write_comparison(source: _Source, index: int, after: Mapping[str, Tensor]) -> None:
+def _write_comparison(source: _Source, index: int, after: dict[str, Tensor]) -> None:
     before = {"before": source.frames.read(index, index + 1)[0]}
-    grid = comparison_grid([{**before, **after}], width=720 if len(after) == 1 else 560, detail=240, gained=True)
+    grid = comparison_grid([before | after], width=720 if len(after) == 1 else 560, detail=240, gained=True)
     save_picture(grid, _comparison(source.targets[index]), quality=92)
 
 

@@ -27,6 +27,7 @@ from reblurkit.adaptation import adapt
 from reblurkit.blur.defocus import DefocusBlur
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.shake import ShakeBlur
+from reblurkit.cli.commands import OWN_SCALES
 from reblurkit.cli.ending import interrupts_of_lightning
 from reblurkit.cli.messages import hide_advice
 from reblurkit.core.file_locks import claimed
@@ -177,8 +178,8 @@ def _own_folder(output: str | None) -> Iterator[Path]:
 
 
 def _show_known_blur(network: nn.Module, folder: Path, steps: int, seed: int, console: Console) -> None:
-    """Deblur every bundled photo as `reblurkit deblur` does, show the gain, and say how long the rest takes."""
-    deblur = Deblurrer(network, scales=3, consistent=True, device="cpu")
+    """Deblur every bundled photo as `reblurkit deblur` does, show the gain, and say how long all takes."""
+    deblur = Deblurrer(network, scales=OWN_SCALES, consistent=True, device="cpu")
     start, rows = time.perf_counter(), []
     table = Table(title="Photos that the network in the box never saw", caption="PSNR in dB, higher is better")
     for column in ("photo", "blur", "blurry", "deblurred", "gain"):
