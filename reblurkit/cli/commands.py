@@ -14,7 +14,7 @@ from reblurkit import __version__
 from reblurkit.cli import parsing
 from reblurkit.cli.failures import list_failures, tell
 from reblurkit.cli.parsing import Parser
-from reblurkit.cli.words import TRAINER_COMMANDS
+from reblurkit.cli.words import OWN_SCALES, TRAINER_COMMANDS
 from reblurkit.errors import ArgumentError, WeightsError
 from reblurkit.plugins.network_ways import check_ways
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _PURPOSES = {"fidelity": (5, 3e-6), "sharpness": (3, 3e-5)}
 _NETWORK = ("checkpoint", "config", "model", "network", "network_args", "weights")
 _OWN_TILE = 2048  # of the package's own network: less than a gigabyte, whatever the size of the photo
-OWN_SCALES = 3  # where it does not adapt: what adaptation brings was measured with one
 
 
 def command_parser(words: Sequence[str]) -> argparse.ArgumentParser:

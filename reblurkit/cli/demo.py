@@ -27,9 +27,9 @@ from reblurkit.adaptation import adapt
 from reblurkit.blur.defocus import DefocusBlur
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.shake import ShakeBlur
-from reblurkit.cli.commands import OWN_SCALES
 from reblurkit.cli.ending import interrupts_of_lightning
 from reblurkit.cli.messages import hide_advice
+from reblurkit.cli.words import OWN_SCALES
 from reblurkit.core.file_locks import claimed
 from reblurkit.core.files import new_folder, nothing_left_of_failures, whole_file, write_whole
 from reblurkit.data.demo import DemoPhotos

@@ -1,4 +1,4 @@
-"""Words that several of the command line's parsers know."""
+"""Words and settings that several parts of the command line know; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,5 +12,7 @@ TRAINER_COMMANDS = {
     "predict": "deblur the test images and write them as files",
 }
 
-
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)  # argparse's own knows no exponents
+
+# Sizes at which the network in the box deblurs, where nothing adapts: what adaptation brings was measured with one.
+OWN_SCALES = 3
