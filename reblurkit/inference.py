@@ -131,6 +131,8 @@ class Deblurrer:
     def __call__(self, blurry: Tensor) -> Tensor:
         """Deblur images ``(B, 3, H, W)``, or stacks of frames ``(B, T, 3, H, W)``, to ``(B, 3, H, W)`` in [0, 1].
 
+        Of an image without colour, three equal channels, the result has none: the mean of the network's.
+
         Args:
             blurry: Floating point in [0, 1], on any device; the range is checked of the first batch.
 
@@ -158,7 +160,11 @@ class Deblurrer:
     def _uncorrected(self, blurry: Tensor) -> Tensor:
         self.plain = None
         self._check(blurry)
-        return self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
+        deblurred = self._in_largest_tiles(blurry) if self._finds_tile else self._deblurred(blurry)
+        grey = (blurry == blurry[..., :1, :, :]).flatten(1).all(1).cpu()
+        if self.plain is not None:
+            self.plain = _grey_where(grey, self.plain)
+        return _grey_where(grey, deblurred)
 
     def _check(self, blurry: Tensor) -> None:
         is_stack = isinstance(blurry, Tensor) and blurry.ndim == 5
@@ -313,6 +319,11 @@ def frame_stacks(network: nn.Module, video: Frames, indices: Sequence[int]) -> l
     first, last = max(indices[0] - reach, 0), min(indices[-1] + reach, len(video) - 1)
     frames = video.read(first, last + 1)[None]
     return [frame_inputs(network, frames, [index - first]) for index in indices]
+
+
+def _grey_where(grey: Tensor, images: Tensor) -> Tensor:
+    """Those of the images ``(B, 3, H, W)`` without colour of which ``grey`` ``(B,)`` is true."""
+    return torch.where(grey[:, None, None, None], images.mean(1, keepdim=True), images)
 
 
 def _device(name: str | torch.device | None) -> torch.device:

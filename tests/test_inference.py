@@ -125,3 +125,28 @@ def test_images_are_checked_as_adapt_checks_them(frames, tile):
         with pytest.raises(error, match=message):
             deblurrer(bad)
     torch.testing.assert_close(deblurrer(good), good if frames == 1 else good[:, 2])
+
+
+class Tinting(nn.Module):
+    """Adds colour."""
+
+    def forward(self, image):
+        return image + torch.tensor([0.03, 0.0, -0.06])[:, None, None]
+
+
+def test_photos_without_colour_stay_so_and_others_keep_theirs():
+    colour = torch.rand(1, 3, 20, 24) / 2 + 0.2
+    grey = colour[:, :1].expand(-1, 3, -1, -1)
+    result = Deblurrer(Tinting(), device="cpu")(torch.cat([colour, grey]))
+    torch.testing.assert_close(result[:1], Tinting()(colour))
+    torch.testing.assert_close(result[1:], grey - 0.01)
+    assert torch.equal(result[1, 0], result[1, 1])
+    assert torch.equal(result[1, 0], result[1, 2])
+
+
+def test_adapted_photos_without_colour_stay_so_and_so_does_what_is_shown_beside_them():
+    network, reblur_net = UNet(blocks=1, widths=(8, 8, 8)), ReblurNet(blocks=1, width=8)
+    deblurrer = Deblurrer(network, reblur_net=reblur_net, steps=1, lr=1e-3, device="cpu")
+    grey = torch.rand(1, 1, 32, 32).expand(-1, 3, -1, -1)
+    for image in (deblurrer(grey), deblurrer.plain):
+        assert torch.equal(image, image[:, :1].expand(-1, 3, -1, -1))
