@@ -4,9 +4,10 @@
     python examples/reproduce/pretrained.py --photos TRAIN --test TEST --pairs PAIRS --run runs/base --write
 
 TRAIN and TEST are folders of sharp photos, PAIRS one of files `blur_NAME.png` and `sharp_NAME.png`. The recipe is in
-`examples/configs/pretrained`: L1, then PSNR, then L1 + the reblurring loss, with M_R beside; then M_R alone. A run
-stops after so many minutes and goes on where it was when it is called again; `--write` measures and writes, whatever
-has been reached.
+`examples/configs/pretrained`: L1, then PSNR, then L1 + the reblurring loss, with M_R beside; then PSNR, as frames of
+video are blurred; then M_R alone. A run stops after so many minutes and goes on where it was when it is called again;
+`--write` measures and writes, whatever has been reached. `--first STAGE` leaves out the stages before, and goes on from
+the networks in the box; `--write` then takes from there what the run has not trained.
 
 Fixed before the run: photos are the unit; each is measured under each of four blurs that follow from its number, and as
 it is. Nothing is chosen on them. The card holds means, their 95 % intervals over photos, and the worst photo.
@@ -33,13 +34,13 @@ from reblurkit.blur import CameraNoise
 from reblurkit.data import PhotoFolder, read_image
 from reblurkit.data.synthetic import SyntheticPairs
 from reblurkit.metrics import NIQE, PSNR, SSIM
-from reblurkit.models import FoldedUNet, ReblurNet, load_weights, save_pretrained
+from reblurkit.models import FoldedUNet, ReblurNet, load_pretrained, load_weights, save_pretrained
 from reblurkit.models import pretrained as box
 from reblurkit.models.weights import read_lightning_checkpoint
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
-STAGES = ("base_l1", "base_psnr", "base_reblur", "reblur_net")
-DEBLURRING = "base_reblur"  # the stage that the deblurring network comes from
+STAGES = ("base_l1", "base_psnr", "base_reblur", "base_video", "reblur_net")
+NETWORK, REBLUR_NET = ("base_video", "base_reblur"), ("reblur_net", "base_reblur")  # where each comes from, best first
 THREADS = 2
 
 
@@ -164,20 +165,34 @@ def hardware():
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
 
 
-def write(checkpoints, arguments, progress):
+def trained(network, checkpoints, stages, part):
+    """A network with the weights of the first of these stages that has a checkpoint, or as it is; as it is shipped."""
+    file = next((checkpoints[stage] for stage in stages if stage in checkpoints), None)
+    if file is not None:
+        load_weights(network, file, network=part)
+    network.load_state_dict({key: tensor.half().float() for key, tensor in network.state_dict().items()})
+    return network.eval()
+
+
+def write(checkpoints, arguments):
     """Measure the pair of the last stages' checkpoints, and write weights and card."""
     recipe = {stage: yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text()) for stage in STAGES}
-    options = recipe[DEBLURRING]["model"]["init_args"]
+    options = recipe["base_reblur"]["model"]["init_args"]
     parts = {
         "network": {"name": "folded-unet", "arguments": options["network"].get("init_args", {})},
         "reblur_net": {"name": "reblur-n2", "arguments": options["reblur_net"]["init_args"]},
     }
-    network = FoldedUNet(**parts["network"]["arguments"]).eval()
-    reblur_net = ReblurNet(**parts["reblur_net"]["arguments"]).eval()
-    load_weights(network, checkpoints[DEBLURRING], network="network")
-    load_weights(reblur_net, checkpoints.get(STAGES[-1], checkpoints[DEBLURRING]), network="reblur")
-    for module in (network, reblur_net):  # as they are shipped
-        module.load_state_dict({key: tensor.half().float() for key, tensor in module.state_dict().items()})
+    progress = {stage: reached(file) for stage, file in checkpoints.items()}
+    if arguments.first == STAGES[0]:
+        if "base_reblur" not in checkpoints:
+            raise SystemExit(f"{arguments.run} has no checkpoint of base_reblur yet: train on, or name a --first")
+        network = FoldedUNet(**parts["network"]["arguments"])
+        reblur_net = ReblurNet(**parts["reblur_net"]["arguments"])
+    else:
+        network, reblur_net, before = load_pretrained()
+        progress = {stage: progress.get(stage, before["trained"].get(stage)) for stage in STAGES}
+    network = trained(network, checkpoints, NETWORK, "network")
+    reblur_net = trained(reblur_net, checkpoints, REBLUR_NET, "reblur")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     card = {
         **parts,
@@ -208,6 +223,7 @@ def main():
     parser.add_argument("--pairs", help="folder of real pairs to measure on")
     parser.add_argument("--niqe", help="file of NIQE's pristine model (.npz or .mat)")
     parser.add_argument("--run", type=Path, default=Path("runs/base"), help="run folder (default: runs/base)")
+    parser.add_argument("--first", choices=STAGES, default=STAGES[0], help="stage to begin with (default: the first)")
     parser.add_argument("--minutes", type=int, help="train so long in this call (default: to the end)")
     parser.add_argument("--write", action="store_true", help="measure and write what has been reached")
     parser.add_argument("--output", default=Path(box.__file__).parent, help="where to write (default: the package)")
@@ -215,13 +231,13 @@ def main():
     parser.add_argument("--limits", nargs="*", default=[], help="sentences for the card: where the pair fails")
     arguments = parser.parse_args()
     if not arguments.write:
-        weights, is_done = None, True
-        for stage in STAGES:
+        stages = STAGES[STAGES.index(arguments.first) :]
+        weights, is_done = None if arguments.first == STAGES[0] else "base", True
+        for stage in stages:
             if is_done:
                 weights, is_done = train(stage, arguments.photos, arguments.run, arguments.minutes, weights)
         return
-    found = {stage: files[-1] for stage in STAGES if (files := checkpoints(arguments.run / stage))}
-    write(found, arguments, {stage: reached(file) for stage, file in found.items()})
+    write({stage: files[-1] for stage in STAGES if (files := checkpoints(arguments.run / stage))}, arguments)
 
 
 if __name__ == "__main__":

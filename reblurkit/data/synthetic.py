@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypedDict
@@ -9,6 +10,7 @@ from typing import TypedDict
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from reblurkit.blur.noise import CameraNoise
@@ -92,6 +94,8 @@ class SyntheticCrops(Dataset[Plan]):
         crop: Side of the crops in pixels, without a margin for what blurs into them.
         repeats: Crops of each photo in an epoch.
         sharp_share: Share of the crops that stay sharp, without noise.
+        soft_share: Of the crops whose blur is one of values as they are (``linear=False``), as in frames of video, the
+            share that is enlarged first, by up to 2, and so is as soft as these.
         augment: Flip and turn.
         seed: Crops, flips and turns, blur and noise are a function of it, epoch and index.
 
@@ -108,14 +112,15 @@ class SyntheticCrops(Dataset[Plan]):
         crop: int,
         repeats: int = 1,
         sharp_share: float = 0.0,
+        soft_share: float = 0.0,
         augment: bool = True,
         seed: int = 0,
     ) -> None:
         check_blurs(blurs)
-        if crop < 1 or repeats < 1 or not 0 <= sharp_share <= 1:
+        if crop < 1 or repeats < 1 or not 0 <= sharp_share <= 1 or not 0 <= soft_share <= 1:
             raise ArgumentError(
-                "`crop` and the crops of a photo must be at least 1 and `sharp_share` in [0, 1], but are "
-                f"{crop}, {repeats} and {sharp_share}"
+                "`crop` and the crops of a photo must be at least 1, `sharp_share` and `soft_share` in [0, 1], but are "
+                f"{crop}, {repeats}, {sharp_share} and {soft_share}"
             )
         photos.check_size(crop)
         self.photos = photos
@@ -124,6 +129,7 @@ class SyntheticCrops(Dataset[Plan]):
         self.margin = max(blur.border for blur in blurs)
         self.repeats = repeats
         self.sharp_share = sharp_share
+        self.soft_share = soft_share
         self.augment = augment
         self.seed = seed
 
@@ -139,12 +145,16 @@ class SyntheticCrops(Dataset[Plan]):
         draw = Draw.of(draw, len(self))
         generator = draw_generator(self.seed, draw)
         photo, number = divmod(draw.item, self.repeats)
-        levels = _crop(self.photos.levels(photo), self.crop + 2 * self.margin, generator)
+        stays_sharp = bool(torch.rand((), generator=generator) < self.sharp_share)
+        blur = int(torch.randint(len(self.blurs), (), generator=generator))
+        side, enlarged = self.crop + 2 * self.margin, 1.0
+        if not self.blurs[blur].linear and torch.rand((), generator=generator) < self.soft_share:
+            enlarged += float(torch.rand((), generator=generator))
+        levels = _crop(self.photos.levels(photo), math.ceil(side / enlarged), generator)
+        levels = _resized(levels, side) if enlarged > 1 else levels
         if self.augment:
             levels = flip_and_turn(levels, generator)
         name = self.photos.name(photo)
-        stays_sharp = bool(torch.rand((), generator=generator) < self.sharp_share)
-        blur = int(torch.randint(len(self.blurs), (), generator=generator))
         return {
             "levels": levels,
             "blur": None if stays_sharp else blur,
@@ -261,6 +271,12 @@ def _crop(photo: Levels, side: int, generator: torch.Generator) -> Tensor:
         photo = np.pad(photo, [*((length // 2, length - length // 2) for length in missing), (0, 0)], mode="symmetric")
     # Of a mapped file only the crop's own bytes are read.
     return torch.from_numpy(np.array(photo[random_place(photo.shape[:2], side, generator)])).permute(2, 0, 1)
+
+
+def _resized(levels: Tensor, side: int) -> Tensor:
+    """A square of 8 or 16 bits with another side, bicubic."""
+    values = F.interpolate(levels[None].float(), size=(side, side), mode="bicubic", align_corners=False)[0]
+    return values.round().clamp(0, torch.iinfo(levels.dtype).max).to(levels.dtype)
 
 
 @contextmanager

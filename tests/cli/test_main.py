@@ -594,7 +594,7 @@ def test_training_on_sharp_photos_alone(project, hub_cache, cache):
     assert [folder.is_dir() for folder in folders.values()] == [cache == name for name in folders]
 
 
-@pytest.mark.parametrize("stage", ["base_psnr", "base_reblur", "reblur_net"])
+@pytest.mark.parametrize("stage", ["base_psnr", "base_reblur", "base_video", "reblur_net"])
 def test_later_stages_of_the_networks_in_the_box(project, hub_cache, stage):
     for number in range(3):
         save(project / "photos" / f"{number}.png", size=(40, 48))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reblurkit.blur import CameraNoise, MotionBlur, ShakeBlur
 from reblurkit.data import PhotoFolder
@@ -62,6 +64,26 @@ def test_a_plan_is_a_function_of_seed_epoch_and_index(photos):
 def test_names_tell_the_crops_of_a_photo_apart(photos):
     assert [plan["name"] for plan in every(crops(photos))][3:6] == ["0/3", "1/0", "1/1"]
     assert [plan["name"] for plan in every(crops(photos, repeats=1))] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_soft_crops_are_enlarged_by_up_to_two_where_values_are_blurred(tmp_path, bits):
+    step = 4 * 257 ** (bits == 16)
+    ramp = np.broadcast_to(np.arange(60, dtype=f"uint{bits}") * step, (60, 60))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    blurs = [MotionBlur(largest=3), ShakeBlur(7, 0.5, linear=False)]
+    options = {"crop": 12, "repeats": 400, "soft_share": 0.5, "sharp_share": 0.2, "augment": False}
+    plans = every(SyntheticCrops(PhotoFolder(tmp_path), blurs, **options))
+    levels = torch.stack([plan["levels"] for plan in plans])
+    assert levels.shape[1:] == (3, 18, 18)
+    assert levels.dtype == (torch.uint8 if bits == 8 else torch.uint16)
+    slopes = (levels.int()[..., 9, 13] - levels.int()[..., 9, 4])[:, 0] / (9 * step)
+    is_soft = slopes < 0.99
+    assert not any(soft for soft, plan in zip(is_soft, plans, strict=True) if plan["blur"] == 0)
+    assert 0.4 < sum(soft for soft, plan in zip(is_soft, plans, strict=True) if plan["blur"] == 1) / 160 < 0.6
+    assert slopes.min() > 0.45
+    assert 0.6 < slopes[is_soft].mean() < 0.8  # of 1 / (1 + u), whose mean is ln 2
+    assert (slopes[~is_soft] == 1).all()
 
 
 @pytest.mark.parametrize("blur", [ShakeBlur(7, 0.5), MotionBlur(largest=3)])
@@ -148,6 +170,6 @@ def test_wrong_input(photos):
             SyntheticCrops(photos, blurs, crop=8)
         with pytest.raises(ArgumentError, match="`blur` must be a list of random blurs"):
             SyntheticPhotos(photos, blurs)
-    for options in ({"crop": 0}, {"repeats": 0}, {"sharp_share": 2}):
-        with pytest.raises(ArgumentError, match=r"must be at least 1 and `sharp_share` in \[0, 1\]"):
+    for options in ({"crop": 0}, {"repeats": 0}, {"sharp_share": 2}, {"soft_share": -1}):
+        with pytest.raises(ArgumentError, match=r"at least 1, `sharp_share` and `soft_share` in \[0, 1\]"):
             crops(photos, **options)

@@ -38,6 +38,8 @@ class SyntheticBlurDataModule(ImageDataModule):
         noise: What the camera adds; default ``CameraNoise()``. ``False``: nothing.
         sharp_share: Share of the training crops that stay as they are, so that a network learns to leave sharp photos
             alone.
+        soft_share: Of the training crops whose blur is one of values as they are (``linear=False``), as in frames of
+            video, the share that is enlarged first, by up to 2, and so is as soft as these.
         batch_size: Crops a batch and process.
         crop: Side of the training crops in pixels.
         crops_per_photo: Training crops of each photo in an epoch.
@@ -57,6 +59,7 @@ class SyntheticBlurDataModule(ImageDataModule):
         blur: Sequence[DrawnBlur] | None = None,
         noise: CameraNoise | bool = True,
         sharp_share: float = 0.0,
+        soft_share: float = 0.0,
         batch_size: int = 16,
         crop: int = 128,
         crops_per_photo: int = 16,
@@ -72,6 +75,7 @@ class SyntheticBlurDataModule(ImageDataModule):
         self.blur = [MotionBlur(), ShakeBlur(25)] if blur is None else list(blur)
         self.noise = CameraNoise() if noise is True else (noise or None)
         self.sharp_share = sharp_share
+        self.soft_share = soft_share
         self.crop = crop
         self.crops_per_photo = crops_per_photo
         self.augment = augment
@@ -88,6 +92,7 @@ class SyntheticBlurDataModule(ImageDataModule):
             crop=self.crop,
             repeats=self.crops_per_photo,
             sharp_share=self.sharp_share,
+            soft_share=self.soft_share,
             augment=self.augment,
             seed=self.seed,
         )

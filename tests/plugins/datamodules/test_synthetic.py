@@ -25,6 +25,7 @@ def data(root, **options):
         "blur": [MotionBlur(largest=3), ShakeBlur(5, 0.5)],
         "noise": CameraNoise(jpeg_share=0.5),
         "sharp_share": 0.2,
+        "soft_share": 0.3,
         "batch_size": 3,
         "crop": 16,
         "crops_per_photo": 3,
