@@ -74,6 +74,11 @@ class AdaptToBlurOptions:
                 check_kernel_size(self.kernel_size)
         own_generator(self.seed)
 
+    @property
+    def least_side(self) -> int:
+        """Pixels that a photo must have along its shorter side."""
+        return max(8 * (self.kernel_size or 0), _LEAST_SIDE)
+
     def kernel_size_for(self, shortest: int) -> int:
         """Side of the kernels for a photo of so many pixels along its shorter side."""
         return self.kernel_size or min(_KERNEL, (max(shortest, _LEAST_SIDE) // 8 - 1) | 1)  # odd
@@ -144,10 +149,10 @@ def adapt_to_blur(network: nn.Module, blurry: Tensor, **options: Any) -> Adapted
         raise ShapeError(
             f"adaptation to a blur needs RGB photos (B, 3, H, W), one or more, but came {tuple(blurry.shape)}"
         )
-    if shortest < (least := max(8 * kernel_size, _LEAST_SIDE)):
+    if shortest < chosen.least_side:
         raise ShapeError(
-            f"adaptation to a blur, with kernels of {kernel_size} pixels, needs photos of at least {least} pixels a "
-            f"side, but came {blurry.shape[-2]} x {blurry.shape[-1]}"
+            f"adaptation to a blur, with kernels of {kernel_size} pixels, needs photos of at least {chosen.least_side} "
+            f"pixels a side, but came {blurry.shape[-2]} x {blurry.shape[-1]}"
         )
     device, computing = blurry.device, _computing_type(network)
     # Autocast would keep the weights of the first step, and blur in half precision.

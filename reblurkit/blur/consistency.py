@@ -94,7 +94,7 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int = 31)
     if blurry.shape[1] != 3 or min(blurry.shape[-2:]) < least or not len(blurry):
         raise ShapeError(
             f"consistency with kernels of {kernel_size} pixels needs RGB photos (B, 3, H, W), one or more, of at least "
-            f"{least} pixels a side, but came {tuple(blurry.shape)}"
+            f"{least} pixels a side, but came {tuple(blurry.shape)}{_smaller(kernel_size, blurry.shape[-2:])}"
         )
     computing = computing_type(blurry, deblurred)
     with torch.no_grad(), torch.autocast(blurry.device.type, enabled=False):  # half precision would not do
@@ -104,6 +104,13 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int = 31)
         )
     kernels, unexplained, accepted = (torch.stack(one) for one in found)
     return Consistent(torch.cat(images).to(deblurred.dtype), kernels, unexplained, accepted)
+
+
+def _smaller(kernel_size: int, size: tuple[int, ...]) -> str:
+    """Advice for photos that are large enough for smaller kernels alone."""
+    shortest = min(size)
+    largest = (shortest // _TIMES - 1) | 1
+    return f"; these take kernels of up to {largest}" if _SMALLEST <= shortest < _TIMES * kernel_size else ""
 
 
 def may_be_consistent(photo: Tensor) -> bool:

@@ -111,7 +111,7 @@ def _deblur_arguments(parser: Parser) -> None:
     add("--adapt-to-blur", action="store_true", help="adapt to each photo's own blur (20 steps of 1e-4)")
     add("--translator", metavar="FILE", help="a Blur2BlurTranslator's checkpoint, to run before the network")
     scales = "sizes of the image to work at, each half of the one before, for long blur (default: 1; with neither a "
-    add("--scales", type=int, metavar="N", help=f"{scales}network named nor adaptation: {OWN_SCALES})")
+    add("--scales", type=parsing.scales, metavar="N", help=f"{scales}network named nor adaptation: {OWN_SCALES})")
     consistent = "correct photos that have one blur all over until they agree with it (default: with neither a network"
     add("--consistent", action=argparse.BooleanOptionalAction, help=f"{consistent} named nor adaptation)")
     add(

@@ -26,7 +26,10 @@ class Parser(argparse.ArgumentParser):
             name = word.partition("=")[0]
             if self._subparsers is None and name.startswith("--") and name not in self._option_string_actions:
                 self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)}")
-        return super().parse_known_args(args, namespace)
+        found, left = super().parse_known_args(args, namespace)
+        if left and self._subparsers is None:  # else the command above it would point to its own help
+            self.error(f"unrecognized arguments: {' '.join(left)}")
+        return found, left
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.metavar == "COMMAND" and action.choices is not None and value not in action.choices:
@@ -62,6 +65,13 @@ def steps(text: str) -> int:
     """A whole number, at least 0."""
     if not re.fullmatch(r"\d{1,9}", text):
         raise argparse.ArgumentTypeError(f"must be a whole number, at least 0, but is {text[:40]}")
+    return int(text)
+
+
+def scales(text: str) -> int:
+    """A number of sizes that ``MultiScale`` takes."""
+    if not re.fullmatch(r"[1-5]", text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 5, but is {text[:40]}")
     return int(text)
 
 

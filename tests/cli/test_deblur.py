@@ -466,11 +466,10 @@ def test_a_network_of_ones_own_works_at_the_scales_that_are_asked_for(work):
     assert not torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize(("number", "said"), [("0", "from 1 to 5, but is 0"), ("two", "whole number, but is two")])
-def test_scales_that_are_none(work, capsys, number, said):
+@pytest.mark.parametrize("number", ["0", "9", "two"])
+def test_scales_that_are_none(work, capsys, number):
     line = fails(capsys, "--scales", number)
-    assert "--scales" in line
-    assert said in line
+    assert f"--scales: must be a whole number from 1 to 5, but is {number}" in line
 
 
 def test_scales_are_for_networks_of_single_images():

@@ -488,12 +488,21 @@ def test_debug_shows_the_traceback(project):
         run("fit", "--debug", "--data.root", "missing")
 
 
-def test_usage(capsys):
-    for words in ([], ["nope"], ["demo", "--steps", "x"]):
-        assert main(words) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("reblurkit: error: ")
-        assert line.endswith("--help` lists what there is")
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ([], "reblurkit"),
+        (["nope"], "reblurkit"),
+        (["demo", "--steps", "x"], "reblurkit demo"),
+        (["demo", "here"], "reblurkit demo"),
+        (["deblur", "a", "--output", "b", "c"], "reblurkit deblur"),
+    ],
+)
+def test_usage(capsys, words, command):
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("reblurkit: error: ")
+    assert line.endswith(f"; `{command} --help` lists what there is")
 
 
 def test_demo(small_box, tmp_path, monkeypatch, capsys):

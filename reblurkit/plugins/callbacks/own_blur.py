@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -25,10 +26,10 @@ class AdaptToBlurCallback(AdaptingCallback):
     """Adapts the deblurring network to every photo's own blur, without a reblurring network and without ground truth.
 
     Not from a paper, see :func:`reblurkit.adaptation.adapt_to_blur`. For the length of ``trainer.test``,
-    ``trainer.validate`` or ``trainer.predict`` every call of the network returns what the network adapted to each photo
-    gives, in batches of any size, in [0, 1]; where no blur of the photo was found, what the network gives by itself.
-    Inside ``fit`` it does nothing. The module is never modified, and nothing of the callback stays on it afterwards. In
-    DDP every process adapts to its own photos.
+    ``trainer.validate`` or ``trainer.predict`` every call of the network returns what the network adapted to each
+    photo gives, in batches of any size, in [0, 1]; where no blur of the photo was found, or the photo is too small
+    for it, what the network gives by itself. Inside ``fit`` it does nothing. The module is never modified, and
+    nothing of the callback stays on it afterwards. In DDP every process adapts to its own photos.
 
     Args:
         network: Dotted path of the deblurring network in the LightningModule.
@@ -43,13 +44,14 @@ class AdaptToBlurCallback(AdaptingCallback):
             network ``adapted``.
         failures: Number of photos in the last run whose images became NaN or infinite; they are as the network makes
             them.
+        too_small: Number of photos in the last run that were too small, likewise; their distances are NaN.
 
     Raises:
         PluginError: When a run starts, if the path names nothing, if another callback adapts the same network, or
             with FSDP, DeepSpeed or ModelParallel; if the network is called with anything but one image; when the run
             ends, if the network was never called.
         ArgumentError: If an option or an image is out of range, or the network cannot adapt.
-        ShapeError: If photos are too small, see :func:`reblurkit.adaptation.adapt_to_blur`.
+        ShapeError: If photos are not RGB, see :func:`reblurkit.adaptation.adapt_to_blur`.
 
     Example:
         >>> callback = AdaptToBlurCallback(steps=10)
@@ -64,11 +66,11 @@ class AdaptToBlurCallback(AdaptingCallback):
         super().__init__(network, metrics)
         self.options = AdaptToBlurOptions(**options)
         self.history: list[BlurAdaptationChange] = []
-        self.failures = 0
+        self.failures = self.too_small = 0
 
     def _prepare(self, trainer: L.Trainer, pl_module: L.LightningModule, network: nn.Module) -> None:
         check_adaptable(network, pl_module.device)
-        self.history, self.failures = [], 0
+        self.history, self.failures, self.too_small = [], 0, 0
 
     def _adapt(self, trainer: L.Trainer, network: nn.Module, arguments: Any, keywords: Any) -> tuple[Any, Tensor]:
         if len(arguments) != 1 or keywords or not isinstance(arguments[0], Tensor):
@@ -81,12 +83,24 @@ class AdaptToBlurCallback(AdaptingCallback):
         with torch.no_grad(), explained(network, arguments):
             output = network(blurry.clone())  # some write into their input
         plain, images = finest_scale(output), []
+        if min(blurry.shape[-2:]) < self.options.least_side:
+            self._leave(blurry)
+            return output, plain
         for photo, own in zip(each_image(blurry), each_image(plain), strict=True):
             adapted = adapt_to_blur(network, photo, **vars(self.options))
             images.append(adapted.image.to(own.dtype) if adapted.adapted else own)
             self._note(adapted)
             show_beside_bar(trainer, self._progress)
         return replace_finest(output, torch.cat(images)), plain
+
+    def _leave(self, blurry: Tensor) -> None:
+        if not self.too_small:
+            rank_zero_warn(
+                f"photos of {blurry.shape[-2]} x {blurry.shape[-1]} pixels stay as the network makes them: adaptation "
+                f"to their blur needs {self.options.least_side} pixels a side; such photos are counted in `too_small`"
+            )
+        self.too_small += len(blurry)
+        self.history += [BlurAdaptationChange(math.nan, math.nan, 0.0, 0.0, 0.0, False)] * len(blurry)
 
     def _note(self, adapted: AdaptedToBlur) -> None:
         self.history += blur_changes_of(adapted)
@@ -110,7 +124,8 @@ class AdaptToBlurCallback(AdaptingCallback):
         super()._end(pl_module, step)
         if not adapting:
             return
-        mine = torch.tensor([len(self.history) - self.failures, self._found()], device=pl_module.device)
+        judged = len(self.history) - self.failures - self.too_small
+        mine = torch.tensor([judged, self._found()], device=pl_module.device)
         photos, found = pl_module.trainer.strategy.reduce(mine, reduce_op="sum").tolist()
         if photos and not found:
             rank_zero_warn(

@@ -138,6 +138,22 @@ def test_images_that_the_steps_ruin_are_told_and_counted(tmp_path, pairs):
     assert not [each for each in warned if "adapted to none" in str(each.message)]
 
 
+def test_photos_that_are_too_small_are_told_and_counted_and_the_others_adapted_to(tmp_path, pairs):
+    pairs = [pairs[0], {"blurry": torch.rand(3, 70, 96), "sharp": torch.rand(3, 70, 96)}]
+    module, callback = Module(), AdaptToBlurCallback(**OPTIONS)
+    wanted = adapt_to_blur(module.network, pairs[0]["blurry"][None], **OPTIONS).image
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, barebones=False, callbacks=[callback], default_root_dir=tmp_path
+    )
+    module.seen = []
+    with pytest.warns(UserWarning, match="photos of 70 x 96 pixels stay as the network makes them.* 80 pixels a side"):
+        trainer.test(module, DataLoader(pairs))
+    assert torch.equal(module.seen[0], wanted)
+    assert torch.equal(module.seen[1], module.network(pairs[1]["blurry"][None]))
+    assert callback.too_small == 1
+    assert [change.adapted for change in callback.history] == [True, False]
+
+
 def test_two_callbacks_do_not_disturb_each_other(tmp_path, pairs):
     def run_both(module, first, second):
         trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[first, second])
