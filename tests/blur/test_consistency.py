@@ -154,7 +154,7 @@ IMAGE = torch.rand(1, 3, 256, 256)
     [
         ((IMAGE, IMAGE, 8), ArgumentError, "`kernel_size` must be an odd number of pixels from 3 to 127, but is 8"),
         ((IMAGE, IMAGE, 0), ArgumentError, "`kernel_size` must be an odd number"),
-        ((IMAGE, IMAGE, 33), ShapeError, "kernels of 33 pixels needs RGB photos .* at least 264 pixels a side.*; these take kernels of up to 31"),
+        ((IMAGE, IMAGE, 33), ShapeError, "kernels of 33 pixels needs .* 264 pixels.*; these take kernels of up to 31"),
         ((IMAGE[..., :255], IMAGE[..., :255], 9), ShapeError, "at least 256 pixels a side, but came"),
         ((IMAGE[:0], IMAGE[:0], 31), ShapeError, "one or more"),
         ((IMAGE[:, :1], IMAGE[:, :1], 31), ShapeError, "RGB photos"),
