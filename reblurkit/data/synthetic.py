@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from reblurkit.blur.noise import CameraNoise
-from reblurkit.blur.random_blur import DrawnBlur
+from reblurkit.blur.random_blur import DrawnBlur, RandomBlur
 from reblurkit.data.augmentation import flip_and_turn, random_place
 from reblurkit.data.images import Levels
 from reblurkit.data.paired import PairedItem
@@ -148,7 +148,7 @@ class SyntheticCrops(Dataset[Plan]):
         stays_sharp = bool(torch.rand((), generator=generator) < self.sharp_share)
         blur = int(torch.randint(len(self.blurs), (), generator=generator))
         side, enlarged = self.crop + 2 * self.margin, 1.0
-        if not self.blurs[blur].linear and torch.rand((), generator=generator) < self.soft_share:
+        if _blurs_values(self.blurs[blur]) and torch.rand((), generator=generator) < self.soft_share:
             enlarged += float(torch.rand((), generator=generator))
         levels = _crop(self.photos.levels(photo), math.ceil(side / enlarged), generator)
         levels = _resized(levels, side) if enlarged > 1 else levels
@@ -262,6 +262,11 @@ def check_blurs(blurs: Blurs) -> None:
         raise ArgumentError(
             f"`blur` must be a list of random blurs, such as [MotionBlur(), ShakeBlur(25)], but is {blurs!r}"
         )
+
+
+def _blurs_values(blur: DrawnBlur) -> bool:
+    """Whether it blurs values as they are; blurs of other kinds are of light."""
+    return isinstance(blur, RandomBlur) and not blur.linear
 
 
 def _crop(photo: Levels, side: int, generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reblurkit.blur import CameraNoise, MotionBlur, ShakeBlur
+from reblurkit.blur import CameraNoise, MotionBlur, RealisticBlur, ShakeBlur
 from reblurkit.data import PhotoFolder
 from reblurkit.data.sampling import Draw
 from reblurkit.data.synthetic import SyntheticCrops, SyntheticPairs, SyntheticPhotos, synthesise
@@ -84,6 +84,11 @@ def test_soft_crops_are_enlarged_by_up_to_two_where_values_are_blurred(tmp_path,
     assert slopes.min() > 0.45
     assert 0.6 < slopes[is_soft].mean() < 0.8  # of 1 / (1 + u), whose mean is ln 2
     assert (slopes[~is_soft] == 1).all()
+
+
+def test_blurs_that_do_not_say_whether_they_blur_light_leave_crops_as_they_are(photos):
+    plans = [every(SyntheticCrops(photos, [RealisticBlur()], crop=12, soft_share=share)) for share in (0.0, 1.0)]
+    assert all(torch.equal(one["levels"], other["levels"]) for one, other in zip(*plans, strict=True))
 
 
 @pytest.mark.parametrize("blur", [ShakeBlur(7, 0.5), MotionBlur(largest=3)])
