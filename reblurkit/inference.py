@@ -322,8 +322,8 @@ def frame_stacks(network: nn.Module, video: Frames, indices: Sequence[int]) -> l
 
 
 def _grey_where(grey: Tensor, images: Tensor) -> Tensor:
-    """Those of the images ``(B, 3, H, W)`` without colour of which ``grey`` ``(B,)`` is true."""
-    return torch.where(grey[:, None, None, None], images.mean(1, keepdim=True), images)
+    """Images ``(B, 3, H, W)``: the mean of their channels where ``grey`` ``(B,)`` is true, the others as they are."""
+    return torch.where(grey[:, None, None, None], images.mean(1, keepdim=True), images) if grey.any() else images
 
 
 def _device(name: str | torch.device | None) -> torch.device:
