@@ -190,7 +190,7 @@ def write(checkpoints, arguments):
         reblur_net = ReblurNet(**parts["reblur_net"]["arguments"])
     else:
         network, reblur_net, before = load_pretrained()
-        progress = {stage: progress.get(stage, before["trained"].get(stage)) for stage in STAGES}
+        progress = before["trained"] | progress
     network = trained(network, checkpoints, NETWORK, "network")
     reblur_net = trained(reblur_net, checkpoints, REBLUR_NET, "reblur")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
