@@ -5,9 +5,10 @@
 
 TRAIN and TEST are folders of sharp photos, PAIRS one of files `blur_NAME.png` and `sharp_NAME.png`. The recipe is in
 `examples/configs/pretrained`: L1, then PSNR, then L1 + the reblurring loss, with M_R beside; then PSNR, as frames of
-video are blurred; then M_R alone. A run stops after so many minutes and goes on where it was when it is called again;
-`--write` measures and writes, whatever has been reached. `--first STAGE` leaves out the stages before, and goes on from
-the networks in the box; `--write` then takes from there what the run has not trained.
+video are blurred, and as scenes in which things move; then M_R alone. A run stops after so many minutes and goes on
+where it was when it is called again; `--write` measures and writes, whatever has been reached. `--first STAGE` leaves
+out the stages before, and goes on from the networks in the box; `--write` then takes from there what the run has not
+trained.
 
 Fixed before the run: photos are the unit; each is measured under each of four blurs that follow from its number, and as
 it is. Nothing is chosen on them. The card holds means, their 95 % intervals over photos, and the worst photo.
@@ -39,8 +40,11 @@ from reblurkit.models import pretrained as box
 from reblurkit.models.weights import read_lightning_checkpoint
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
-STAGES = ("base_l1", "base_psnr", "base_reblur", "base_video", "reblur_net")
-NETWORK, REBLUR_NET = ("base_video", "base_reblur"), ("reblur_net", "base_reblur")  # where each comes from, best first
+STAGES = ("base_l1", "base_psnr", "base_reblur", "base_video", "base_scenes", "reblur_net")
+NETWORK, REBLUR_NET = (
+    ("base_scenes", "base_video", "base_reblur"),
+    ("reblur_net", "base_reblur"),
+)  # where each comes from, best first
 THREADS = 2
 
 

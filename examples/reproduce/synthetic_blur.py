@@ -2,9 +2,9 @@
 
     python examples/reproduce/synthetic_blur.py --output docs/images/synthetic.jpg --cameras docs/images/cameras.jpg
 
-First: two motions of camera and objects, two camera shakes, and the noise of a camera with JPEG compression on the
-first. Second: one motion as a filter and as a camera takes it, with the noise of the defaults and of high sensitivity,
-and three shuffled degradations.
+First: two motions of camera and objects, two objects before a background, two camera shakes, and the noise of a camera
+with JPEG compression on the first. Second: one motion as a filter and as a camera takes it, with the noise of the
+defaults and of high sensitivity, and three shuffled degradations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from skimage import data
 
-from reblurkit.blur import CameraNoise, MotionBlur, RealisticBlur, ShakeBlur, ShuffledDegradation
+from reblurkit.blur import CameraNoise, MotionBlur, MovingObjectBlur, RealisticBlur, ShakeBlur, ShuffledDegradation
 from reblurkit.pictures import comparison_grid
 
 
@@ -23,7 +23,12 @@ def filters():
     """Motion, shake and noise."""
     sharp = torch.from_numpy(data.astronaut()[:320, 60:380].copy()).permute(2, 0, 1)[None] / 255
     columns = {}
-    for name, blur in (("MotionBlur", MotionBlur(smallest=8, seed=1)), ("ShakeBlur(25)", ShakeBlur(25, 0.5, seed=6))):
+    blurs = {
+        "MotionBlur": MotionBlur(smallest=8, seed=1),
+        "MovingObjectBlur": MovingObjectBlur(smallest=10, seed=0),
+        "ShakeBlur(25)": ShakeBlur(25, 0.5, seed=6),
+    }
+    for name, blur in blurs.items():
         columns |= {name: blur(sharp), f"{name}, another": blur(sharp)}
     noise = CameraNoise(shot=0.06, read=0.01, jpeg=(40, 40), jpeg_share=1, seed=4)
     columns["MotionBlur, CameraNoise"] = noise(columns["MotionBlur"])

@@ -9,6 +9,7 @@ from reblurkit.blur.kernel_estimate import estimate_blur_kernel, kernel_similari
 from reblurkit.blur.line_blur import FlowLineBlur, flow_line_blur
 from reblurkit.blur.mask import flow_kernel_mask
 from reblurkit.blur.motion import MotionBlur
+from reblurkit.blur.moving_object import MovingObjectBlur
 from reblurkit.blur.noise import CameraNoise
 from reblurkit.blur.photo_blur import PhotoBlur
 from reblurkit.blur.random_blur import DrawnBlur, RandomBlur
@@ -29,6 +30,7 @@ __all__ = [
     "FlowLineBlur",
     "FlowWarpBlur",
     "MotionBlur",
+    "MovingObjectBlur",
     "PhotoBlur",
     "RandomBlur",
     "RealisticBlur",

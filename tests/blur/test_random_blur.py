@@ -5,12 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reblurkit.blur import DefocusBlur, MotionBlur, RandomBlur, RealisticBlur, ShakeBlur, ShuffledDegradation
+from reblurkit.blur import (
+    DefocusBlur,
+    MotionBlur,
+    MovingObjectBlur,
+    RandomBlur,
+    RealisticBlur,
+    ShakeBlur,
+    ShuffledDegradation,
+)
 from reblurkit.errors import ArgumentError, ShapeError
 
 BLURS = [MotionBlur(largest=5), ShakeBlur(9, 0.5), ShakeBlur(1), MotionBlur(largest=4, linear=False), DefocusBlur(3)]
-FILTERS_AND_CAMERAS = [*BLURS, RealisticBlur(ShakeBlur(5)), ShuffledDegradation()]
-every_blur = pytest.mark.parametrize("blur", FILTERS_AND_CAMERAS, ids=repr)
+ALL = [*BLURS, MovingObjectBlur(largest=4), RealisticBlur(ShakeBlur(5)), ShuffledDegradation()]
+every_blur = pytest.mark.parametrize("blur", ALL, ids=repr)
 every_filter = pytest.mark.parametrize("blur", BLURS, ids=repr)
 
 
