@@ -66,7 +66,7 @@ class MovingObjectBlur(RandomExtentBlur):
     def blur_values(self, image: Tensor, drawn: Tensor) -> Tensor:
         """Blur values as they are."""
         size = (image.shape[-2], image.shape[-1])
-        background, moving = drawn[:, :8].unflatten(1, (2, 2, 2)).unbind(1)
+        background, moving = drawn[:, :8].reshape(-1, 2, 2, 2, *drawn.shape[-2:]).unbind(1)
         outline = F.interpolate(drawn[:, 8:], size=size, mode="bicubic", align_corners=True)
         matte = (outline > 0).to(image)
         layer = flow_line_blur(torch.cat([image * matte, matte], 1), *self.motion.flows(moving, size))
