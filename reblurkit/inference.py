@@ -57,7 +57,8 @@ class Deblurrer:
         network: The deblurring network, with several ``scales`` a ``MultiScale`` around it.
         frames: Frames that it takes at once, 1 for images.
         not_adapted: Images whose adaptation became NaN or infinite, and which kept the plain output.
-        corrected: Images of which ``consistent`` corrected any region.
+        judged: Images that ``consistent`` judged: all but small ones and frames of videos.
+        corrected: Those of them of which it corrected any region.
         changes: What the adaptation did to each image, in order.
         plain: What the network made by itself of the last images: without adaptation, but corrected, where it adapts;
             uncorrected where ``consistent`` corrected any; else None.
@@ -95,7 +96,7 @@ class Deblurrer:
         self.network = network
         self.frames = stack_length(network)
         self.not_adapted = 0
-        self.corrected = 0
+        self.judged = self.corrected = 0
         self.changes: list[AdaptationChange | BlurAdaptationChange] = []
         self.plain: Tensor | None = None
         self._to_blur, self._consistent = to_blur, consistent
@@ -150,6 +151,7 @@ class Deblurrer:
         photo = blurry.to(self.device, torch.float32).clamp(0, 1)
         found = make_consistent(photo, deblurred.to(self.device))
         corrected = int(found.accepted.flatten(1).any(1).sum())
+        self.judged += len(photo)
         self.corrected += corrected
         if self.plain is not None:  # what adaptation changed is seen beside it
             self.plain = make_consistent(photo, self.plain.to(self.device)).image.cpu()

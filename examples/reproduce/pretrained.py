@@ -19,7 +19,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -46,35 +48,40 @@ NETWORK, REBLUR_NET = (
     ("reblur_net", "base_reblur"),
 )  # where each comes from, best first
 THREADS = 2
+OFTEN = 100  # steps: of so many a call loses what it has made, at most
 
 
-def train(stage, photos, run, minutes, weights=None):
-    """Train a stage, or go on with it; returns its checkpoint and whether it is complete."""
+def train(stage, photos, run, until=math.inf, weights=None):
+    """Train a stage to its end, or go on with it; returns its checkpoint, or None where time was up before."""
     folder = run / stage
-    found = checkpoints(folder)
     command = ["fit", "--config", str(CONFIGS / f"{stage}.yaml"), "--data.root", str(photos)]
     command += ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(folder)]
-    if found:
+    command += ["--trainer.callbacks+=ModelCheckpoint", f"--trainer.callbacks.every_n_train_steps={OFTEN}"]
+    if found := checkpoints(folder):
         command += ["--ckpt_path", str(found[-1])]
     if weights is not None:
         command += ["--model.weights", str(weights)]
-    if minutes is not None:
-        command += ["--trainer.max_time", f"00:00:{minutes:02d}:00"]
-    subprocess.run([sys.executable, "-m", "reblurkit", *command], check=True)
-    found = checkpoints(folder)
-    wanted = yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text())["trainer"]["max_epochs"]
-    return found[-1], reached(found[-1])["epochs"] >= wanted
+    with subprocess.Popen([sys.executable, "-m", "reblurkit", *command]) as training:
+        try:
+            status = training.wait(None if until == math.inf else max(until - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            training.send_signal(signal.SIGINT)  # it ends between two files, and says where it goes on
+            return None
+    if status:
+        raise SystemExit(status)
+    return checkpoints(folder)[-1]
 
 
 def checkpoints(folder):
     """A stage's checkpoints, the newest last."""
-    return sorted(folder.glob("**/last*.ckpt"), key=lambda file: file.stat().st_mtime)
+    return sorted(folder.glob("**/*.ckpt"), key=lambda file: file.stat().st_mtime)
 
 
 def reached(checkpoint):
-    """Steps and epochs that a run has made."""
+    """Steps and whole epochs that a run has made."""
     saved = read_lightning_checkpoint(checkpoint)
-    return {"steps": saved["global_step"], "epochs": saved["epoch"] + 1}
+    epochs = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return {"steps": saved["global_step"], "epochs": epochs}
 
 
 def measure(network, pairs, niqe):
@@ -178,6 +185,17 @@ def trained(network, checkpoints, stages, part):
     return network.eval()
 
 
+def continued(before, history):
+    """What the card says of how the pair was trained, where that went on from the pair in the box."""
+    both = {key: before[key] | history[key] for key in ("trained", "recipe")}
+    both["limits"] = history["limits"] or before["limits"]
+    both["hardware"] = f"{before['hardware']}; then {history['hardware']}"
+    both["training data"] = before["training data"]
+    if history["training data"] != before["training data"]:
+        both["training data of the stages after"] = history["training data"]
+    return both
+
+
 def write(checkpoints, arguments):
     """Measure the pair of the last stages' checkpoints, and write weights and card."""
     recipe = {stage: yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text()) for stage in STAGES}
@@ -186,15 +204,25 @@ def write(checkpoints, arguments):
         "network": {"name": "folded-unet", "arguments": options["network"].get("init_args", {})},
         "reblur_net": {"name": "reblur-n2", "arguments": options["reblur_net"]["init_args"]},
     }
-    progress = {stage: reached(file) for stage, file in checkpoints.items()}
     if arguments.first == STAGES[0]:
         if "base_reblur" not in checkpoints:
             raise SystemExit(f"{arguments.run} has no checkpoint of base_reblur yet: train on, or name a --first")
         network = FoldedUNet(**parts["network"]["arguments"])
         reblur_net = ReblurNet(**parts["reblur_net"]["arguments"])
+        before = None
     else:
+        if not checkpoints:
+            raise SystemExit(f"{arguments.run} has no checkpoint: train first, or name another --run")
         network, reblur_net, before = load_pretrained()
-        progress = before["trained"] | progress
+    history = {
+        "hardware": arguments.hardware,
+        "trained": {stage: reached(file) for stage, file in checkpoints.items()},
+        "training data": sources(arguments.photos),
+        "recipe": {stage: recipe[stage] for stage in checkpoints},
+        "limits": arguments.limits,
+    }
+    if before is not None:
+        history = continued(before, history)
     network = trained(network, checkpoints, NETWORK, "network")
     reblur_net = trained(reblur_net, checkpoints, REBLUR_NET, "reblur")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
@@ -203,20 +231,24 @@ def write(checkpoints, arguments):
         "version": __version__,
         "commit": commit,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        "hardware": arguments.hardware,
-        "trained": progress,
-        "training data": sources(arguments.photos),
-        "recipe": recipe,
+        **history,
         "results": {
             "statistic": "change from blurry to deblurred: mean, half-width of the 95 % interval over photos, least",
             **results(network, arguments.test, arguments.pairs, arguments.niqe),
             "five steps of adaptation": adapted(network, reblur_net, arguments.test, arguments.niqe),
         },
         "seconds for 1280 x 720": {"threads": THREADS, "seconds": seconds(network)},
-        "limits": arguments.limits,
     }
     save_pretrained(arguments.output, "base", network, reblur_net, card)
     print(json.dumps({key: card[key] for key in ("trained", "results", "seconds for 1280 x 720")}, indent=2))
+
+
+def positive(text):
+    """A number of minutes."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, but is {text}")
+    return number
 
 
 def main():
@@ -228,7 +260,7 @@ def main():
     parser.add_argument("--niqe", help="file of NIQE's pristine model (.npz or .mat)")
     parser.add_argument("--run", type=Path, default=Path("runs/base"), help="run folder (default: runs/base)")
     parser.add_argument("--first", choices=STAGES, default=STAGES[0], help="stage to begin with (default: the first)")
-    parser.add_argument("--minutes", type=int, help="train so long in this call (default: to the end)")
+    parser.add_argument("--minutes", type=positive, help="train so long in this call (default: to the end)")
     parser.add_argument("--write", action="store_true", help="measure and write what has been reached")
     parser.add_argument("--output", default=Path(box.__file__).parent, help="where to write (default: the package)")
     parser.add_argument("--hardware", default=hardware(), help="what it was trained on (default: this machine)")
@@ -236,10 +268,12 @@ def main():
     arguments = parser.parse_args()
     if not arguments.write:
         stages = STAGES[STAGES.index(arguments.first) :]
-        weights, is_done = None if arguments.first == STAGES[0] else "base", True
+        until = math.inf if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+        weights = None if arguments.first == STAGES[0] else "base"
         for stage in stages:
-            if is_done:
-                weights, is_done = train(stage, arguments.photos, arguments.run, arguments.minutes, weights)
+            weights = train(stage, arguments.photos, arguments.run, until, weights)
+            if weights is None:
+                return
         return
     write({stage: files[-1] for stage in STAGES if (files := checkpoints(arguments.run / stage))}, arguments)
 

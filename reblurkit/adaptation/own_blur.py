@@ -138,17 +138,11 @@ def adapt_to_blur(network: nn.Module, blurry: Tensor, **options: Any) -> Adapted
         >>> adapt_to_blur(network, torch.rand(1, 3, 128, 128), steps=1, kernel_size=9).agreement.shape
         torch.Size([1])
     """
-    check_images(blurry=blurry)
-    check_range(blurry=blurry)
-    check_finite(blurry=blurry)
+    check_photos(blurry)
     check_adaptable(network, blurry.device)
     chosen = AdaptToBlurOptions(**options)
     shortest = min(blurry.shape[-2:])
     kernel_size = chosen.kernel_size_for(shortest)
-    if blurry.shape[1] != 3 or not len(blurry):
-        raise ShapeError(
-            f"adaptation to a blur needs RGB photos (B, 3, H, W), one or more, but came {tuple(blurry.shape)}"
-        )
     if shortest < chosen.least_side:
         raise ShapeError(
             f"adaptation to a blur, with kernels of {kernel_size} pixels, needs photos of at least {chosen.least_side} "
@@ -163,6 +157,17 @@ def adapt_to_blur(network: nn.Module, blurry: Tensor, **options: Any) -> Adapted
         rows = [_adapt(network, blurry[[i]].detach().to(computing), chosen, kernel_size) for i in range(len(blurry))]
         image, plain, *more = (torch.cat(column) for column in zip(*rows, strict=True))
         return AdaptedToBlur(image.to(blurry.dtype), plain.to(blurry.dtype), *more)
+
+
+def check_photos(blurry: Tensor) -> None:
+    """Raise an error for anything but photos to adapt to, of any size."""
+    check_images(blurry=blurry)
+    check_range(blurry=blurry)
+    check_finite(blurry=blurry)
+    if blurry.shape[1] != 3 or not len(blurry):
+        raise ShapeError(
+            f"adaptation to a blur needs RGB photos (B, 3, H, W), one or more, but came {tuple(blurry.shape)}"
+        )
 
 
 def check_adaptable(network: nn.Module, device: torch.device) -> None:

@@ -33,8 +33,8 @@ class Consistent(NamedTuple):
 
     ``image`` is ``(B, 3, H, W)`` in [0, 1]. The others begin with ``(B, rows, columns)``: the blur ``kernels`` of sum 1
     ``(..., size, size)``, NaN where there are no edges; ``unexplained``, the residue of the photo as a share of what
-    deblurring changed, both as root mean squares, NaN without a kernel; and whether the region was ``accepted``. Where
-    it was not, the image is the deblurred one as it came.
+    deblurring changed, both as root mean squares, NaN without a kernel or a change; and whether the region was
+    ``accepted``. Where it was not, the image is the deblurred one as it came.
     """
 
     image: Tensor
@@ -94,7 +94,7 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int = 31)
     if blurry.shape[1] != 3 or min(blurry.shape[-2:]) < least or not len(blurry):
         raise ShapeError(
             f"consistency with kernels of {kernel_size} pixels needs RGB photos (B, 3, H, W), one or more, of at least "
-            f"{least} pixels a side, but came {tuple(blurry.shape)}{_smaller(kernel_size, blurry.shape[-2:])}"
+            f"{least} pixels a side, but came {tuple(blurry.shape)}{_smaller(kernel_size, blurry.shape)}"
         )
     computing = computing_type(blurry, deblurred)
     with torch.no_grad(), torch.autocast(blurry.device.type, enabled=False):  # half precision would not do
@@ -108,14 +108,15 @@ def make_consistent(blurry: Tensor, deblurred: Tensor, *, kernel_size: int = 31)
 
 def _smaller(kernel_size: int, size: tuple[int, ...]) -> str:
     """Advice for photos that are large enough for smaller kernels alone."""
-    shortest = min(size)
+    shortest = min(size[-2:])
     largest = (shortest // _TIMES - 1) | 1
-    return f"; these take kernels of up to {largest}" if _SMALLEST <= shortest < _TIMES * kernel_size else ""
+    are_photos = size[0] > 0 and size[1] == 3 and shortest >= _SMALLEST
+    return f"; these take kernels of up to {largest}" if are_photos and shortest < _TIMES * kernel_size else ""
 
 
-def may_be_consistent(photo: Tensor) -> bool:
-    """Whether a photo is large enough for :func:`make_consistent`."""
-    return min(photo.shape[-2:]) >= _SMALLEST
+def may_be_consistent(photos: Tensor) -> bool:
+    """Whether there are photos, large enough for :func:`make_consistent`."""
+    return len(photos) > 0 and min(photos.shape[-2:]) >= _SMALLEST
 
 
 def _consistent(blurry: Tensor, deblurred: Tensor, size: int) -> tuple[Tensor, ...]:

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from reblurkit.blur.line_blur import flow_line_blur
 from reblurkit.blur.motion import MotionBlur
 from reblurkit.blur.random_blur import RandomExtentBlur
+from reblurkit.errors import ShapeError
 
+_SCENE = (9, 4, 4)  # planes of control points: twice two flows of u and v, and the outline
 _STILL = (1 / 3, 1 / 6)  # how often the background stands still, and how often the object does
 
 
@@ -65,6 +67,8 @@ class MovingObjectBlur(RandomExtentBlur):
 
     def blur_values(self, image: Tensor, drawn: Tensor) -> Tensor:
         """Blur values as they are."""
+        if drawn.shape[1:] != _SCENE:
+            raise ShapeError(f"expected scenes of `draw`, (B, 9, 4, 4), but came {tuple(drawn.shape)}")
         size = (image.shape[-2], image.shape[-1])
         background, moving = drawn[:, :8].reshape(-1, 2, 2, 2, *drawn.shape[-2:]).unbind(1)
         outline = F.interpolate(drawn[:, 8:], size=size, mode="bicubic", align_corners=True)

@@ -59,7 +59,7 @@ def _demo_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--output", metavar="DIR", help="run folder, new or empty (default: runs/demo, runs/demo-2, ...)")
     add("--steps", type=int, metavar="N", help="steps of each fine-tuning (default: 200; 12 with --quick)")
-    add("--quick", action="store_true", help="few steps, one to two minutes in all")
+    add("--quick", action="store_true", help="few steps, one minute in all")
     add("--seed", type=parsing.seed, default=0, help="seed of weights, data order and blur (default: 0)")
 
 
@@ -231,12 +231,19 @@ def _deblur(options: argparse.Namespace) -> int:
     if deblurrer.not_adapted:
         tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}; take a smaller --adapt-lr")
     if consistent:
-        others = "; the others stay as the network made them" if deblurrer.corrected < written else ""
-        tell(f"photos that have one blur, corrected to agree with it: {deblurrer.corrected} of {written}{others}")
+        tell(_consistency_line(deblurrer.corrected, deblurrer.judged, written))
     there = f"; there already: {skipped}" if skipped else ""
     there += f"; left to other runs into this folder: {elsewhere}" if elsewhere else ""
     tell(f"images deblurred: {written}{there}; folder: {options.output}")
     return 1 if failed else 0
+
+
+def _consistency_line(corrected: int, judged: int, written: int) -> str:
+    """How many photos were corrected, and what became of the others."""
+    line = f"photos that have one blur, corrected to agree with it: {corrected} of {judged}"
+    line += "; the others stay as the network made them" if corrected < judged else ""
+    left = written - judged
+    return f"{line}; not judged, of less than 256 pixels a side or of a video: {left}" if left > 0 else line
 
 
 def _tell_of_reblurring(file: str | None) -> None:
@@ -367,7 +374,7 @@ class _Command(NamedTuple):
 
 
 _COMMANDS = {
-    "demo": _Command("deblur bundled photos, and see what reblurring adds, in 3 minutes", _demo_arguments, _demo),
+    "demo": _Command("deblur bundled photos, and see what reblurring adds, in minutes", _demo_arguments, _demo),
     "deblur": _Command("deblur image files, folders and videos with a trained network", _deblur_arguments, _deblur),
     "adapt-video": _Command(
         "adapt a network to blurry clips without ground truth, and deblur them", _adapt_video_arguments, _adapt_video

@@ -95,12 +95,12 @@ class SyntheticCrops(Dataset[Plan]):
         repeats: Crops of each photo in an epoch.
         sharp_share: Share of the crops that stay sharp, without noise.
         soft_share: Of the crops whose blur is one of values as they are (``linear=False``), as in frames of video, the
-            share that is enlarged first, by up to 2, and so is as soft as these.
+            share that is enlarged first, by up to 2, and so is as soft as these; of those that stay sharp, as many are.
         augment: Flip and turn.
         seed: Crops, flips and turns, blur and noise are a function of it, epoch and index.
 
     Raises:
-        ArgumentError: If there is no blur, or a number is out of range.
+        ArgumentError: If there is no blur, a number is out of range, or ``soft_share`` is of no blur.
         ShapeError: If a photo is smaller than the crop.
     """
 
@@ -121,6 +121,11 @@ class SyntheticCrops(Dataset[Plan]):
             raise ArgumentError(
                 "`crop` and the crops of a photo must be at least 1, `sharp_share` and `soft_share` in [0, 1], but are "
                 f"{crop}, {repeats}, {sharp_share} and {soft_share}"
+            )
+        if soft_share and not any(_blurs_values(blur) for blur in blurs):
+            raise ArgumentError(
+                f"`soft_share` {soft_share} is of crops that are blurred in values, but no blur does that: give one of "
+                "them linear=False, or leave `soft_share` out"
             )
         photos.check_size(crop)
         self.photos = photos

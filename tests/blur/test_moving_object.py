@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from reblurkit.blur import MotionBlur, MovingObjectBlur
+from reblurkit.errors import ShapeError
 from tests.blur.test_motion import photos
 
 
@@ -92,3 +93,9 @@ def test_tiny_and_grey_images(size):
     blurry = MovingObjectBlur(largest=4, seed=0)(image)
     assert blurry.shape == image.shape
     assert ((blurry >= -1e-6) & (blurry <= 1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 4, 4), (2, 10, 4, 4), (2, 9, 5, 5), (2, 2, 2, 4, 4)])
+def test_draws_of_another_blur_are_refused(shape):
+    with pytest.raises(ShapeError, match=r"expected scenes of `draw`, \(B, 9, 4, 4\), but came"):
+        MovingObjectBlur().blur(torch.rand(2, 3, 8, 8), torch.rand(shape))

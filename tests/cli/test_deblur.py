@@ -532,13 +532,22 @@ def test_small_photos_frames_and_networks_of_several_frames_are_not_corrected(wo
     assert torch.equal(deblur_.plain, plain(read_image(paths[0])[None]))  # what was corrected
     deblur_(blurry[..., :255])
     assert deblur_.plain is None
+    assert Deblurrer(network, consistent=True, device="cpu")(blurry[:0]).shape == (0, *blurry.shape[1:])
 
 
 def test_photos_that_were_not_corrected_are_counted(work, capsys):
     write_image(blurred(scene(seed=1), kernel_of(15, 1))[0, :, :200], "photos/small.png")
     assert deblur("--consistent", "--compare", inputs=["photos/small.png"]) == 0
     lines = capsys.readouterr().err
+    assert "corrected to agree with it: 0 of 0; not judged, of less than 256 pixels a side or of a video: 1" in lines
+
+
+def test_photos_that_have_not_one_blur_are_counted(work, capsys):
+    write_image(scene(seed=1)[0], "photos/sharp.png")
+    assert deblur("--consistent", inputs=["photos/sharp.png"]) == 0
+    lines = capsys.readouterr().err
     assert "corrected to agree with it: 0 of 1; the others stay as the network made them" in lines
+    assert "not judged" not in lines
 
 
 def test_before_and_after_are_drawn_on_request(work, capsys):

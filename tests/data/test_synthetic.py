@@ -87,8 +87,16 @@ def test_soft_crops_are_enlarged_by_up_to_two_where_values_are_blurred(tmp_path,
 
 
 def test_blurs_that_do_not_say_whether_they_blur_light_leave_crops_as_they_are(photos):
-    plans = [every(SyntheticCrops(photos, [RealisticBlur()], crop=12, soft_share=share)) for share in (0.0, 1.0)]
-    assert all(torch.equal(one["levels"], other["levels"]) for one, other in zip(*plans, strict=True))
+    blurs = [RealisticBlur(), MotionBlur(largest=3, linear=False)]
+    options = {"crop": 12, "repeats": 20}
+    plans = [every(SyntheticCrops(photos, blurs, soft_share=share, **options)) for share in (0.0, 1.0)]
+    same = [torch.equal(one["levels"], other["levels"]) for one, other in zip(*plans, strict=True)]
+    assert same == [plan["blur"] == 0 for plan in plans[0]]
+
+
+def test_a_share_of_soft_crops_needs_a_blur_of_values(photos):
+    with pytest.raises(ArgumentError, match=r"`soft_share` 0.5 .* no blur does that: give one of them linear=F"):
+        SyntheticCrops(photos, [MotionBlur(), RealisticBlur()], crop=12, soft_share=0.5)
 
 
 @pytest.mark.parametrize("blur", [ShakeBlur(7, 0.5), MotionBlur(largest=3)])

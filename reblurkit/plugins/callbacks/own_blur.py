@@ -14,7 +14,13 @@ from torchmetrics import Metric, MetricCollection
 
 from reblurkit.adaptation.changes import BlurAdaptationChange, blur_changes_of
 from reblurkit.adaptation.image import explained
-from reblurkit.adaptation.own_blur import AdaptedToBlur, AdaptToBlurOptions, adapt_to_blur, check_adaptable
+from reblurkit.adaptation.own_blur import (
+    AdaptedToBlur,
+    AdaptToBlurOptions,
+    adapt_to_blur,
+    check_adaptable,
+    check_photos,
+)
 from reblurkit.adaptation.slicing import each_image, replace_finest
 from reblurkit.core.calls import finest_scale
 from reblurkit.errors import PluginError
@@ -80,6 +86,7 @@ class AdaptToBlurCallback(AdaptingCallback):
                 "arguments; TestTimeAdaptCallback takes them"
             )
         (blurry,) = arguments
+        check_photos(blurry)
         with torch.no_grad(), explained(network, arguments):
             output = network(blurry.clone())  # some write into their input
         plain, images = finest_scale(output), []
@@ -95,9 +102,10 @@ class AdaptToBlurCallback(AdaptingCallback):
 
     def _leave(self, blurry: Tensor) -> None:
         if not self.too_small:
-            rank_zero_warn(
+            warnings.warn(
                 f"photos of {blurry.shape[-2]} x {blurry.shape[-1]} pixels stay as the network makes them: adaptation "
-                f"to their blur needs {self.options.least_side} pixels a side; such photos are counted in `too_small`"
+                f"to their blur needs {self.options.least_side} pixels a side; such photos are counted in `too_small`",
+                stacklevel=2,
             )
         self.too_small += len(blurry)
         self.history += [BlurAdaptationChange(math.nan, math.nan, 0.0, 0.0, 0.0, False)] * len(blurry)

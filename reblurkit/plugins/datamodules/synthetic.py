@@ -39,7 +39,8 @@ class SyntheticBlurDataModule(ImageDataModule):
         sharp_share: Share of the training crops that stay as they are, so that a network learns to leave sharp photos
             alone.
         soft_share: Of the training crops whose blur is one of values as they are (``linear=False``), as in frames of
-            video, the share that is enlarged first, by up to 2, and so is as soft as these.
+            video, the share that is enlarged first, by up to 2, and so is as soft as these; of those that stay sharp,
+            as many are.
         batch_size: Crops a batch and process.
         crop: Side of the training crops in pixels.
         crops_per_photo: Training crops of each photo in an epoch.

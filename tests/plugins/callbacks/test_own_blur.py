@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from reblurkit import AdaptToBlurCallback, TestTimeAdaptCallback
 from reblurkit.adaptation import adapt_to_blur
-from reblurkit.errors import ArgumentError, PluginError
+from reblurkit.errors import ArgumentError, PluginError, ShapeError
 from reblurkit.metrics import PSNR
 from tests.blur.test_kernel_estimate import blurred, kernel_of, scene
 from tests.conftest import MultiScaleNet, PlainNet
@@ -136,6 +136,20 @@ def test_images_that_the_steps_ruin_are_told_and_counted(tmp_path, pairs):
     assert torch.equal(images, plain)
     assert callback.failures == 3
     assert not [each for each in warned if "adapted to none" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    ("photo", "error", "message"),
+    [
+        (torch.rand(1, 64, 64), ShapeError, "needs RGB photos"),
+        (torch.rand(2, 3, 64, 64), ShapeError, "batch of images"),
+        (torch.full((3, 64, 64), torch.nan), ArgumentError, "finite"),
+        (255 * torch.rand(3, 64, 64), ArgumentError, r"\[0, 1\]"),
+    ],
+)
+def test_small_images_are_checked_like_others(tmp_path, photo, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path, Module(), [{"blurry": photo, "sharp": photo}], AdaptToBlurCallback(**OPTIONS))
 
 
 def test_photos_that_are_too_small_are_told_and_counted_and_the_others_adapted_to(tmp_path, pairs):

@@ -22,7 +22,7 @@ def root(tmp_path):
 
 def data(root, **options):
     options = {
-        "blur": [MotionBlur(largest=3), ShakeBlur(5, 0.5)],
+        "blur": [MotionBlur(largest=3), ShakeBlur(5, 0.5, linear=False)],
         "noise": CameraNoise(jpeg_share=0.5),
         "sharp_share": 0.2,
         "soft_share": 0.3,
