@@ -6,9 +6,9 @@
 TRAIN and TEST are folders of sharp photos, PAIRS one of files `blur_NAME.png` and `sharp_NAME.png`. The recipe is in
 `examples/configs/pretrained`: L1, then PSNR, then L1 + the reblurring loss, with M_R beside; then PSNR, as frames of
 video are blurred, and as scenes in which things move; then M_R alone. A run stops after so many minutes and goes on
-where it was when it is called again; `--write` measures and writes, whatever has been reached. `--first STAGE` leaves
-out the stages before, and goes on from the networks in the box; `--write` then takes from there what the run has not
-trained.
+where it was when it is called again; `--write` measures and writes, whatever has been reached: the mean of the weights
+after the third, fourth and fifth stage. `--first STAGE` leaves out the stages before, and goes on from the networks in
+the box; `--write` then takes these for what the run has not trained.
 
 Fixed before the run: photos are the unit; each is measured under each of four blurs that follow from its number, and as
 it is. Nothing is chosen on them. The card holds means, their 95 % intervals over photos, and the worst photo.
@@ -43,10 +43,7 @@ from reblurkit.models.weights import read_lightning_checkpoint
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
 STAGES = ("base_l1", "base_psnr", "base_reblur", "base_video", "base_scenes", "reblur_net")
-NETWORK, REBLUR_NET = (
-    ("base_scenes", "base_video", "base_reblur"),
-    ("reblur_net", "base_reblur"),
-)  # where each comes from, best first
+AVERAGED = ("base_reblur", "base_video", "base_scenes")  # the deblurring network is the mean of what these made
 THREADS = 2
 OFTEN = 100  # steps: of so many a call loses what it has made, at most
 
@@ -176,12 +173,21 @@ def hardware():
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
 
 
-def trained(network, checkpoints, stages, part):
-    """A network with the weights of the first of these stages that has a checkpoint, or as it is; as it is shipped."""
-    file = next((checkpoints[stage] for stage in stages if stage in checkpoints), None)
-    if file is not None:
-        load_weights(network, file, network=part)
-    network.load_state_dict({key: tensor.half().float() for key, tensor in network.state_dict().items()})
+def averaged(network, files, part="network"):
+    """A network with the mean of the weights in these checkpoints, of its own where one is None; as it is shipped.
+
+    Each stage learns its own blur, and forgets a little of the others'. The mean keeps nearly the best of each
+    (Wortsman et al., *Model soups*, 2022).
+    """
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    sums = {name: torch.zeros_like(value) for name, value in own.items()}
+    for file in files:
+        network.load_state_dict(own)
+        if file is not None:
+            load_weights(network, file, network=part)
+        for name, tensor in network.state_dict().items():
+            sums[name] += tensor / len(files)
+    network.load_state_dict({name: tensor.half().float() for name, tensor in sums.items()})
     return network.eval()
 
 
@@ -223,8 +229,11 @@ def write(checkpoints, arguments):
     }
     if before is not None:
         history = continued(before, history)
-    network = trained(network, checkpoints, NETWORK, "network")
-    reblur_net = trained(reblur_net, checkpoints, REBLUR_NET, "reblur")
+    parents = {} if before is None else {"the network in the box of before": None}
+    parents |= {stage: checkpoints[stage] for stage in AVERAGED if stage in checkpoints}
+    network = averaged(network, list(parents.values()))
+    last = [checkpoints[stage] for stage in ("base_reblur", "reblur_net") if stage in checkpoints][-1:]
+    reblur_net = averaged(reblur_net, last or [None], "reblur")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     card = {
         **parts,
@@ -232,6 +241,7 @@ def write(checkpoints, arguments):
         "commit": commit,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         **history,
+        "weights": f"the mean of those of: {', '.join(parents)}",
         "results": {
             "statistic": "change from blurry to deblurred: mean, half-width of the 95 % interval over photos, least",
             **results(network, arguments.test, arguments.pairs, arguments.niqe),

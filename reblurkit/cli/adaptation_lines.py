@@ -9,11 +9,7 @@ from reblurkit.adaptation.changes import AdaptationChange, BlurAdaptationChange
 from reblurkit.adaptation.own_blur import AdaptToBlurOptions
 from reblurkit.cli.metric_names import short_number
 
-# A reblurring network that was trained brings back a part of the blur that the network has removed. Seen were
-# self-reblur losses of up to 0.026, and 0.95 times what the network changes; of one after 200 steps 0.07, and 4 times.
-_POOR, _POOR_HERE, _POOR_SHARE = 0.1, 0.03, 2.0
 _SPOILS = 25.0  # dB of preserved_psnr: sharp images are not left as they are; trained networks have 30 to 40
-_RISEN = 10.0  # a step may raise it and still help, but not so much
 _RISEN_DISTANCE = 1.5  # of the reblurred image from the photo, which adaptation to its blur is to lower
 _UNSEEN = 0.1  # mean change in grey levels of 255; rounding to 8 bits alone changes as much
 
@@ -28,9 +24,9 @@ def adaptation_line(change: AdaptationChange | BlurAdaptationChange) -> str:
     )
     if not math.isfinite(change.after):
         return f"{line}; the image is not adapted: steps of a smaller --adapt-lr may be (default: 3e-6)"
-    if change.before > _POOR or change.before > max(_POOR_HERE, _POOR_SHARE * change.deblurred):
+    if change.is_poor:
         return f"{line}; the reblurring network makes another image of it, as one does that has learned too little"
-    if change.after > _RISEN * change.before:
+    if change.has_risen:
         return f"{line}; the loss rose instead of falling: take a smaller --adapt-lr (default: 3e-6)"
     if change.change < _UNSEEN:
         return f"{line}, which nobody sees: more steps or a larger rate change more"

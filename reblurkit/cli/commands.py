@@ -230,7 +230,7 @@ def _deblur(options: argparse.Namespace) -> int:
     list_failures(failed, options)
     if deblurrer.not_adapted:
         tell(f"images not adapted, because the loss became NaN: {deblurrer.not_adapted}; take a smaller --adapt-lr")
-    if consistent:
+    if consistent and written:
         tell(_consistency_line(deblurrer.corrected, deblurrer.judged, written))
     there = f"; there already: {skipped}" if skipped else ""
     there += f"; left to other runs into this folder: {elsewhere}" if elsewhere else ""

@@ -90,7 +90,8 @@ def deblur_files(
         the others go on.
 
     Raises:
-        ArgumentError: If two images would become one file, or an existing file or input would be overwritten.
+        ArgumentError: If two images would become one file, an existing file or input would be overwritten, or the
+            output is named like a file.
         ReblurkitError: If nothing can be deblurred: what was wrong with the first input.
     """
     if existing not in get_args(Existing):
@@ -98,6 +99,10 @@ def deblur_files(
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"`output` must be a folder, but {folder} is a file")
+    if not folder.exists() and folder.suffix.lower() in SUFFIXES | VIDEO_SUFFIXES:
+        raise ArgumentError(
+            f"`output` must be a folder, in which each image keeps its name, but {folder} is named like a file"
+        )
     sources, failures, found = _open(inputs, folder, deblurrer.frames, video)
     _check_targets(sources, found, existing, compare)
     folders = [path for path in map(Path, inputs) if path.is_dir()]

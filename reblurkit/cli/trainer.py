@@ -149,7 +149,7 @@ class _ReblurkitCLI(LightningCLI):
             type=str | None,
             default=None,
             metavar="FILE",
-            help="fit: a checkpoint whose weights to begin with, those M_R and discriminator included; all else is new",
+            help="fit: a checkpoint to take all weights from, those of M_R and discriminators, too; all else is new",
         )
 
     def after_instantiate_classes(self) -> None:

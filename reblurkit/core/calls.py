@@ -62,7 +62,8 @@ def find_network(module: nn.Module, path: str) -> nn.Module:
     except AttributeError:
         found = ", ".join(name for name, _ in module.named_children()) or "none"
         raise PluginError(
-            f"{type(module).__name__} has no submodule at {path!r}; its submodules are: {found}"
+            f"{type(module).__name__} has no submodule at {path!r}; its submodules are: {found}; name one of them, by "
+            "its dotted path, once it is set"
         ) from None
 
 

@@ -38,12 +38,14 @@ def start_from(
     if path is None or (trained and is_restoring()):
         return
     if path in list_pretrained():
+        pair = load_pretrained(str(path))
         try:
-            network.load_state_dict(getattr(load_pretrained(str(path)), part).state_dict())
+            network.load_state_dict(getattr(pair, part).state_dict())
         except RuntimeError as error:
+            kind, built = type(getattr(pair, part)).__name__, pair.card[part]["arguments"]
             raise WeightsError(
-                f"the {_PARTS[part]} of {str(path)!r} does not fit this {type(network).__name__}; the card that "
-                "load_pretrained() gives names its class and arguments"
+                f"the {_PARTS[part]} of {str(path)!r} does not fit this {type(network).__name__}; it is a {kind} with "
+                + ", ".join(f"{name}={value}" for name, value in built.items())
             ) from error
         return
     if trained:

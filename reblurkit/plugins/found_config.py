@@ -62,7 +62,8 @@ def _built(spec: Any) -> nn.Module:
     if cls is None:
         raise ArgumentError(
             f"it names {path}, which is no network of this package, and a configuration that is found beside a "
-            "checkpoint runs no other code; if you trust it, give it by `config`"
+            "checkpoint runs no other code; if you trust it, give it by `config`, or name the class by `network` and "
+            "the checkpoint by `weights`"
         )
     known = inspect.signature(cls).parameters
     if unknown := sorted(map(str, arguments.keys() - known.keys())):

@@ -903,6 +903,7 @@ def test_bad_inputs_end_in_one_line(work, capsys, monkeypatch):
     assert "no image or video in empty" in fails(capsys, inputs=["empty"])
     (work / "out").write_text("a file")
     assert "--output must be a folder, but out is a file" in fails(capsys)
+    assert "in which each image keeps its name, but sharp.png is named like a file" in fails(capsys, output="sharp.png")
     (work / "mixed").mkdir()
     (work / "mixed" / "deep").write_text("a file")
     assert deblur(output="mixed") == 1

@@ -8,7 +8,9 @@ import time
 from argparse import Namespace
 
 import pytest
+import torch
 
+from reblurkit.models import FoldedUNet
 from tests.examples.test_box_experiments import SCRIPTS, photos, script  # noqa: F401
 
 CONFIG = """
@@ -128,3 +130,20 @@ def test_nothing_is_written_of_a_run_without_checkpoints(module, tmp_path, monke
     with pytest.raises(SystemExit, match=message):
         module.write({}, Namespace(first=first, run=tmp_path, output=tmp_path, hardware="", photos=tmp_path, limits=[]))
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_weights_are_averaged_and_kept_in_half_precision(module, tmp_path):
+    torch.manual_seed(0)
+    one, two, three = (FoldedUNet(widths=[4], blocks=[1]) for _ in range(3))
+    for number, network in enumerate((two, three)):
+        state = {f"network.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"state_dict": state}, tmp_path / f"{number}.ckpt")
+    before = [{key: value.clone() for key, value in each.state_dict().items()} for each in (one, two, three)]
+    module.averaged(one, [None, tmp_path / "0.ckpt", tmp_path / "1.ckpt"])
+    for name, value in one.state_dict().items():
+        mean = sum(state[name].double() for state in before) / 3
+        torch.testing.assert_close(value.double(), mean, rtol=1e-3, atol=1e-6)
+        assert torch.equal(value, value.half().float())
+    module.averaged(one, [tmp_path / "1.ckpt"])
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, before[2][name].half().float())

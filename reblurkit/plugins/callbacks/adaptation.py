@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from reblurkit.adaptation.batch import adapt_call
+from reblurkit.adaptation.batch import AdaptedCall, adapt_call
+from reblurkit.adaptation.changes import changes_of
 from reblurkit.adaptation.options import AdaptOptions
 from reblurkit.core.calls import find_network
 from reblurkit.errors import PluginError
@@ -39,7 +40,8 @@ class TestTimeAdaptCallback(AdaptingCallback):
     the network adapted to each image gives, in batches of any size. Inside ``fit`` it does nothing. The module's
     weights and buffers are never modified, and nothing of the callback stays on it afterwards, also after an error or
     Ctrl-C, nor on copies that are made meanwhile. In DDP every process adapts to its own images. An image whose loss
-    becomes NaN keeps its plain output; the first is warned of, ``failures`` counts them.
+    becomes NaN keeps its plain output; the first is warned of, ``failures`` counts them. The run ends with a warning
+    where the reblurring network seems to have learned too little for its images, or the loss rose instead of falling.
 
     Args:
         network: Dotted path of the deblurring network in the LightningModule.
@@ -80,6 +82,7 @@ class TestTimeAdaptCallback(AdaptingCallback):
         self.options = AdaptOptions(**options)
         self.history: list[AdaptedImage] = []
         self.failures = 0
+        self._poor = self._risen = 0
         self._reblur_net: nn.Module | None = None
 
     def _prepare(self, trainer: L.Trainer, pl_module: L.LightningModule, network: nn.Module) -> None:
@@ -89,7 +92,7 @@ class TestTimeAdaptCallback(AdaptingCallback):
                 f"the weights of {self.network!r} have half precision, which rounds adaptation's small steps away; "
                 "keep them in float32 (`precision` 'bf16-mixed' or 32)"
             )
-        self.history, self.failures = [], 0
+        self.history, self.failures, self._poor, self._risen = [], 0, 0, 0
 
     def _reblur_network(self, pl_module: L.LightningModule) -> nn.Module:
         if isinstance(self.reblur, nn.Module):
@@ -122,7 +125,31 @@ class TestTimeAdaptCallback(AdaptingCallback):
                 stacklevel=2,
             )
         self.failures += int(failed.sum())
+        self._judge(call, arguments)
         return call.output, call.plain
+
+    def _judge(self, call: AdaptedCall, arguments: Any) -> None:
+        """Count images whose losses say that adaptation cannot help."""
+        images = (each for each in arguments if isinstance(each, Tensor) and each.shape == call.plain.shape)
+        if (blurry := next(images, None)) is not None:
+            changes = changes_of(call, blurry)
+            self._poor += sum(change.is_poor for change in changes)
+            self._risen += sum(change.has_risen and not change.is_poor for change in changes)
+
+    def _end(self, pl_module: L.LightningModule, step: str) -> None:
+        adapting = self._replaced is not None
+        super()._end(pl_module, step)
+        if not adapting:
+            return
+        mine = torch.tensor([len(self.history), self._poor, self._risen], device=pl_module.device)
+        photos, poor, risen = pl_module.trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+        if poor:
+            rank_zero_warn(
+                f"of {poor} of {photos} images the reblurring network makes others, as one does that has learned too "
+                "little: adapted images may be worse than plain ones, which `metrics` tells where there are sharp ones"
+            )
+        if risen:
+            rank_zero_warn(f"the loss of {risen} of {photos} images rose instead of falling: take a smaller `lr`")
 
     def _remove(self) -> None:
         super()._remove()

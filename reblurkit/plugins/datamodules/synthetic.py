@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import Dataset
 
 from reblurkit.blur.motion import MotionBlur
@@ -14,7 +15,7 @@ from reblurkit.blur.random_blur import DrawnBlur
 from reblurkit.blur.shake import ShakeBlur
 from reblurkit.data.cache import CacheFolder
 from reblurkit.data.photos import PhotoFolder
-from reblurkit.data.synthetic import PlannedBatch, SyntheticCrops, SyntheticPhotos, synthesise
+from reblurkit.data.synthetic import PlannedBatch, SyntheticCrops, SyntheticPhotos, check_blurs, synthesise
 from reblurkit.errors import DatasetNotFoundError
 from reblurkit.plugins.datamodules.image import ImageDataModule, Stage
 
@@ -73,7 +74,8 @@ class SyntheticBlurDataModule(ImageDataModule):
         self.root = root
         self.val_root = val_root
         self.test_root = test_root
-        self.blur = [MotionBlur(), ShakeBlur(25)] if blur is None else list(blur)
+        self.blur: Sequence[DrawnBlur] = [MotionBlur(), ShakeBlur(25)] if blur is None else blur
+        check_blurs(self.blur)
         self.noise = CameraNoise() if noise is True else (noise or None)
         self.sharp_share = sharp_share
         self.soft_share = soft_share
@@ -86,6 +88,12 @@ class SyntheticBlurDataModule(ImageDataModule):
         """Crops of the training photos, or the others whole."""
         photos = self._photos(stage)
         if stage != "train":
+            if len(photos) < len(self.blur):
+                rank_zero_warn(
+                    f"{len(photos)} {'photo' if len(photos) == 1 else 'photos'} to measure on: "
+                    f"{len(self.blur) - len(photos)} of {len(self.blur)} blurs are not seen there; name a `val_root` "
+                    "or a `test_root` with more"
+                )
             return SyntheticPhotos(photos, self.blur, seed=self.seed)
         return SyntheticCrops(
             photos,

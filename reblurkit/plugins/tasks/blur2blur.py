@@ -291,9 +291,11 @@ class Blur2BlurTranslator(UnpairedTask):
 
     def _advice(self, keys: Sequence[str]) -> str:
         if "known_sharp" in keys:
-            return "; this known blur is taken from known pairs: add them to the data, or use ShakeBlur"
+            return (
+                "; this known blur is taken from known pairs: add them to the data (trainC, trainD), or use ShakeBlur"
+            )
         if "known_blurry" in keys:
-            return "; without `known_blur` the data must bring images of it: add them, or give ShakeBlur"
+            return "; without `known_blur` the data must bring images of it: add them (trainC), or give ShakeBlur"
         return ""
 
 

@@ -95,6 +95,39 @@ def test_every_image_is_adapted_in_every_entry_point(tmp_path, entry, network):
     assert_same(state(module)[0][:2], before[0][:2])
 
 
+class Inverts(nn.Module):
+    """A reblurring network that makes another image of it, and so is of no use."""
+
+    def forward(self, image):
+        return 1 - image
+
+
+class Nearly(nn.Module):
+    """One that makes nearly the same image of it, and whose loss a large step raises."""
+
+    def forward(self, image):
+        return image + 0.05 * (image - 0.9)
+
+
+def test_a_reblurring_network_that_has_learned_too_little_is_told_of(tmp_path):
+    class Bright(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lift = nn.Parameter(torch.tensor(0.0))
+
+        def forward(self, image):
+            return 0.9 + 0.1 * image + self.lift
+
+    with pytest.warns(UserWarning, match="of 5 of 5 images the reblurring network makes others"):
+        run(tmp_path, Module(Bright()), TestTimeAdaptCallback(reblur=Inverts()))
+    with pytest.warns(UserWarning, match="the loss of 5 of 5 images rose instead of falling: take a smaller `lr`"):
+        run(tmp_path, Module(Bright()), TestTimeAdaptCallback(reblur=Nearly(), lr=1.0, steps=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        run(tmp_path, Module(Bright()), TestTimeAdaptCallback(reblur=Nearly(), lr=1e-6))
+
+
 def test_the_weights_stay_as_they_are_during_a_run(tmp_path):
     class Watching(Module):
         def on_test_batch_end(self, outputs, batch, batch_idx, dataloader_idx=0):

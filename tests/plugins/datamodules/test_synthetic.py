@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import lightning.pytorch as L
 import pytest
 import torch
@@ -172,5 +174,14 @@ def test_bad_arguments(tmp_path, root):
     module = data(tmp_path / "alone")
     with pytest.raises(DatasetNotFoundError, match=r"one photo in .* cannot both train and validate: add photos, or"):
         module.setup("fit")
-    with pytest.raises(ArgumentError, match="`blur` must be a list of random blurs"):
-        data(root, blur=[]).setup("fit")
+    for blur in ([], MotionBlur()):
+        with pytest.raises(ArgumentError, match="`blur` must be a list of random blurs"):
+            data(root, blur=blur)
+
+
+def test_blurs_that_no_photo_is_measured_with_are_told_of(root):
+    with pytest.warns(UserWarning, match="1 photo to measure on: 1 of 2 blurs are not seen there; name a `val_root`"):
+        data(root).dataset("val")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data(root, val_root=root).dataset("val")

@@ -225,7 +225,9 @@ def test_the_network_starts_from_that_in_the_box():
     DeblurTask(network, weights="base")
     for name, value in network.state_dict().items():
         assert torch.equal(value, shipped.network.state_dict()[name])
-    with pytest.raises(WeightsError, match="the network of 'base' does not fit this PlainNet; the card"):
+    with pytest.raises(
+        WeightsError, match="the network of 'base' does not fit this PlainNet; it is a FoldedUNet with widths="
+    ):
         DeblurTask(PlainNet(), weights="base")
 
 

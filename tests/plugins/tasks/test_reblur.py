@@ -147,7 +147,9 @@ def test_a_reblurring_network_starts_from_weights(tmp_path):
     shipped = load_pretrained()
     same = shipped.card["reblur_net"]["arguments"]
     assert_bit_equal(ReblurTask(PlainNet(), ReblurNet(**same), reblur_weights="base").reblur, shipped.reblur_net)
-    with pytest.raises(WeightsError, match="the reblurring network of 'base' does not fit this ReblurNet"):
+    with pytest.raises(
+        WeightsError, match="of 'base' does not fit this ReblurNet; it is a ReblurNet with blocks=2, width=48, fold=2"
+    ):
         ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights="base")
     with pytest.raises(WeightsError, match=r"bse cannot be read as a file of weights: .*; did you mean base\?"):
         ReblurTask(PlainNet(), ReblurNet(width=3), reblur_weights="bse")
