@@ -25,7 +25,7 @@ def filters():
     columns = {}
     blurs = {
         "MotionBlur": MotionBlur(smallest=8, seed=1),
-        "MovingObjectBlur": MovingObjectBlur(smallest=10, seed=0),
+        "MovingObjectBlur": MovingObjectBlur(smallest=10, seed=37),
         "ShakeBlur(25)": ShakeBlur(25, 0.5, seed=6),
     }
     for name, blur in blurs.items():
