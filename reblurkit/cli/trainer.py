@@ -142,6 +142,9 @@ class _ReblurkitCLI(LightningCLI):
         """Lightning would build what a checkpoint's hyper-parameters name; of a stranger's file weights are enough."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        titles = {"model": "What is trained; --model.help lists", "data": "What it is trained on; --data.help lists"}
+        for option, title in titles.items():  # of Lightning's classes in general it has next to nothing to say
+            parser.groups[option].title = f"{title} this package's"  # type: ignore[index]
         parser.add_lightning_class_args(ImageLogger, "image_logger")
         parser.add_lightning_class_args(ImageWriter, "image_writer")
         parser.add_argument(
