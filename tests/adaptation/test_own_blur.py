@@ -33,7 +33,7 @@ def test_the_network_in_the_box_gains_on_a_shaken_photo(photo):
     network = load_pretrained().network.eval()
     before = copy.deepcopy(network.state_dict())
     state = torch.get_rng_state()
-    adapted = adapt_to_blur(network, blurry, steps=8)
+    adapted = adapt_to_blur(network, blurry)
     assert bool(adapted.adapted)
     assert psnr(adapted.image, sharp) > psnr(adapted.plain, sharp) + 0.5
     assert adapted.losses[0, 1] < adapted.losses[0, 0]

@@ -159,7 +159,7 @@ def test_bad_input_ends_in_one_line(project, capsys):
         return line
 
     configuration(project)
-    assert "add them to the data, or use ShakeBlur" in fails()
+    assert "add them to the data (trainC, trainD), or use ShakeBlur" in fails()
     assert "blurry and sharp images are the same folder" in fails("--data.sharp", "trainA")
     assert "no folder data/photos" in fails("--data.blurry", "photos")
     assert "mine.pth" in fails("--model.known_blur.weights", "mine.pth")

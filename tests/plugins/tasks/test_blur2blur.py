@@ -376,7 +376,7 @@ def test_bad_options():
 
 def test_bad_batches(tmp_path):
     wizard = KernelWizard(4, 4, front_blocks=0, back_blocks=0)
-    with pytest.raises(ArgumentError, match="known pairs: add them to the data, or use ShakeBlur"):
+    with pytest.raises(ArgumentError, match=r"known pairs: add them to the data \(trainC, trainD\), or use"):
         fit(translator(known_blur=BlurTransfer(wizard)), tmp_path)
     pairs = batches(1, known_blurry=1, known_sharp=1)
     with pytest.raises(ShapeError, match=r"divide by 128.*256 x 256.*or use ShakeBlur"):
