@@ -39,7 +39,7 @@ from reblurkit.data.synthetic import SyntheticPairs
 from reblurkit.metrics import NIQE, PSNR, SSIM
 from reblurkit.models import FoldedUNet, ReblurNet, load_pretrained, load_weights, save_pretrained
 from reblurkit.models import pretrained as box
-from reblurkit.models.weights import read_lightning_checkpoint
+from reblurkit.models.weights import read_lightning_checkpoint, save_weights
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "pretrained"
 STAGES = ("base_l1", "base_psnr", "base_reblur", "base_video", "base_scenes", "reblur_net")
@@ -72,6 +72,11 @@ def train(stage, photos, run, until=math.inf, weights=None):
 def checkpoints(folder):
     """A stage's checkpoints, the newest last."""
     return sorted(folder.glob("**/*.ckpt"), key=lambda file: file.stat().st_mtime)
+
+
+def newest(run, stages):
+    """The newest checkpoint of each of these stages that has one."""
+    return {stage: files[-1] for stage in stages if (files := checkpoints(run / stage))}
 
 
 def reached(checkpoint):
@@ -191,6 +196,22 @@ def averaged(network, files, part="network"):
     return network.eval()
 
 
+def finished(checkpoints, first):
+    """The deblurring network as it is shipped, and whose weights it is the mean of."""
+    parents = {stage: checkpoints[stage] for stage in AVERAGED if stage in checkpoints}
+    if first == STAGES[0]:
+        network = FoldedUNet(**recipe("base_reblur")["model"]["init_args"]["network"].get("init_args", {}))
+    else:
+        network = load_pretrained().network
+        parents = {"the network in the box of before": None} | parents
+    return averaged(network, list(parents.values())), list(parents)
+
+
+def recipe(stage):
+    """A stage's configuration."""
+    return yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text())
+
+
 def continued(before, history):
     """What the card says of how the pair was trained, where that went on from the pair in the box."""
     both = {key: before[key] | history[key] for key in ("trained", "recipe")}
@@ -204,8 +225,7 @@ def continued(before, history):
 
 def write(checkpoints, arguments):
     """Measure the pair of the last stages' checkpoints, and write weights and card."""
-    recipe = {stage: yaml.safe_load((CONFIGS / f"{stage}.yaml").read_text()) for stage in STAGES}
-    options = recipe["base_reblur"]["model"]["init_args"]
+    options = recipe("base_reblur")["model"]["init_args"]
     parts = {
         "network": {"name": "folded-unet", "arguments": options["network"].get("init_args", {})},
         "reblur_net": {"name": "reblur-n2", "arguments": options["reblur_net"]["init_args"]},
@@ -213,25 +233,21 @@ def write(checkpoints, arguments):
     if arguments.first == STAGES[0]:
         if "base_reblur" not in checkpoints:
             raise SystemExit(f"{arguments.run} has no checkpoint of base_reblur yet: train on, or name a --first")
-        network = FoldedUNet(**parts["network"]["arguments"])
-        reblur_net = ReblurNet(**parts["reblur_net"]["arguments"])
-        before = None
+        reblur_net, before = ReblurNet(**parts["reblur_net"]["arguments"]), None
     else:
         if not checkpoints:
             raise SystemExit(f"{arguments.run} has no checkpoint: train first, or name another --run")
-        network, reblur_net, before = load_pretrained()
+        _, reblur_net, before = load_pretrained()
     history = {
         "hardware": arguments.hardware,
         "trained": {stage: reached(file) for stage, file in checkpoints.items()},
         "training data": sources(arguments.photos),
-        "recipe": {stage: recipe[stage] for stage in checkpoints},
+        "recipe": {stage: recipe(stage) for stage in checkpoints},
         "limits": arguments.limits,
     }
     if before is not None:
         history = continued(before, history)
-    parents = {} if before is None else {"the network in the box of before": None}
-    parents |= {stage: checkpoints[stage] for stage in AVERAGED if stage in checkpoints}
-    network = averaged(network, list(parents.values()))
+    network, parents = finished(checkpoints, arguments.first)
     last = [checkpoints[stage] for stage in ("base_reblur", "reblur_net") if stage in checkpoints][-1:]
     reblur_net = averaged(reblur_net, last or [None], "reblur")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
@@ -276,16 +292,20 @@ def main():
     parser.add_argument("--hardware", default=hardware(), help="what it was trained on (default: this machine)")
     parser.add_argument("--limits", nargs="*", default=[], help="sentences for the card: where the pair fails")
     arguments = parser.parse_args()
+    stages = STAGES[STAGES.index(arguments.first) :]
     if not arguments.write:
-        stages = STAGES[STAGES.index(arguments.first) :]
         until = math.inf if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
         weights = None if arguments.first == STAGES[0] else "base"
         for stage in stages:
+            if stage == "reblur_net":  # M_R learns beside the network that is shipped
+                arguments.run.mkdir(parents=True, exist_ok=True)
+                weights = arguments.run / "finished.safetensors"
+                save_weights(finished(newest(arguments.run, stages), arguments.first)[0], weights)
             weights = train(stage, arguments.photos, arguments.run, until, weights)
             if weights is None:
                 return
         return
-    write({stage: files[-1] for stage in STAGES if (files := checkpoints(arguments.run / stage))}, arguments)
+    write(newest(arguments.run, stages), arguments)
 
 
 if __name__ == "__main__":

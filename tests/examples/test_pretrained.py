@@ -90,7 +90,7 @@ def test_after_the_time_no_stage_begins(module, photos, tmp_path, monkeypatch): 
     assert [each[:2] for each in trained] == [
         ("base_video", "base"),
         ("base_scenes", "base_video.ckpt"),
-        ("reblur_net", "base_scenes.ckpt"),
+        ("reblur_net", tmp_path / "finished.safetensors"),
     ]
 
 
