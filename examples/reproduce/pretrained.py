@@ -21,7 +21,6 @@ import csv
 import json
 import math
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -62,7 +61,7 @@ def train(stage, photos, run, until=math.inf, weights=None):
         try:
             status = training.wait(None if until == math.inf else max(until - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            training.send_signal(signal.SIGINT)  # it ends between two files, and says where it goes on
+            training.terminate()  # no interrupt: what runs in the background may ignore that
             return None
     if status:
         raise SystemExit(status)
