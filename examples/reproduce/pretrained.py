@@ -69,8 +69,8 @@ def train(stage, photos, run, until=math.inf, weights=None):
 
 
 def checkpoints(folder):
-    """A stage's checkpoints, the newest last."""
-    return sorted(folder.glob("**/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    """A stage's checkpoints, the newest last; files that begin with a dot are not whole yet."""
+    return sorted(folder.glob("**/[!.]*.ckpt"), key=lambda file: file.stat().st_mtime)
 
 
 def newest(run, stages):

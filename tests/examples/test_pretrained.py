@@ -66,6 +66,12 @@ def test_a_stage_whose_time_is_up_goes_on_where_it_was(module, photos, tmp_path,
     assert module.train("base_l1", photos, run) == checkpoint  # nothing is left to do
 
 
+def test_checkpoints_that_are_not_whole_are_left_out(module, tmp_path):
+    for name in ("last.ckpt", ".reblurkit-1.ckpt"):
+        (tmp_path / name).touch()
+    assert module.checkpoints(tmp_path) == [tmp_path / "last.ckpt"]
+
+
 def test_a_stage_that_fails_ends_the_call(module, photos, tmp_path):  # noqa: F811
     with pytest.raises(SystemExit, match="2"):
         module.train("base_l1", tmp_path / "none", tmp_path / "run")
